@@ -1,0 +1,16 @@
+//! The nouns of LVS, shared by the control plane and the data path. Names are the kernel's.
+#![forbid(unsafe_code)]
+
+mod counters;
+mod id;
+mod service;
+mod state;
+mod time;
+mod tunables;
+
+pub use counters::{DestLine, Load};
+pub use id::{DestId, ServiceId};
+pub use service::{ForwardMethod, Protocol, SchedulerKind, UnknownScheduler, Weight};
+pub use state::State;
+pub use time::{TICKS_PER_SECOND, Tick, ticks};
+pub use tunables::{Timeouts, Tunables};

@@ -1,0 +1,113 @@
+//! Services and destinations: what an operator says of them.
+
+use core::fmt;
+use core::str::FromStr;
+use rvs_wire::flow::protocol;
+use serde::{Deserialize, Serialize};
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
+        }
+    }
+}
+
+/// How packets reach a destination. The kernel's names; `ipvsadm` prints Masq, Route and Tunnel.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardMethod {
+    /// `-m`: addresses and ports are rewritten, replies come back through the director.
+    #[default]
+    Masquerade,
+    /// `-g`: only the Ethernet header changes; the destination answers the client itself.
+    Direct,
+    /// `-i`: the packet travels inside another one; the destination answers the client itself.
+    Tunnel,
+}
+
+/// Relative share of new connections. Zero drains: old connections stay, new ones go elsewhere.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct Weight(pub u32);
+
+impl Weight {
+    /// Takes no new connections.
+    pub const DRAIN: Self = Self(0);
+
+    /// Whether a destination of this weight may be given a new connection.
+    #[inline]
+    #[must_use]
+    pub const fn is_eligible(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// The schedulers there are, by the names that `-s` takes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerKind {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    #[default]
+    Wlc,
+}
+
+impl SchedulerKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Lc, Self::Wlc];
+
+    /// The name that `ipvsadm` takes and prints.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+        }
+    }
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No scheduler has this name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unknown scheduler (expected rr, wrr, lc or wlc)")]
+pub struct UnknownScheduler;
+
+impl FromStr for SchedulerKind {
+    type Err = UnknownScheduler;
+
+    fn from_str(name: &str) -> Result<Self, UnknownScheduler> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or(UnknownScheduler)
+    }
+}

@@ -1,0 +1,88 @@
+//! What an operator may change about timing and about corner cases.
+
+use crate::state::State;
+use crate::time::{Tick, ticks};
+use serde::{Deserialize, Serialize};
+
+/// How long a connection outlives its last packet, by state.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Timeouts {
+    seconds: [u32; State::ALL.len()],
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let mut seconds = [0; State::ALL.len()];
+        for (place, state) in seconds.iter_mut().zip(State::ALL) {
+            // Linux 6.1 ip_vs_proto_tcp.c tcp_timeouts[], ip_vs_proto_udp.c udp_timeouts[].
+            *place = match state {
+                State::None => 2,
+                State::Established => 900,
+                State::SynRecv | State::CloseWait => 60,
+                State::SynSent
+                | State::FinWait
+                | State::TimeWait
+                | State::Listen
+                | State::SynAck => 120,
+                State::Close => 10,
+                State::LastAck => 30,
+                State::Udp => 300,
+            };
+        }
+        Self { seconds }
+    }
+}
+
+impl Timeouts {
+    /// Seconds in `state`.
+    #[inline]
+    #[must_use]
+    pub fn seconds(&self, state: State) -> u32 {
+        self.seconds.get(state.index()).copied().unwrap_or_default()
+    }
+
+    /// Ticks in `state`.
+    #[inline]
+    #[must_use]
+    pub fn ticks(&self, state: State) -> Tick {
+        ticks(self.seconds(state))
+    }
+
+    /// Sets the seconds of `state`.
+    pub fn set(&mut self, state: State, seconds: u32) {
+        if let Some(place) = self.seconds.get_mut(state.index()) {
+            *place = seconds;
+        }
+    }
+}
+
+/// Sysctls of `net.ipv4.vs` that the data path honours, by the kernel's names and defaults
+/// (Linux `Documentation/networking/ipvs-sysctl.rst`).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tunables {
+    /// When a SYN that meets its own old connection is scheduled anew: bit 0 in TIME_WAIT and
+    /// CLOSE, bit 1 also in FIN_WAIT of direct routing and tunnels; 0 never.
+    pub conn_reuse_mode: u8,
+    /// Whether any TCP segment but RST opens a connection.
+    pub sloppy_tcp: bool,
+    /// Whether packets of a connection whose destination was deleted are scheduled anew (else
+    /// dropped).
+    pub expire_nodest_conn: bool,
+    /// Whether the stricter TCP states are used: 0 and, for now, 3 (always).
+    pub secure_tcp: u8,
+    /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
+    pub pmtu_disc: bool,
+}
+
+impl Default for Tunables {
+    fn default() -> Self {
+        Self {
+            conn_reuse_mode: 1,
+            sloppy_tcp: false,
+            expire_nodest_conn: false,
+            secure_tcp: 0,
+            pmtu_disc: true,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What a packet is: views over arrays, checksums, hashes. No I/O, no state, no panic.
+//!
+//! A view proves a length once, by making an array of a slice; from then on every access has a
+//! constant index that the compiler has checked. `parse` splits a slice into a header and what
+//! follows; the twin `…Mut` view rewrites and keeps checksums right, so that no caller can forget.
+//! Network order never leaves this crate, except inside [`flow::Ends4`] and [`flow::Ends6`], which
+//! are compared and never computed with.
+#![forbid(unsafe_code)]
+#![no_std]
+
+pub mod flow;
+pub mod mac;
