@@ -12,9 +12,10 @@
 //! All `unsafe` of the links is in this crate.
 
 pub mod frame;
+pub mod memory;
 
 use arrayvec::ArrayVec;
-pub use frame::{Frame, Pool};
+pub use frame::{Frame, Pool, Reserve, RoomFrame, RoomPool};
 
 /// The largest burst: what one breath may take in, over all links.
 pub const BURST_MAX: usize = 256;
