@@ -153,7 +153,7 @@ impl Ends for Ends6 {
 }
 
 /// An address family.
-pub trait Family: Copy + Debug + Default + Send + Sync + 'static {
+pub trait Family: Copy + Debug + Default + Eq + Hash + Send + Sync + 'static {
     /// Addresses and ports of a packet.
     type Ends: Ends<Addr = Self::Addr>;
     /// An address.
@@ -166,11 +166,11 @@ pub trait Family: Copy + Debug + Default + Send + Sync + 'static {
 }
 
 /// IPv4.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct V4;
 
 /// IPv6.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct V6;
 
 impl Family for V4 {
