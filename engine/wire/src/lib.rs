@@ -5,8 +5,23 @@
 //! follows; the twin `…Mut` view rewrites and keeps checksums right, so that no caller can forget.
 //! Network order never leaves this crate, except inside [`flow::Ends4`] and [`flow::Ends6`], which
 //! are compared and never computed with.
+//!
+//! [`packet::classify`] and [`rewrite::Rewrite`] are the packet path's; everything else serves the
+//! frames beside it. Whatever is wrong with a frame has a name in [`unusable::Unusable`].
 #![forbid(unsafe_code)]
 #![no_std]
 
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
 pub mod flow;
+pub mod ipip;
+pub mod ipv4;
+pub mod ipv6;
+pub mod ipv6_ext;
 pub mod mac;
+pub mod packet;
+pub mod rewrite;
+pub mod tcp;
+pub mod udp;
+pub mod unusable;

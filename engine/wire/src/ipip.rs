@@ -1,0 +1,218 @@
+//! IP in IP: RFC 2003 (IPv4 outside), RFC 2473 (IPv6 outside), RFC 4213 (IPv6 in IPv4).
+//!
+//! ```text
+//!  ├ outer IPv4 20 or IPv6 40 ┼ the packet, IPv4 or IPv6, one hop less ┤
+//!      ▲ all but five fields are the destination's
+//! ```
+//!
+//! All that depends on the destination alone is computed when it changes: an [`Outer`] is a header
+//! with nothing of a packet in it, and in IPv4 the sum of its words.
+//!
+//! Linux 6.1 `ip_vs_xmit.c` `ip_vs_tunnel_xmit()`, `ip_vs_tunnel_xmit_v6()`.
+
+use crate::checksum::{self, fold};
+use crate::flow::protocol;
+use crate::unusable::Unusable;
+use crate::{ipv4, ipv6, ipv6_ext};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What an outer header takes over from the packet inside: see [`crate::rewrite::Rewrite::inner`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Inner {
+    /// [`protocol::IPIP`] or [`protocol::IPV6`].
+    pub protocol: u8,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Hops that are left.
+    pub hops: u8,
+    /// Octets of the packet.
+    pub octets: u16,
+    /// Whether routers must not fragment an outer IPv4 packet either.
+    pub dont_fragment: bool,
+}
+
+impl Inner {
+    /// DSCP and ECN of the outer header: the inner ones, but "congestion experienced" outside would
+    /// be news from the tunnel (RFC 3168 section 9.1.1, full-functionality option; Linux
+    /// `INET_ECN_encapsulate()`).
+    #[inline]
+    fn outer_tos(self) -> u8 {
+        if self.tos & 3 == 3 { self.tos & !1 } else { self.tos }
+    }
+}
+
+/// The header of a tunnel from the director to a destination.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outer {
+    /// Over IPv4.
+    V4(Outer4),
+    /// Over IPv6.
+    V6(Outer6),
+}
+
+impl Outer {
+    /// The tunnel from the director's address `local` to a destination's; `None` when they are of
+    /// different families.
+    #[must_use]
+    pub fn new(local: IpAddr, dest: IpAddr) -> Option<Self> {
+        match (local, dest) {
+            (IpAddr::V4(local), IpAddr::V4(dest)) => Some(Self::V4(Outer4::new(local, dest))),
+            (IpAddr::V6(local), IpAddr::V6(dest)) => Some(Self::V6(Outer6::new(local, dest))),
+            _ => None,
+        }
+    }
+
+    /// Octets it adds to a packet.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "20 or 40")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::V4(_) => ipv4::HEADER_LEN,
+            Self::V6(_) => ipv6::HEADER_LEN,
+        }
+    }
+
+    /// Writes the header for `inner` at the beginning of `place`, which is [`Outer::len`] octets
+    /// long or longer. `false`, and nothing is written, when it is shorter or when the whole would
+    /// be longer than an IP packet can be.
+    ///
+    /// `identification` is for an IPv4 packet that may be fragmented; see [`Outer4::header`].
+    #[inline]
+    #[must_use]
+    pub fn write(&self, inner: Inner, identification: u16, place: &mut [u8]) -> bool {
+        match self {
+            Self::V4(outer) => match (place.first_chunk_mut(), outer.header(inner, identification))
+            {
+                (Some(place), Some(header)) => {
+                    *place = header;
+                    true
+                }
+                _ => false,
+            },
+            Self::V6(outer) => match place.first_chunk_mut() {
+                Some(place) => {
+                    *place = outer.header(inner);
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+}
+
+/// An IPv4 header with nothing of a packet in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outer4 {
+    header: [u8; ipv4::HEADER_LEN],
+    sum: u32,
+}
+
+impl Outer4 {
+    /// From the director to a destination.
+    #[must_use]
+    pub fn new(local: Ipv4Addr, dest: Ipv4Addr) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (local.octets(), dest.octets());
+        let header = [0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h];
+        Self { header, sum: checksum::sum(&header) }
+    }
+
+    /// The header for `inner`; `None` when the whole would be longer than 65535 octets.
+    ///
+    /// `identification` is used when routers may fragment the packet, and is 0 when they must not
+    /// (RFC 6864 section 4.1; Linux `ip_select_ident()`).
+    #[inline]
+    #[must_use]
+    pub fn header(&self, inner: Inner, identification: u16) -> Option<[u8; ipv4::HEADER_LEN]> {
+        let octets = inner.octets.checked_add(20)?;
+        let (flags, identification) =
+            if inner.dont_fragment { (0x4000, 0) } else { (0, identification) };
+        let tos = inner.outer_tos();
+        let hops_and_protocol = u16::from_be_bytes([inner.hops, inner.protocol]);
+        let sum = self.sum
+            + u32::from(tos)
+            + u32::from(octets)
+            + u32::from(identification)
+            + u32::from(flags)
+            + u32::from(hops_and_protocol);
+        let mut header = self.header;
+        header[1] = tos;
+        [header[2], header[3]] = octets.to_be_bytes();
+        [header[4], header[5]] = identification.to_be_bytes();
+        [header[6], header[7]] = u16::to_be_bytes(flags);
+        [header[8], header[9]] = hops_and_protocol.to_be_bytes();
+        [header[10], header[11]] = (!fold(sum)).to_be_bytes();
+        Some(header)
+    }
+}
+
+/// An IPv6 header with nothing of a packet in it. The flow label is 0 and there is no tunnel
+/// encapsulation limit, as in Linux.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outer6 {
+    header: [u8; ipv6::HEADER_LEN],
+}
+
+impl Outer6 {
+    /// From the director to a destination.
+    #[must_use]
+    pub fn new(local: Ipv6Addr, dest: Ipv6Addr) -> Self {
+        let header = ipv6::Header {
+            traffic_class: 0,
+            payload_len: 0,
+            next_header: 0,
+            hop_limit: 0,
+            source: local,
+            destination: dest,
+        };
+        Self { header: header.octets() }
+    }
+
+    /// The header for `inner`.
+    #[inline]
+    #[must_use]
+    pub fn header(&self, inner: Inner) -> [u8; ipv6::HEADER_LEN] {
+        let tos = inner.outer_tos();
+        let mut header = self.header;
+        header[0] = 0x60 | tos >> 4;
+        header[1] = tos << 4;
+        [header[4], header[5]] = inner.octets.to_be_bytes();
+        [header[6], header[7]] = [inner.protocol, inner.hops];
+        header
+    }
+}
+
+/// What came out of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tunnelled<'p> {
+    /// Where the tunnel begins.
+    pub source: IpAddr,
+    /// Where it ends.
+    pub destination: IpAddr,
+    /// [`protocol::IPIP`] or [`protocol::IPV6`].
+    pub protocol: u8,
+    /// The packet inside, not looked at yet.
+    pub packet: &'p [u8],
+}
+
+/// Looks into a packet, either IPv4 or IPv6; `None` when there is no other one in it, or only a
+/// fragment of one.
+///
+/// # Errors
+///
+/// [`Unusable`] names the first check of the outer headers that failed.
+pub fn decapsulate(packet: &[u8]) -> Result<Option<Tunnelled<'_>>, Unusable> {
+    let version = packet.first().ok_or(Unusable::Truncated)? >> 4;
+    let (source, destination, protocol, whole, packet) = if version == 6 {
+        let (ip, payload) = ipv6::Ipv6::parse(packet)?;
+        let upper = ipv6_ext::walk(ip.next_header(), payload)?;
+        let whole = upper.fragment.is_none_or(ipv6_ext::Fragment::is_whole);
+        (ip.source().into(), ip.destination().into(), upper.protocol, whole, upper.payload)
+    } else {
+        let (ip, payload) = ipv4::Ipv4::parse(packet)?;
+        let ends = (IpAddr::from(ip.source()), IpAddr::from(ip.destination()));
+        (ends.0, ends.1, ip.protocol(), !ip.is_fragment(), payload)
+    };
+    let tunnel = whole && matches!(protocol, protocol::IPIP | protocol::IPV6);
+    Ok(tunnel.then_some(Tunnelled { source, destination, protocol, packet }))
+}

@@ -1,0 +1,245 @@
+//! What the director wants to know of a frame, in one look.
+//!
+//! ```text
+//!  0        l3                    l3 + l4
+//!  ├ Ethernet ┼ IPv4 or IPv6, options ┼ TCP 20.. or UDP 8 ┼ payload ┼ padding
+//!             └───────────── packet_octets ───────────────┘
+//! ```
+//!
+//! Frames of almost all traffic are untagged, for this MAC address, and have a plain IP header
+//! before TCP or UDP: [`classify`] reads those straight on. All others go through one function that
+//! is out of the way, takes care and names what is wrong.
+
+use crate::arp::Arp;
+use crate::checksum;
+use crate::ethernet::{self, Ethernet, Tag, ethertype};
+use crate::flow::{Ends4, Ends6, Family, Key, V4, V6, protocol};
+use crate::ipv4::{self, Ipv4};
+use crate::ipv6::{self, Ipv6};
+use crate::ipv6_ext;
+use crate::mac::MacAddr;
+use crate::tcp::Tcp;
+use crate::udp::Udp;
+use crate::unusable::Unusable;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// A whole TCP segment or UDP datagram over IPv4, for this MAC address.
+    V4(Packet<V4>),
+    /// A whole TCP segment or UDP datagram over IPv6, for this MAC address.
+    V6(Packet<V6>),
+    /// Something else that makes sense.
+    Slow(Slow),
+    /// Something that does not, or that is not for us.
+    Unusable(Unusable),
+}
+
+/// A TCP segment or UDP datagram in one piece, its lengths and its IPv4 header checksum checked.
+/// The TCP or UDP checksum is not: like the kernel, the director passes wrong ones on as they are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Packet<F: Family> {
+    /// Whose packet it is.
+    pub key: Key<F>,
+    /// Where the IP packet begins in the frame.
+    pub l3: u16,
+    /// Where the transport header begins in the IP packet.
+    pub l4: u16,
+    /// Octets of the IP packet, as its header says: an Ethernet frame may be padded.
+    pub packet_octets: u16,
+    /// The VLAN the frame came in, 0 when it is in none.
+    pub vlan: u16,
+    /// TCP flags, 0 for UDP: see [`crate::tcp::flag`].
+    pub flags: u8,
+}
+
+/// A frame for the less trodden path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Slow {
+    /// What it is.
+    pub kind: SlowKind,
+    /// Where the ARP message or IP packet begins in the frame.
+    pub l3: u16,
+    /// Octets of the ARP message or IP packet.
+    pub packet_octets: u16,
+    /// The VLAN the frame came in, 0 when it is in none.
+    pub vlan: u16,
+    /// Whether it is for this MAC address, rather than for a group or for everybody.
+    pub unicast: bool,
+}
+
+/// What a [`Slow`] frame is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlowKind {
+    /// A message that [`Arp::parse`] accepts.
+    Arp,
+    /// A packet that [`Ipv4::parse`] accepts, with options that are in order: ICMP or another
+    /// protocol, a fragment, or anything for a group.
+    Ipv4,
+    /// A packet that [`Ipv6::parse`] and [`ipv6_ext::walk`] accept: ICMPv6 or another protocol, a
+    /// fragment, or anything for a group.
+    Ipv6,
+}
+
+/// Where a packet begins in a frame without a tag.
+const UNTAGGED: u16 = 14;
+/// Where a packet begins in a frame with a tag.
+const TAGGED: u16 = 18;
+/// RFC 791 section 3.1: more-fragments flag and offset; the don't-fragment flag is above them.
+const FRAGMENT_MASK: u16 = 0x3fff;
+
+const _: () = assert!(ethernet::HEADER_LEN == 14 && ethernet::TAG_LEN == 4);
+
+/// Says what `frame` is to a link whose address is `me`.
+#[inline]
+#[must_use]
+pub fn classify(frame: &[u8], me: MacAddr) -> Class {
+    classify_plainly(frame, me).unwrap_or_else(|| classify_carefully(frame, me))
+}
+
+/// The frames that are as frames mostly are; `None` for all others, good or bad.
+#[inline(always)]
+fn classify_plainly(frame: &[u8], me: MacAddr) -> Option<Class> {
+    let (ethernet, packet) = Ethernet::parse(frame).ok()?;
+    if ethernet.destination() != me {
+        return None;
+    }
+    match ethernet.ethertype() {
+        ethertype::IPV4 => plain_v4(packet).map(Class::V4),
+        ethertype::IPV6 => plain_v6(packet).map(Class::V6),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn plain_v4(packet: &[u8]) -> Option<Packet<V4>> {
+    let ip = packet.first_chunk::<{ ipv4::HEADER_LEN }>()?;
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_MASK != 0;
+    if ip[0] != 0x45 || fragment || !checksum::is_right(ip, 0) {
+        return None;
+    }
+    let packet_octets = u16::from_be_bytes([ip[2], ip[3]]);
+    let segment = packet.get(ipv4::HEADER_LEN..usize::from(packet_octets))?;
+    let transport = Transport::parse(ip[9], segment).ok()??;
+    let [.., a, b, c, d, e, f, g, h] = *ip;
+    let [i, j, k, l] = transport.ports;
+    let key = Key { ends: Ends4([a, b, c, d, e, f, g, h, i, j, k, l]), protocol: ip[9] };
+    let flags = transport.flags;
+    Some(Packet { key, l3: UNTAGGED, l4: 20, packet_octets, vlan: 0, flags })
+}
+
+#[inline(always)]
+fn plain_v6(packet: &[u8]) -> Option<Packet<V6>> {
+    let (ip, rest) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
+    let payload_octets = u16::from_be_bytes([ip[4], ip[5]]);
+    let packet_octets = payload_octets.checked_add(40)?;
+    if ip[0] >> 4 != 6 {
+        return None;
+    }
+    let transport = Transport::parse(ip[6], rest.get(..usize::from(payload_octets))?).ok()??;
+    let key = Key { ends: ends6(ip, transport.ports), protocol: ip[6] };
+    let flags = transport.flags;
+    Some(Packet { key, l3: UNTAGGED, l4: 40, packet_octets, vlan: 0, flags })
+}
+
+#[inline(always)]
+fn ends6(ip: &[u8; ipv6::HEADER_LEN], ports: [u8; 4]) -> Ends6 {
+    let mut ends = Ends6::default();
+    if let (Some((hosts, last)), Some(addresses)) =
+        (ends.0.split_first_chunk_mut::<32>(), ip.last_chunk::<32>())
+    {
+        *hosts = *addresses;
+        last.copy_from_slice(&ports);
+    }
+    ends
+}
+
+/// What the keys of TCP and UDP have in common.
+struct Transport {
+    /// Source and destination port as they are on the wire.
+    ports: [u8; 4],
+    flags: u8,
+}
+
+impl Transport {
+    /// `None` when `protocol` is another one.
+    #[inline(always)]
+    fn parse(protocol: u8, segment: &[u8]) -> Result<Option<Self>, Unusable> {
+        let flags = match protocol {
+            protocol::TCP => Tcp::parse(segment)?.0.flags(),
+            protocol::UDP => {
+                Udp::parse(segment)?;
+                0
+            }
+            _ => return Ok(None),
+        };
+        let ports = *segment.first_chunk().ok_or(Unusable::Truncated)?;
+        Ok(Some(Self { ports, flags }))
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn classify_carefully(frame: &[u8], me: MacAddr) -> Class {
+    careful(frame, me).unwrap_or_else(Class::Unusable)
+}
+
+fn careful(frame: &[u8], me: MacAddr) -> Result<Class, Unusable> {
+    let (ethernet, packet) = Ethernet::parse(frame)?;
+    let unicast = !ethernet.destination().is_multicast();
+    if unicast && ethernet.destination() != me {
+        return Err(Unusable::OtherHost);
+    }
+    let (ethertype, l3, vlan, packet) = match ethernet.ethertype() {
+        ethertype::VLAN => {
+            let (tag, packet) = Tag::parse(packet)?;
+            (tag.ethertype(), TAGGED, tag.vlan(), packet)
+        }
+        ethertype => (ethertype, UNTAGGED, 0, packet),
+    };
+    let slow = Slow { kind: SlowKind::Arp, l3, packet_octets: 28, vlan, unicast };
+    match ethertype {
+        ethertype::IPV4 => careful_v4(packet, slow),
+        ethertype::IPV6 => careful_v6(packet, slow),
+        ethertype::ARP => Arp::parse(packet).map(|_| Class::Slow(slow)),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(Unusable::VlanStack),
+        _ => Err(Unusable::Ethertype),
+    }
+}
+
+fn careful_v4(packet: &[u8], slow: Slow) -> Result<Class, Unusable> {
+    let (ip, segment) = Ipv4::parse(packet)?;
+    ip.check_options()?;
+    let slow = Slow { kind: SlowKind::Ipv4, packet_octets: ip.total_len(), ..slow };
+    if !slow.unicast || ip.is_fragment() {
+        return Ok(Class::Slow(slow));
+    }
+    let Some(transport) = Transport::parse(ip.protocol(), segment)? else {
+        return Ok(Class::Slow(slow));
+    };
+    let l4 = u16::try_from(ip.header_len()).map_err(|_| Unusable::Ipv4HeaderLength)?;
+    let ([a, b, c, d], [e, f, g, h]) = (ip.source().octets(), ip.destination().octets());
+    let [i, j, k, l] = transport.ports;
+    let key = Key { ends: Ends4([a, b, c, d, e, f, g, h, i, j, k, l]), protocol: ip.protocol() };
+    let Slow { l3, packet_octets, vlan, .. } = slow;
+    Ok(Class::V4(Packet { key, l3, l4, packet_octets, vlan, flags: transport.flags }))
+}
+
+fn careful_v6(packet: &[u8], slow: Slow) -> Result<Class, Unusable> {
+    let (ip, payload) = Ipv6::parse(packet)?;
+    let packet_octets = ip.payload_len().checked_add(40).ok_or(Unusable::Ipv6PayloadLength)?;
+    let slow = Slow { kind: SlowKind::Ipv6, packet_octets, ..slow };
+    let upper = ipv6_ext::walk(ip.next_header(), payload)?;
+    if !slow.unicast || upper.fragment.is_some_and(|fragment| !fragment.is_whole()) {
+        return Ok(Class::Slow(slow));
+    }
+    let Some(transport) = Transport::parse(upper.protocol, upper.payload)? else {
+        return Ok(Class::Slow(slow));
+    };
+    let l4 = u16::try_from(ipv6::HEADER_LEN + upper.extensions_len)
+        .map_err(|_| Unusable::Ipv6Extensions)?;
+    let fixed = packet.first_chunk().ok_or(Unusable::Truncated)?;
+    let key = Key { ends: ends6(fixed, transport.ports), protocol: upper.protocol };
+    let Slow { l3, vlan, .. } = slow;
+    Ok(Class::V6(Packet { key, l3, l4, packet_octets, vlan, flags: transport.flags }))
+}
