@@ -61,8 +61,8 @@ impl Timeouts {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tunables {
-    /// When a SYN that meets its own old connection is scheduled anew: bit 0 in TIME_WAIT and
-    /// CLOSE, bit 1 also in FIN_WAIT of direct routing and tunnels; 0 never.
+    /// When a SYN that meets its own old connection is scheduled anew: 0 never, any other in
+    /// `TIME_WAIT` and `CLOSE`, bit 1 also in `FIN_WAIT` of direct routing and tunnels.
     pub conn_reuse_mode: u8,
     /// Whether any TCP segment but RST opens a connection.
     pub sloppy_tcp: bool,

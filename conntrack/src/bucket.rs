@@ -1,0 +1,172 @@
+//! One cache line of the index: eight tags, eight entries, and how many live elsewhere.
+
+use crate::conn::Direction;
+use crate::num::{at, low16};
+use crate::table::Found;
+
+/// A [`Found`] in 32 bits, and whether it lives away from home.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Entry(u32);
+
+impl Entry {
+    const OUTBOUND: u32 = 1;
+    const AWAY: u32 = 2;
+    /// The highest index that fits.
+    pub(crate) const INDEX_MAX: u32 = u32::MAX >> 2;
+
+    #[inline]
+    pub(crate) fn new(index: u32, direction: Direction) -> Self {
+        Self(index << 2 | if direction == Direction::Outbound { Self::OUTBOUND } else { 0 })
+    }
+
+    #[inline]
+    pub(crate) fn found(self) -> Found {
+        let outbound = self.0 & Self::OUTBOUND != 0;
+        let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
+        Found { index: self.0 >> 2, direction }
+    }
+
+    #[inline]
+    pub(crate) fn is_away(self) -> bool {
+        self.0 & Self::AWAY != 0
+    }
+
+    #[inline]
+    pub(crate) fn moved(self) -> Self {
+        Self(self.0 ^ Self::AWAY)
+    }
+}
+
+/// Entries in a bucket.
+pub(crate) const WAYS: usize = 8;
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    /// Four tags a word; way `w` is lane `w / 2` of word `w % 2`. Compared all at once as numbers:
+    /// LLVM makes a dozen shuffles of a loop over `[u16; 8]`.
+    tags: [u64; 2],
+    entries: [Entry; WAYS],
+    /// How many entries call this bucket home and live in another. As wide as an index: whoever
+    /// knows the seed can send more than 65 535 of them away from one bucket.
+    pub(crate) away: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// A one in each lane.
+const LANES: u64 = 0x0001_0001_0001_0001;
+
+/// A set of ways: way `w` is bit `16 * (w / 2) + w % 2`.
+struct Ways(u64);
+
+impl Iterator for Ways {
+    type Item = usize;
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let bit = self.0.trailing_zeros();
+        self.0 &= self.0.checked_sub(1)?;
+        Some(at(bit >> 3 | bit & 1))
+    }
+}
+
+impl Bucket {
+    /// The ways with this tag.
+    #[inline]
+    fn ways(&self, tag: u16) -> Ways {
+        let wanted = u64::from(tag) * LANES;
+        // A lane's top bit stays clear only if all its bits are.
+        let equal = |word: u64| {
+            let other = word ^ wanted;
+            !(((other & (LANES * 0x7fff)) + LANES * 0x7fff) | other) & (LANES << 15)
+        };
+        Ways(equal(self.tags[0]) >> 15 | equal(self.tags[1]) >> 14)
+    }
+
+    /// The first entry with this tag, or nobody's.
+    #[inline]
+    pub(crate) fn first(&self, tag: u16) -> Entry {
+        let way = self.ways(tag).next();
+        way.and_then(|way| self.entries.get(way)).copied().unwrap_or_default()
+    }
+
+    /// All entries with this tag.
+    #[inline]
+    pub(crate) fn all(&self, tag: u16) -> impl Iterator<Item = (usize, Entry)> {
+        self.ways(tag).filter_map(|way| Some((way, *self.entries.get(way)?)))
+    }
+
+    /// What is in `way`: its tag, 0 if free, and its entry.
+    #[inline]
+    pub(crate) fn way(&self, way: usize) -> (u16, Entry) {
+        let tag = low16(self.tags.get(way % 2).copied().unwrap_or_default() >> (way / 2 * 16));
+        (tag, self.entries.get(way).copied().unwrap_or_default())
+    }
+
+    /// Frees `way`.
+    #[inline]
+    pub(crate) fn clear(&mut self, way: usize) {
+        self.set_tag(way, 0);
+    }
+
+    #[inline]
+    fn set_tag(&mut self, way: usize, tag: u16) {
+        if let Some(word) = self.tags.get_mut(way % 2) {
+            let lane = way / 2 * 16;
+            *word = *word & !(0xffff << lane) | u64::from(tag) << lane;
+        }
+    }
+
+    /// Puts `entry` into a free way, if there is one.
+    #[inline]
+    pub(crate) fn put(&mut self, tag: u16, entry: Entry) -> bool {
+        let Some(way) = self.ways(0).next() else { return false };
+        self.set_tag(way, tag);
+        self.entries.get_mut(way).map(|place| *place = entry).is_some()
+    }
+
+    /// Takes `entry` out, wherever it lives, and says whether it lived away.
+    #[inline]
+    pub(crate) fn take(&mut self, tag: u16, entry: Entry) -> Option<bool> {
+        let (way, found) = self.all(tag).find(|(_, other)| other.found() == entry.found())?;
+        self.clear(way);
+        Some(found.is_away())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_is_found_by_its_tag_and_by_no_other() {
+        for tags in [[1, 2, 3, 4, 5, 6, 7, 8], [0xffff, 0x8000, 0x7fff, 1, 0x0100, 9, 10, 11]] {
+            let mut bucket = Bucket::default();
+            for (index, tag) in (1..).zip(tags) {
+                assert!(bucket.put(tag, Entry::new(index, Direction::Outbound)));
+            }
+            assert!(!bucket.put(77, Entry::new(9, Direction::Inbound)), "a ninth has no room");
+            for tag in 0..=u16::MAX {
+                let found: Vec<u32> =
+                    bucket.all(tag).map(|(_, entry)| entry.found().index).collect();
+                let expected: Vec<u32> =
+                    (1..).zip(tags).filter(|(_, t)| *t == tag).map(|(index, _)| index).collect();
+                assert_eq!(found, expected, "tag {tag:#x}");
+                assert_eq!(bucket.first(tag).found().index, found.first().copied().unwrap_or(0));
+            }
+        }
+    }
+
+    #[test]
+    fn take_frees_the_way_of_that_entry_among_equal_tags() {
+        let mut bucket = Bucket::default();
+        for index in 1..=8 {
+            assert!(bucket.put(7, Entry::new(index, Direction::Inbound)));
+        }
+        assert_eq!(bucket.take(7, Entry::new(5, Direction::Outbound)), None);
+        assert_eq!(bucket.take(7, Entry::new(5, Direction::Inbound)), Some(false));
+        assert_eq!(bucket.all(7).filter(|(_, entry)| entry.found().index == 5).count(), 0);
+        assert!(bucket.put(9, Entry::new(5, Direction::Inbound).moved()));
+        assert_eq!(bucket.take(9, Entry::new(5, Direction::Inbound)), Some(true));
+    }
+}

@@ -1,0 +1,103 @@
+//! One connection: all that forwarding reads or writes, in one cache line (two for IPv6).
+//!
+//! ```text
+//!  octet  0            12             24  25    26     27    28   32  36      40   44   46   48 50  52..64
+//!  V4   [ inbound 12 | outbound 12 | proto state method flags seen due packets dest hop  hop  Δ  Δ | room ]
+//!  V6   [ inbound 36 | outbound 36 | the same, from octet 72                                        | room ]
+//! ```
+//!
+//! The room is kept for the firewall mark, the persistence template and what was last synced: four
+//! octets each.
+
+use rvs_model::{DestId, ForwardMethod, State, Tick};
+use rvs_wire::checksum::Delta;
+use rvs_wire::flow::{Family, Key, V4, V6};
+
+/// Which end of a connection sent a packet.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Direction {
+    /// Client to destination.
+    #[default]
+    Inbound,
+    /// Destination to client.
+    Outbound,
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Conn<F: Family> {
+    /// Client to virtual service.
+    pub inbound: F::Ends,
+    /// Destination to client. Also what to write into a masqueraded packet.
+    pub outbound: F::Ends,
+    /// IP protocol number. 0 in a line that is free, so that no packet matches it.
+    pub protocol: u8,
+    /// Protocol state.
+    pub state: State,
+    /// How inbound packets are forwarded.
+    pub method: ForwardMethod,
+    /// Flags of the sync protocol, low octet (Linux 6.1 `include/uapi/linux/ip_vs.h`
+    /// `IP_VS_CONN_F_*`).
+    pub flags: u8,
+    /// Last packet.
+    pub seen: Tick,
+    /// The tick that the wheel has for this connection.
+    pub due: Tick,
+    /// Inbound packets, wrapping: what the threshold of sync and half-open UDP go by.
+    pub packets: u32,
+    /// The destination: its counters, its tunnel.
+    pub dest: DestId,
+    /// Ethernet header of inbound packets.
+    pub next_hop: u16,
+    /// Ethernet header of outbound packets.
+    pub client_hop: u16,
+    /// What masquerading does to the checksum of an IPv4 header on the way in. The way back is its
+    /// complement.
+    pub address_delta: Delta,
+    /// The same and the port: what it does to the checksum of TCP or UDP.
+    pub segment_delta: Delta,
+}
+
+const _: () = assert!(size_of::<Conn<V4>>() == 64);
+const _: () = assert!(size_of::<Conn<V6>>() == 128);
+/// What later fields may take.
+const ROOM: usize = 12;
+const _: () = assert!(core::mem::offset_of!(Conn<V4>, segment_delta) + 2 + ROOM <= 64);
+const _: () = assert!(core::mem::offset_of!(Conn<V6>, segment_delta) + 2 + ROOM <= 128);
+
+impl<F: Family> Conn<F> {
+    /// What a packet of `direction` looks like.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, direction: Direction) -> Key<F> {
+        let ends = match direction {
+            Direction::Inbound => self.inbound,
+            Direction::Outbound => self.outbound,
+        };
+        Key { ends, protocol: self.protocol }
+    }
+
+    /// Whether the way back comes through here and must be found too.
+    #[inline]
+    #[must_use]
+    pub fn has_way_back(&self) -> bool {
+        self.method == ForwardMethod::Masquerade
+    }
+
+    /// Whether this is a connection and not a free line.
+    #[inline]
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.protocol != 0
+    }
+
+    /// Asks for the lines of this connection.
+    #[inline(always)]
+    pub(crate) fn touch(&self) {
+        rvs_cache::prefetch(self);
+        if F::IS_V6 {
+            rvs_cache::prefetch(&self.seen);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The connections of one address family on one worker, with their timers.
+//!
+//! ```text
+//!            table().touch ─► table().guess ─► held ── Held::packet ──► state, seen, packets
+//!  no hit:   table().find  ─► open │ open_over │ open_over_half_open
+//!  each breath:  expire(now, gone)
+//! ```
+//!
+//! [`Conns::table`] lends the stages of a lookup, which change nothing, to the loops of the plane.
+//! Whatever changes a connection goes through here, so that each one is in the table, in the index
+//! and in the wheel, or in none of them.
+
+use crate::conn::{Conn, Direction};
+use crate::half_open::{HalfOpen, LOOKS};
+use crate::hash::Seed;
+use crate::state::{self, View};
+use crate::table::{Capacity, Found, Full, Table};
+use crate::wheel::{Due, TIMEOUT_MAX, Wheel, is_due};
+use arrayvec::ArrayVec;
+use core::ops::Deref;
+use rvs_model::{State, Tick, Timeouts};
+use rvs_wire::flow::{Family, Key};
+
+/// Armed entries for each connection that the wheel has room for: its own, and a stale one.
+const ENTRIES_PER_CONN: u32 = 2;
+
+/// The connections of one family.
+pub struct Conns<F: Family> {
+    table: Table<F>,
+    timers: Timers,
+    half_open: HalfOpen,
+    /// Where the search for connections that outlive a shortened timeout goes on.
+    resetting: Option<u32>,
+}
+
+/// What the state of a connection has to do with time.
+struct Timers {
+    wheel: Wheel,
+    timeouts: [Tick; State::ALL.len()],
+    secure: bool,
+}
+
+impl Timers {
+    /// How long a connection in `state` outlives its last packet.
+    #[inline]
+    fn timeout(&self, state: State) -> Tick {
+        self.timeouts.get(state.index()).copied().unwrap_or_default()
+    }
+
+    /// When `conn` expires if no packet comes.
+    #[inline]
+    fn deadline<F: Family>(&self, conn: &Conn<F>) -> Tick {
+        conn.seen.wrapping_add(self.timeout(conn.state))
+    }
+
+    /// Arms the timer of `conn` anew if it expires before the wheel would look.
+    ///
+    /// Should the wheel be full, it expires late.
+    fn shorten<F: Family>(&mut self, conn: &mut Conn<F>, index: u32) {
+        let deadline = self.deadline(conn);
+        if !is_due(conn.due, deadline)
+            && let Some(due) = self.wheel.arm(index, deadline)
+        {
+            conn.due = due;
+        }
+    }
+}
+
+/// A connection that was found, to be told of its packet.
+pub struct Held<'c, F: Family> {
+    conn: &'c mut Conn<F>,
+    timers: &'c mut Timers,
+    found: Found,
+}
+
+impl<F: Family> Deref for Held<'_, F> {
+    type Target = Conn<F>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Conn<F> {
+        self.conn
+    }
+}
+
+impl<F: Family> Held<'_, F> {
+    /// Takes note of a packet with the TCP flags `flags` (0 in other protocols) and says which state
+    /// the connection was in, if it left it: a destination's active and inactive connections may
+    /// change then.
+    #[inline(always)]
+    pub fn packet(&mut self, flags: u8, now: Tick) -> Option<State> {
+        let Found { index, direction } = self.found;
+        let conn = &mut *self.conn;
+        conn.seen = now;
+        if direction == Direction::Inbound {
+            conn.packets = conn.packets.wrapping_add(1);
+        }
+        let view = View::of(conn.method, direction);
+        let state = state::next(conn.state, conn.protocol, flags, view, self.timers.secure);
+        if state == conn.state {
+            return None;
+        }
+        let before = core::mem::replace(&mut conn.state, state);
+        self.timers.shorten(conn, index);
+        Some(before)
+    }
+}
+
+impl<F: Family> Conns<F> {
+    /// Room for `capacity`, all of it taken and written now. `huge` asks for huge pages.
+    #[must_use]
+    pub fn new(capacity: Capacity, seed: Seed, timeouts: &Timeouts, now: Tick, huge: bool) -> Self {
+        let entries = capacity.conns_max() * ENTRIES_PER_CONN;
+        let timers = Timers {
+            wheel: Wheel::new(entries, now, huge),
+            timeouts: in_ticks(timeouts),
+            secure: false,
+        };
+        Self {
+            table: Table::new(capacity, seed, huge),
+            timers,
+            half_open: HalfOpen::new(capacity.conns_max()),
+            resetting: None,
+        }
+    }
+
+    /// From now on connections last as long as `timeouts` say. Those that would outlast a shorter
+    /// one are armed anew in the breaths that follow, some in each [`Conns::expire`].
+    ///
+    /// DIFFERS from Linux, where a connection keeps the timeout of its last packet: one that is
+    /// idle follows the change here.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) {
+        let next = in_ticks(timeouts);
+        if self.timers.timeouts.iter().zip(&next).any(|(before, after)| after < before) {
+            self.resetting = Some(0);
+        }
+        self.timers.timeouts = next;
+    }
+
+    /// Chooses the TCP states of `secure_tcp`, or the usual ones.
+    pub fn set_secure(&mut self, secure: bool) {
+        self.timers.secure = secure;
+    }
+
+    /// The connection at `found`, if it is the one of `key`.
+    #[inline(always)]
+    pub fn held(&mut self, found: Found, key: &Key<F>) -> Option<Held<'_, F>> {
+        let conn = self.table.conn_mut(found.index)?;
+        if conn.key(found.direction) != *key {
+            return None;
+        }
+        Some(Held { conn, timers: &mut self.timers, found })
+    }
+
+    /// Takes in a connection that is not there yet, in state `NONE`. Its timer is armed for `first`,
+    /// the state that its first packet leads to, which the caller hands to [`Held::packet`] next
+    /// like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room; nothing has changed then.
+    #[inline]
+    pub fn open(&mut self, conn: &Conn<F>, first: State, now: Tick) -> Result<u32, Full> {
+        let index = self.table.insert(conn)?;
+        let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(self.timers.timeout(first)))
+        else {
+            self.table.remove(index);
+            return Err(Full::Timers);
+        };
+        if let Some(conn) = self.table.conn_mut(index) {
+            conn.seen = now;
+            conn.due = due;
+        }
+        self.half_open.push(index);
+        Ok(index)
+    }
+
+    /// The same in the place of connection `index`, whose timer it inherits: for a client that uses
+    /// its port again. `gone` sees the connection that ends.
+    ///
+    /// The timer that is there rings early, is found fresh and armed again. So a client that opens
+    /// and closes one connection as fast as it can does not fill the wheel.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Index`], and the old connection is gone all the same; [`Full::Conns`] if there was
+    /// none.
+    pub fn open_over(
+        &mut self,
+        index: u32,
+        conn: &Conn<F>,
+        first: State,
+        now: Tick,
+        gone: impl FnOnce(&Conn<F>),
+    ) -> Result<(), Full> {
+        let old = self.table.conn(index).copied().filter(Conn::is_live).ok_or(Full::Conns)?;
+        gone(&old);
+        self.table.replace(index, conn)?;
+        if let Some(conn) = self.table.conn_mut(index) {
+            conn.seen = now;
+            conn.due = old.due;
+            let state = core::mem::replace(&mut conn.state, first);
+            self.timers.shorten(conn, index);
+            conn.state = state;
+        }
+        Ok(())
+    }
+
+    /// The same in the place of the oldest half-open connection: for when the table is full. What is
+    /// established never makes room.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Conns`] if no half-open connection was found in [`LOOKS`] looks; else as
+    /// [`Conns::open_over`].
+    #[cold]
+    pub fn open_over_half_open(
+        &mut self,
+        conn: &Conn<F>,
+        first: State,
+        now: Tick,
+        gone: impl FnOnce(&Conn<F>),
+    ) -> Result<u32, Full> {
+        let table = &self.table;
+        let victim = self
+            .half_open
+            .pop_victim(|index| table.conn(index).is_some_and(state::is_half_open))
+            .ok_or(Full::Conns)?;
+        // The next eviction is near, and its victim known.
+        for index in self.half_open.upcoming(2) {
+            table.touch_conn(index);
+        }
+        self.open_over(victim, conn, first, now, gone)?;
+        self.half_open.push(victim);
+        Ok(victim)
+    }
+
+    /// Ends a connection and says what it was; `None` if the line was free.
+    #[inline]
+    pub fn remove(&mut self, index: u32) -> Option<Conn<F>> {
+        self.table.remove(index)
+    }
+
+    /// Looks at no more than `N` timers that ring at or before `now`, ends the connections that had
+    /// no packet for too long, shows each to `gone`, and says how many it looked at.
+    ///
+    /// Each line is asked for before the first is used: `N` misses are in flight at once.
+    #[inline]
+    pub fn expire<const N: usize>(&mut self, now: Tick, gone: impl FnMut(&Conn<F>)) -> usize {
+        let mut due = ArrayVec::<Due, N>::new();
+        self.timers.wheel.pop(now, &mut due);
+        if !due.is_empty() {
+            self.look_at(&due, now, gone);
+        }
+        if self.timers.wheel.is_short() {
+            self.sift();
+        }
+        if let Some(from) = self.resetting {
+            self.reset(from, N);
+        }
+        due.len()
+    }
+
+    /// The connections, and the stages of a lookup.
+    #[inline(always)]
+    #[must_use]
+    pub fn table(&self) -> &Table<F> {
+        &self.table
+    }
+
+    /// The connection at `index`, to be changed in what is neither key nor state nor time.
+    #[inline]
+    #[must_use]
+    pub fn conn_mut(&mut self, index: u32) -> Option<&mut Conn<F>> {
+        self.table.conn_mut(index)
+    }
+
+    /// Ticks that `conn` has left at `now` if no packet comes; 0 if it is due but still there.
+    #[must_use]
+    pub fn left(&self, conn: &Conn<F>, now: Tick) -> Tick {
+        let deadline = self.timers.deadline(conn);
+        if is_due(deadline, now) { 0 } else { deadline.wrapping_sub(now) }
+    }
+
+    /// Connections held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no connection is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Bytes taken, all allocations counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.table.bytes() + self.timers.wheel.bytes() + self.half_open.bytes()
+    }
+
+    #[inline]
+    fn look_at<const N: usize>(
+        &mut self,
+        due: &ArrayVec<Due, N>,
+        now: Tick,
+        mut gone: impl FnMut(&Conn<F>),
+    ) {
+        for entry in due {
+            self.table.touch_conn(entry.index);
+        }
+        let mut over = ArrayVec::<u32, N>::new();
+        for entry in due {
+            let Some(conn) = self.table.conn_mut(entry.index) else { continue };
+            if !conn.is_live() || !entry.is_for(conn.due) {
+                continue;
+            }
+            let deadline = self.timers.deadline(conn);
+            if !is_due(deadline, now)
+                && let Some(due) = self.timers.wheel.arm(entry.index, deadline)
+            {
+                conn.due = due;
+                continue;
+            }
+            // Over, or the wheel is full of stale entries: better early than never.
+            let conn = *conn;
+            self.table.touch(self.table.hash(&conn.key(Direction::Inbound)));
+            if conn.has_way_back() {
+                self.table.touch(self.table.hash(&conn.key(Direction::Outbound)));
+            }
+            let _fits = over.try_push(entry.index);
+        }
+        for index in over {
+            if let Some(conn) = self.table.remove(index) {
+                gone(&conn);
+            }
+        }
+    }
+
+    /// Throws away stale entries of the wheel, some at each call.
+    #[cold]
+    fn sift(&mut self) {
+        let entries = self.timers.wheel.sift();
+        for entry in &entries {
+            self.table.touch_conn(entry.index);
+        }
+        for entry in entries {
+            let Some(conn) = self.table.conn_mut(entry.index) else { continue };
+            if conn.is_live()
+                && entry.is_for(conn.due)
+                && let Some(due) = self.timers.wheel.arm(entry.index, conn.due)
+            {
+                conn.due = due;
+            }
+        }
+    }
+
+    /// Arms those of the next `most` connections anew that would outlast a shortened timeout.
+    #[cold]
+    fn reset(&mut self, from: u32, most: usize) {
+        let lines = from..from.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
+        self.resetting = Some(lines.end);
+        for index in lines {
+            let Some(conn) = self.table.conn_mut(index) else {
+                self.resetting = None;
+                return;
+            };
+            if conn.is_live() {
+                self.timers.shorten(conn, index);
+            }
+        }
+    }
+}
+
+fn in_ticks(timeouts: &Timeouts) -> [Tick; State::ALL.len()] {
+    State::ALL.map(|state| timeouts.ticks(state).min(TIMEOUT_MAX))
+}
+
+const _: () = assert!(LOOKS <= 64, "an eviction is cheaper than a burst");
+const _: () = assert!(Capacity::CONNS_MAX <= u32::MAX / ENTRIES_PER_CONN);

@@ -1,0 +1,97 @@
+//! What moves a connection's state, one file for each protocol.
+//!
+//! A packet's flags, its direction and whether the other direction can be seen choose the next
+//! state; nothing else is looked at. How long a state lasts is [`rvs_model::Timeouts`]'.
+
+pub mod tcp;
+pub mod udp;
+
+use crate::conn::{Conn, Direction};
+use rvs_model::{ForwardMethod, State};
+use rvs_wire::flow::{Family, protocol};
+
+/// Who sent a packet, and whether the other side can be seen at all.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum View {
+    /// Client to destination.
+    #[default]
+    Inbound,
+    /// Destination to client.
+    Outbound,
+    /// Client to destination, the way back bypasses the director.
+    InboundOnly,
+}
+
+impl View {
+    /// What a packet of `direction` is to a connection of `method`: replies are seen only when
+    /// they are masqueraded (Linux 6.1 `IP_VS_CONN_F_NOOUTPUT`).
+    #[inline]
+    #[must_use]
+    pub const fn of(method: ForwardMethod, direction: Direction) -> Self {
+        match (method, direction) {
+            (_, Direction::Outbound) => Self::Outbound,
+            (ForwardMethod::Masquerade, Direction::Inbound) => Self::Inbound,
+            _ => Self::InboundOnly,
+        }
+    }
+}
+
+/// The state after a packet with the TCP flags `flags` (0 in other protocols). `secure` chooses the
+/// stricter TCP tables of `secure_tcp`.
+#[inline(always)]
+#[must_use]
+pub fn next(state: State, protocol: u8, flags: u8, view: View, secure: bool) -> State {
+    if protocol == protocol::TCP {
+        // An acknowledgement in a connection that stands is nearly every packet there is.
+        if state == State::Established && tcp::is_plain_ack(flags) {
+            return state;
+        }
+        return tcp::next(state, flags, view, secure);
+    }
+    if protocol == protocol::UDP { udp::next() } else { state }
+}
+
+/// Whether a packet without a connection may open one. `sloppy`: also a TCP segment that is not a
+/// SYN.
+#[inline]
+#[must_use]
+pub const fn may_open(protocol: u8, flags: u8, sloppy: bool) -> bool {
+    match protocol {
+        protocol::TCP => tcp::may_open(flags, sloppy),
+        protocol::UDP => true,
+        _ => false,
+    }
+}
+
+/// Whether a packet that meets a connection wants a new one, if [`is_reused`] lets it (Linux 6.1
+/// `ip_vs_core.c` `is_new_conn()`: any TCP segment with SYN).
+#[inline]
+#[must_use]
+pub const fn is_opening(protocol: u8, flags: u8) -> bool {
+    matches!(protocol, protocol::TCP) && flags & tcp::flag::SYN != 0
+}
+
+/// Whether a new connection may take the place of one in `state` (Linux 6.1 `ip_vs_core.c`
+/// `is_new_conn_expected()`). Any `conn_reuse_mode` but 0 gives up `TIME_WAIT` and `CLOSE`;
+/// bit 1 also `FIN_WAIT` where the destination's FIN cannot be seen (`no_output`).
+#[inline]
+#[must_use]
+pub const fn is_reused(conn_reuse_mode: u8, state: State, no_output: bool) -> bool {
+    match state {
+        State::TimeWait | State::Close => conn_reuse_mode != 0,
+        State::FinWait => conn_reuse_mode & 2 != 0 && no_output,
+        _ => false,
+    }
+}
+
+/// Whether nobody would miss this connection much: its handshake has not ended, or it is UDP and
+/// the client has sent once. These make room when the table is full.
+#[inline]
+#[must_use]
+pub fn is_half_open<F: Family>(conn: &Conn<F>) -> bool {
+    match conn.state {
+        State::None | State::SynRecv | State::SynSent | State::SynAck => conn.is_live(),
+        State::Udp => conn.is_live() && conn.packets <= 1,
+        _ => false,
+    }
+}
