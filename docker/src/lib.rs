@@ -1,1 +1,23 @@
-//! Being built.
+//! Does it work between real kernels?
+//!
+//! ```text
+//!  topologies/*.toml ── topology ──► netns: hosts as network namespaces, networks as wires or bridges
+//!                                      │
+//!            director: rvsd on TAP links, told by rvsadm     web, decap: the real servers' programs
+//!                                      │
+//!                        cases: curl asks, answers and counters must agree
+//! ```
+//!
+//! A lab lives in a mount namespace of its own, with a private `/run`: its namespaces have plain
+//! names that collide with nobody's, every program in it dies with the lab ([`process`]), and the
+//! kernel takes down what is left when the last of them is gone, whatever ended the lab.
+#![forbid(unsafe_code)]
+
+pub mod cases;
+pub mod decap;
+pub mod director;
+pub mod lab;
+pub mod netns;
+pub mod process;
+pub mod topology;
+pub mod web;

@@ -1,0 +1,286 @@
+//! What is asked of a lab, and whether what came back is right.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::director::{Line, Stats};
+use crate::lab::{Lab, Places, show_logs};
+use crate::process::Limits;
+use crate::topology::{Family, Topology};
+use crate::web::{self, Answers};
+
+/// How it went with one topology and one address family.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The topology's name.
+    pub topology: String,
+    /// Of the VIP and the dests.
+    pub family: Family,
+    /// What the client got.
+    pub answers: Answers,
+    /// The service's line of statistics.
+    pub service: Line,
+    /// What is not as it should be; empty when all is well.
+    pub failures: Vec<String>,
+}
+
+impl Outcome {
+    fn failed(topology: &Topology, family: Family, error: &anyhow::Error) -> Self {
+        println!("   FAILED: {error:#}");
+        Self {
+            topology: topology.name.clone(),
+            family,
+            answers: Answers::default(),
+            service: Line::default(),
+            failures: vec![format!("{error:#}")],
+        }
+    }
+}
+
+/// Runs one topology for each of `families`. Whatever fails is part of the outcomes.
+#[must_use]
+pub fn run(
+    topology: &Topology,
+    families: &[Family],
+    requests: u32,
+    places: &Places,
+    limits: &Limits,
+) -> Vec<Outcome> {
+    println!("\n== {}: {}", topology.name, topology.claim);
+    let outcomes = match Lab::up(topology, places, limits) {
+        Ok(lab) => run_families(lab, families, requests, limits),
+        Err(error) => {
+            families.iter().map(|family| Outcome::failed(topology, *family, &error)).collect()
+        }
+    };
+    if outcomes.iter().any(|outcome| !outcome.failures.is_empty())
+        && let Err(error) = show_logs(topology, places)
+    {
+        println!("   the logs could not be kept: {error:#}");
+    }
+    outcomes
+}
+
+fn run_families(lab: Lab<'_>, families: &[Family], requests: u32, limits: &Limits) -> Vec<Outcome> {
+    let topology = lab.topology;
+    let case = |family: &Family| {
+        let outcome = run_family(&lab, *family, requests, limits);
+        outcome.unwrap_or_else(|error| Outcome::failed(topology, *family, &error))
+    };
+    let mut outcomes: Vec<_> = families.iter().map(case).collect();
+    match lab.end(limits) {
+        Ok(summary) => {
+            limits.say(topology, "rvsd ended in order; its summary:");
+            show(&summary);
+        }
+        Err(error) => {
+            println!("   FAILED: {error:#}");
+            for outcome in &mut outcomes {
+                outcome.failures.push(format!("{error:#}"));
+            }
+        }
+    }
+    outcomes
+}
+
+fn run_family(lab: &Lab<'_>, family: Family, requests: u32, limits: &Limits) -> Result<Outcome> {
+    let topology = lab.topology;
+    let vip = topology.vip(family).context("the service has no address of this family")?;
+    let vip = SocketAddr::new(vip, topology.service.port);
+    lab.director.add_service(topology, vip)?;
+
+    limits.say(topology, &format!("{}: {requests} requests to http://{vip}/", family.name()));
+    let client = topology.address_of("client", family)?;
+    let answers = web::ask("client", client, vip, requests, &lab.dir, limits)?;
+    for (server, count) in &answers.by_server {
+        println!("{:16}{server} answered {count}", "");
+    }
+
+    println!("{:14}$ rvsadm -Ln", "");
+    show(&lab.director.adm(&["-Ln"])?);
+    let stats = settled(lab, vip, requests, limits)?;
+    println!("{:14}$ rvsadm -Ln --stats", "");
+    show(&lab.director.adm(&["-Ln", "--stats"])?);
+    lab.director.adm(&["-C"])?;
+
+    let mut failures = Vec::new();
+    for (claim, holds) in judge(topology, family, requests, &answers, &stats) {
+        println!("{:14}{} {claim}", "", if holds { "ok    " } else { "FAILED" });
+        if !holds {
+            failures.push(claim);
+        }
+    }
+    for word in answers.wrong.iter().chain(Some(&answers.complaints).filter(|c| !c.is_empty())) {
+        println!("{:14}       {word}", "");
+    }
+    let topology = topology.name.clone();
+    Ok(Outcome { topology, family, answers, service: stats.service, failures })
+}
+
+/// The statistics, once the last connection is in them: workers publish theirs now and then.
+fn settled(lab: &Lab<'_>, vip: SocketAddr, requests: u32, limits: &Limits) -> Result<Stats> {
+    let read = || Stats::parse(&lab.director.adm(&["-Ln", "--stats"])?, vip);
+    let settled = limits.wait("statistics", Duration::from_secs(2), || {
+        Ok(Some(read()?).filter(|stats| stats.service.conns >= u64::from(requests)))
+    });
+    // Too few after that time are judged as they are.
+    settled.or_else(|_| read())
+}
+
+/// Each claim, and whether it holds.
+fn judge(
+    topology: &Topology,
+    family: Family,
+    requests: u32,
+    answers: &Answers,
+    stats: &Stats,
+) -> Vec<(String, bool)> {
+    let requests = u64::from(requests);
+    let service = &topology.service;
+    let answered = |dest: &String| answers.by_server.get(dest).copied().unwrap_or_default();
+    let dests = u64::try_from(service.dests.len()).unwrap_or(u64::MAX);
+    let share = requests.checked_div(dests).unwrap_or_default();
+    let shares = service.dests.iter().map(answered);
+
+    let counted = service.dests.iter().all(|dest| {
+        let address = topology.address_of(dest, family);
+        let line = stats.dests.iter().find(|(real, _)| address.as_ref().is_ok_and(|a| a == real));
+        line.is_some_and(|(_, line)| line.conns == answered(dest))
+    });
+    let conns: u64 = stats.dests.iter().map(|(_, line)| line.conns).sum();
+
+    let mut claims = vec![
+        (
+            format!("all {requests} requests were answered, each on a connection of its own"),
+            answers.total() == requests
+                && answers.wrong.is_empty()
+                && answers.complaints.is_empty()
+                && answers.shared == 0,
+        ),
+        ("the servers saw the client's own address".to_owned(), answers.disguised == 0),
+        (
+            format!("{} gave every server its share", service.scheduler),
+            shares.clone().sum::<u64>() == requests
+                && shares.clone().all(|n| n == share || n == share + 1),
+        ),
+        (
+            format!("rvsadm counts {requests} connections, each where it was answered"),
+            stats.service.conns == requests && conns == requests && counted,
+        ),
+    ];
+    let Line { in_packets, out_packets, .. } = stats.service;
+    claims.push(if service.method.replies_pass_director() {
+        (
+            format!(
+                "both directions pass the director ({in_packets} packets in, {out_packets} out)"
+            ),
+            in_packets > requests && out_packets > requests,
+        )
+    } else {
+        (
+            format!("replies bypass the director ({in_packets} packets in, {out_packets} out)"),
+            in_packets > requests && out_packets == 0,
+        )
+    });
+    claims
+}
+
+/// Prints `text`, indented.
+fn show(text: &str) {
+    for line in text.lines() {
+        println!("{:16}{line}", "");
+    }
+}
+
+/// Prints the table of all outcomes and says whether all passed.
+#[must_use]
+pub fn conclude(outcomes: &[Outcome], requests: u32, limits: &Limits) -> bool {
+    let passed = outcomes.iter().filter(|outcome| outcome.failures.is_empty()).count();
+    println!(
+        "\n   method family  asked answered  Conns InPkts OutPkts  by server            result"
+    );
+    for outcome in outcomes {
+        let shares = outcome.answers.by_server.iter().map(|(name, n)| format!("{name} {n}"));
+        println!(
+            "   {:6} {:6} {requests:6} {:8} {:6} {:6} {:7}  {:20} {}",
+            outcome.topology,
+            outcome.family.name(),
+            outcome.answers.total(),
+            outcome.service.conns,
+            outcome.service.in_packets,
+            outcome.service.out_packets,
+            shares.collect::<Vec<_>>().join(", "),
+            if outcome.failures.is_empty() { "PASS" } else { "FAIL" },
+        );
+        for failure in &outcome.failures {
+            println!("          not so: {failure}");
+        }
+    }
+    let all = !outcomes.is_empty() && passed == outcomes.len();
+    println!(
+        "\n{}: {passed} of {} cases in {:.0} s",
+        if all { "PASS" } else { "FAIL" },
+        outcomes.len(),
+        limits.elapsed().as_secs_f32()
+    );
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(topology: &Topology) -> (Answers, Stats) {
+        let mut answers = Answers::default();
+        answers.by_server.extend([("rs1".to_owned(), 50), ("rs2".to_owned(), 50)]);
+        let out_packets = if topology.service.method.replies_pass_director() { 500 } else { 0 };
+        let half = Line { conns: 50, in_packets: 300, out_packets: out_packets / 2 };
+        let dest = |name| (topology.address_of(name, Family::V4).unwrap(), half);
+        let service = Line { conns: 100, in_packets: 600, out_packets };
+        (answers, Stats { service, dests: vec![dest("rs2"), dest("rs1")] })
+    }
+
+    fn failed(topology: &Topology, answers: &Answers, stats: &Stats) -> usize {
+        let claims = judge(topology, Family::V4, 100, answers, stats);
+        claims.iter().filter(|(_, holds)| !holds).count()
+    }
+
+    #[test]
+    fn agreement_of_answers_and_counters_passes() {
+        for (name, _) in crate::topology::BUILT_IN {
+            let topology = Topology::load(name).unwrap();
+            let (answers, stats) = good(&topology);
+            assert_eq!(failed(&topology, &answers, &stats), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_disagreement_fails() {
+        let dr = Topology::load("dr").unwrap();
+        let (answers, stats) = good(&dr);
+
+        let mut one_missing = answers.clone();
+        one_missing.by_server.insert("rs1".to_owned(), 49);
+        assert_ne!(failed(&dr, &one_missing, &stats), 0);
+
+        let mut lopsided = answers.clone();
+        lopsided.by_server.extend([("rs1".to_owned(), 52), ("rs2".to_owned(), 48)]);
+        assert_ne!(failed(&dr, &lopsided, &stats), 0);
+
+        let disguised = Answers { disguised: 1, ..answers.clone() };
+        assert_eq!(failed(&dr, &disguised, &stats), 1);
+
+        let shared = Answers { shared: 1, ..answers.clone() };
+        assert_eq!(failed(&dr, &shared, &stats), 1);
+
+        let mut through = stats.clone();
+        through.service.out_packets = 1;
+        assert_eq!(failed(&dr, &answers, &through), 1);
+
+        let mut miscounted = stats;
+        miscounted.dests[0].1.conns = 49;
+        assert_eq!(failed(&dr, &answers, &miscounted), 1);
+    }
+}

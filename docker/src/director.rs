@@ -1,0 +1,205 @@
+//! rvsd in the middle, and rvsadm to tell it what to do.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::netns::{DIRECTOR, tap_name};
+use crate::process::{Daemon, Limits, command, run};
+use crate::topology::{Family, Topology};
+
+/// A running rvsd.
+#[derive(Debug)]
+pub struct Director {
+    daemon: Daemon,
+    rvsadm: PathBuf,
+    socket: PathBuf,
+}
+
+impl Director {
+    /// Starts rvsd in the director's namespace; returns when its links are open.
+    ///
+    /// # Errors
+    ///
+    /// `rvsd check` refuses the configuration, or rvsd does not get ready.
+    pub fn start(topology: &Topology, bin: &Path, dir: &Path, limits: &Limits) -> Result<Self> {
+        let socket = dir.join("rvsd.sock");
+        let file = dir.join("rvsd.toml");
+        fs::write(&file, configuration(topology, &socket)?)?;
+        let rvsd = bin.join("rvsd");
+        run(command(None, &rvsd).arg("check").arg(&file))?;
+        let mut run = command(Some(DIRECTOR), &rvsd);
+        run.arg("run").arg(&file);
+        let mut daemon = Daemon::start("rvsd", run, dir)?;
+        daemon.wait_for_line("rvsd: ready", limits)?;
+        Ok(Self { daemon, rvsadm: bin.join("rvsadm"), socket })
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs rvsadm and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// It failed: with its words.
+    pub fn adm(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new(&self.rvsadm).args(arguments).env("RVS_SOCKET", &self.socket))
+    }
+
+    /// Adds the topology's service of `family` with its dests.
+    ///
+    /// # Errors
+    ///
+    /// rvsadm's.
+    pub fn add_service(&self, topology: &Topology, vip: SocketAddr) -> Result<()> {
+        let service = &topology.service;
+        let address = vip.to_string();
+        self.adm(&["-A", "-t", &address, "-s", &service.scheduler])?;
+        for dest in &service.dests {
+            let real = topology.address_of(dest, Family::of(vip.ip()))?;
+            let real = SocketAddr::new(real, service.dest_port).to_string();
+            self.adm(&["-a", "-t", &address, "-r", &real, service.method.option()])?;
+        }
+        Ok(())
+    }
+
+    /// Ends rvsd and returns the summary that it prints.
+    ///
+    /// # Errors
+    ///
+    /// It does not end, not with code 0, or without a summary.
+    pub fn end(&mut self, limits: &Limits) -> Result<String> {
+        let status = self.daemon.terminate(limits).context("rvsd after SIGTERM")?;
+        ensure!(status.code() == Some(0), "rvsd: {status}\n{}", self.daemon.errors());
+        let summary = self.daemon.output();
+        ensure!(!summary.trim().is_empty(), "rvsd ended without a summary");
+        Ok(summary)
+    }
+}
+
+/// rvsd's configuration for the topology's director.
+fn configuration(topology: &Topology, socket: &Path) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "[control]\nsocket = \"{}\"\n\n[workers]\ncores = [0]", socket.display())?;
+    for interface in &topology.director.interfaces {
+        let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        writeln!(
+            text,
+            "\n[[link]]\nname = \"{}\"\nkind = \"tap\"\ndevice = \"{}\"\nmac = \"{}\"\nmtu = 1500\n\
+             addresses = [{}]",
+            interface.network,
+            tap_name(&interface.network),
+            interface.mac,
+            addresses.join(", ")
+        )?;
+    }
+    for route in &topology.director.routes {
+        writeln!(text, "\n[[route]]\nto = \"{}\"\nvia = \"{}\"", route.to, route.via)?;
+    }
+    Ok(text)
+}
+
+/// A service's or a dest's line of `rvsadm -L --stats`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Line {
+    /// Connections scheduled.
+    pub conns: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+}
+
+/// One service in the output of `rvsadm -L --stats`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stats {
+    /// Its own line.
+    pub service: Line,
+    /// Its dests' addresses and lines.
+    pub dests: Vec<(IpAddr, Line)>,
+}
+
+impl Stats {
+    /// Finds `vip` in what `rvsadm -Ln --stats` printed.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or a line is not as ipvsadm prints it.
+    pub fn parse(text: &str, vip: SocketAddr) -> Result<Self> {
+        let mut lines = text.lines().skip_while(|line| !names(line, "TCP", vip));
+        let service = lines.next().with_context(|| format!("no line for {vip}"))?;
+        let dests = lines.take_while(|line| line.trim_start().starts_with("->"));
+        let dests = dests.map(|line| {
+            let address = line.split_whitespace().nth(1).context("a dest without address")?;
+            let address: SocketAddr = address.parse().with_context(|| line.to_owned())?;
+            Ok((address.ip(), figures(line)?))
+        });
+        Ok(Self { service: figures(service)?, dests: dests.collect::<Result<_>>()? })
+    }
+}
+
+fn names(line: &str, protocol: &str, vip: SocketAddr) -> bool {
+    let mut words = line.split_whitespace();
+    words.next() == Some(protocol) && words.next().and_then(|w| w.parse().ok()) == Some(vip)
+}
+
+/// The first three columns of figures.
+fn figures(line: &str) -> Result<Line> {
+    let mut columns = line.split_whitespace().skip(2).map(str::parse);
+    let mut next = || columns.next().context("a column is missing")?.map_err(anyhow::Error::from);
+    let mut read = || {
+        Ok::<_, anyhow::Error>(Line { conns: next()?, in_packets: next()?, out_packets: next()? })
+    };
+    read().with_context(|| format!("not a line of statistics: {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As ipvsadm 1.31 prints it.
+    const STATS: &str = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
+  -> RemoteAddress:Port
+TCP  203.0.113.1:80                      3       18       15     1200     2400
+  -> 192.0.2.12:8080                     1        6        5      400      800
+  -> 192.0.2.11:8080                     2       12       10      800     1600
+TCP  [2001:db8::1]:80                    0        0        0        0        0
+";
+
+    #[test]
+    fn stats_are_those_of_the_service_asked_for() {
+        let stats = Stats::parse(STATS, "203.0.113.1:80".parse().unwrap()).unwrap();
+        assert_eq!(stats.service, Line { conns: 3, in_packets: 18, out_packets: 15 });
+        let conns: Vec<_> = stats.dests.iter().map(|(_, line)| line.conns).collect();
+        assert_eq!(conns, [1, 2]);
+        let other = Stats::parse(STATS, "[2001:db8::1]:80".parse().unwrap()).unwrap();
+        assert!(other.dests.is_empty());
+    }
+
+    #[test]
+    fn a_missing_service_is_an_error() {
+        let error = Stats::parse(STATS, "203.0.113.1:81".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "no line for 203.0.113.1:81");
+    }
+
+    #[test]
+    fn a_link_of_the_configuration_is_named_after_its_network() {
+        let topology = Topology::load("nat").unwrap();
+        let text = configuration(&topology, Path::new("rvsd.sock")).unwrap();
+        let value: toml::Table = text.parse().unwrap();
+        let links = value["link"].as_array().unwrap();
+        assert_eq!(links.len(), 2);
+        assert_eq!(links[1]["device"].as_str(), Some("tap-servers"));
+        assert_eq!(links[1]["addresses"][0].as_str(), Some("192.168.1.1/24"));
+    }
+}

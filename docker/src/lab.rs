@@ -1,0 +1,142 @@
+//! One topology, up and running.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::director::Director;
+use crate::netns::Netns;
+use crate::process::{Daemon, Limits, command};
+use crate::topology::{Program, Topology};
+use crate::web;
+
+/// Where the lab keeps what belongs to one run: in its private `/run`, so it goes by itself.
+const RUN: &str = "/run/rvs-lab";
+
+/// Lines of each log that are shown after a failure.
+const LOG_LINES: usize = 20;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The folder of `rvsd`, `rvsadm` and `rvs-lab`.
+    pub bin: PathBuf,
+    /// Where a failed lab's logs are copied to.
+    pub logs: Option<PathBuf>,
+}
+
+/// A running lab. Dropped, everything in it ends.
+#[derive(Debug)]
+pub struct Lab<'t> {
+    /// What it was made from.
+    pub topology: &'t Topology,
+    /// rvsd.
+    pub director: Director,
+    /// Of this run.
+    pub dir: PathBuf,
+    // In this order: programs end before their namespaces.
+    programs: Vec<Daemon>,
+    _netns: Netns<'t>,
+}
+
+impl<'t> Lab<'t> {
+    /// Builds it: hosts, director, cables, programs. Says each step.
+    ///
+    /// # Errors
+    ///
+    /// The first step that fails; what was there before is gone again.
+    pub fn up(topology: &'t Topology, places: &Places, limits: &Limits) -> Result<Self> {
+        let dir = run_dir(topology);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let netns = Netns::build(topology).context("network namespaces")?;
+        let hosts: Vec<_> = topology.hosts.iter().map(|host| host.name.as_str()).collect();
+        limits.say(topology, &format!("hosts {}, director", hosts.join(", ")));
+
+        let director = Director::start(topology, &places.bin, &dir, limits)?;
+        netns.connect().context("plugging in rvsd's links")?;
+        let links: Vec<_> =
+            topology.director.interfaces.iter().map(|i| i.network.as_str()).collect();
+        limits.say(topology, &format!("rvsd is ready, its links: {}", links.join(", ")));
+
+        let mut lab = Self { topology, director, dir, programs: Vec::new(), _netns: netns };
+        lab.start_programs(places, limits)?;
+        Ok(lab)
+    }
+
+    fn start_programs(&mut self, places: &Places, limits: &Limits) -> Result<()> {
+        let mut said = Vec::new();
+        for host in &self.topology.hosts {
+            for program in &host.programs {
+                let daemon = match program {
+                    Program::Web => {
+                        web::serve(&host.name, self.topology.service.dest_port, &self.dir)?
+                    }
+                    Program::Decap => {
+                        let mut decap = command(Some(&host.name), places.bin.join("rvs-lab"));
+                        decap.arg("decap");
+                        Daemon::start(&format!("{}.decap", host.name), decap, &self.dir)?
+                    }
+                };
+                self.programs.push(daemon);
+                said.push(format!("{} on {}", program.name(), host.name));
+            }
+        }
+        // All are started before the first is waited for.
+        let kinds = self.topology.hosts.iter().flat_map(|h| h.programs.iter().map(move |p| (h, p)));
+        for ((host, program), daemon) in kinds.zip(&mut self.programs) {
+            match program {
+                Program::Web => {
+                    web::wait_until_served(&host.name, self.topology.service.dest_port, limits)?;
+                }
+                Program::Decap => daemon.wait_for_line("decap: ready", limits)?,
+            }
+        }
+        limits.say(self.topology, &said.join(", "));
+        Ok(())
+    }
+
+    /// Ends rvsd and returns its summary.
+    ///
+    /// # Errors
+    ///
+    /// [`Director::end`]'s.
+    pub fn end(mut self, limits: &Limits) -> Result<String> {
+        self.director.end(limits)
+    }
+}
+
+fn run_dir(topology: &Topology) -> PathBuf {
+    Path::new(RUN).join(&topology.name)
+}
+
+/// Prints the ends of the logs of a failed lab, and copies them where the person wants them.
+///
+/// # Errors
+///
+/// They cannot be copied.
+pub fn show_logs(topology: &Topology, places: &Places) -> Result<()> {
+    let dir = run_dir(topology);
+    let mut files: Vec<_> = match fs::read_dir(&dir) {
+        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+        Err(_) => return Ok(()),
+    };
+    files.sort();
+    for file in files.iter().filter(|file| file.is_file()) {
+        let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+        let lines: Vec<_> = text.lines().collect();
+        if lines.is_empty() {
+            continue;
+        }
+        println!("--- {}", file.display());
+        for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
+            println!("    {line}");
+        }
+        if let (Some(logs), Some(name)) = (&places.logs, file.file_name()) {
+            let to = logs.join(&topology.name);
+            fs::create_dir_all(&to)?;
+            fs::copy(file, to.join(name))?;
+        }
+    }
+    Ok(())
+}

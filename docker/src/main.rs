@@ -1,0 +1,198 @@
+//! `rvs-lab`: rvs between real kernels, in network namespaces.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use rvs_lab::cases::{conclude, run};
+use rvs_lab::decap;
+use rvs_lab::lab::{Lab, Places};
+use rvs_lab::process;
+use rvs_lab::process::Limits;
+use rvs_lab::topology::{BUILT_IN, Family, Topology};
+
+/// Set for the process that has its own mounts.
+const PRIVATE: &str = "RVS_LAB_PRIVATE";
+
+/// Programs that a lab needs, each with its Debian package.
+const NEEDED: [(&str, &str); 5] = [
+    ("nginx", "nginx-light"),
+    ("curl", "curl"),
+    ("ip", "iproute2"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+];
+
+/// Labs in network namespaces: real clients and servers around rvsd.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// All topologies, both address families: does each method balance real HTTP?
+    Demo(Options),
+    /// One topology: nat, dr, tun or a file.
+    Run {
+        /// Its name, or a TOML file.
+        topology: String,
+        /// Only this address family, 4 or 6.
+        #[arg(long, value_parser = family)]
+        family: Option<Family>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Brings a topology up, with its services, and waits for Ctrl-C: to look around.
+    Up {
+        /// Its name, or a TOML file.
+        topology: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Unwraps IP in IP for the network namespace it runs in: a real server of LVS-TUN.
+    Decap,
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// HTTP requests for each address family.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    requests: u32,
+    /// Seconds after which the lab gives up.
+    #[arg(long, default_value_t = 85)]
+    timeout_s: u64,
+    /// The folder of rvsd and rvsadm, if not this program's.
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// Where to copy the logs of a lab that failed.
+    #[arg(long)]
+    logs: Option<PathBuf>,
+}
+
+fn family(text: &str) -> Result<Family, String> {
+    match text {
+        "4" => Ok(Family::V4),
+        "6" => Ok(Family::V6),
+        _ => Err("4 or 6".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    match act(&Arguments::parse().action) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("rvs-lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all went well.
+fn act(action: &Action) -> Result<bool> {
+    match action {
+        Action::Demo(options) => {
+            let topologies = BUILT_IN.iter().map(|(name, _)| Topology::load(name));
+            let topologies: Vec<_> = topologies.collect::<Result<_>>()?;
+            run_all(&topologies, &Family::ALL, options)
+        }
+        Action::Run { topology, family, options } => {
+            let topology = Topology::load(topology)?;
+            let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
+            run_all(&[topology], &families, options)
+        }
+        Action::Up { topology, options } => up(&Topology::load(topology)?, options),
+        Action::Decap => decap::run().map(|()| true),
+    }
+}
+
+fn run_all(topologies: &[Topology], families: &[Family], options: &Options) -> Result<bool> {
+    let places = prepare(options)?;
+    let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
+    let mut outcomes = Vec::new();
+    for topology in topologies {
+        limits.check()?;
+        outcomes.extend(run(topology, families, options.requests, &places, &limits));
+    }
+    Ok(conclude(&outcomes, options.requests, &limits))
+}
+
+fn up(topology: &Topology, options: &Options) -> Result<bool> {
+    let places = prepare(options)?;
+    let limits = Limits::new(Duration::MAX)?;
+    let lab = Lab::up(topology, &places, &limits)?;
+    for address in &topology.service.addresses {
+        lab.director.add_service(topology, (*address, topology.service.port).into())?;
+    }
+    let enter = format!("nsenter --mount --target {} --", std::process::id());
+    println!("\nIn another terminal, as root:");
+    for address in &topology.service.addresses {
+        let vip = std::net::SocketAddr::new(*address, topology.service.port);
+        println!("  {enter} ip netns exec client curl 'http://{vip}/'");
+    }
+    let socket = lab.director.socket().display();
+    println!("  {enter} env RVS_SOCKET={socket} {} -Ln", places.bin.join("rvsadm").display());
+    println!("Ctrl-C ends the lab.");
+    while limits.check().is_ok() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("{}", lab.end(&Limits::new(Duration::from_secs(10))?)?);
+    Ok(true)
+}
+
+/// Checks that a lab can be built here, and enters mounts of its own.
+fn prepare(options: &Options) -> Result<Places> {
+    // The owner of a process's folder is its effective user.
+    let uid = std::fs::metadata("/proc/self")?.uid();
+    ensure!(uid == 0, "network namespaces and TAP devices take root; try: sudo {}", invocation());
+    ensure!(Path::new("/dev/net/tun").exists(), "no /dev/net/tun here; try: modprobe tun");
+    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !is_installed(program)).collect();
+    if !missing.is_empty() {
+        let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+        packages.dedup();
+        bail!("missing programs; install them with: apt-get install {}", packages.join(" "));
+    }
+    let own = env::current_exe().context("where this program is")?;
+    let bin = match (&options.bin, own.parent()) {
+        (Some(bin), _) => bin.canonicalize().with_context(|| bin.display().to_string())?,
+        (None, Some(parent)) => parent.to_owned(),
+        (None, None) => bail!("{} is in no folder", own.display()),
+    };
+    for program in ["rvsd", "rvsadm"] {
+        let path = bin.join(program);
+        ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
+    }
+    enter_private_mounts(&own)?;
+    Ok(Places { bin, logs: options.logs.clone() })
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| dir.join(program).exists())
+}
+
+/// Starts this program again (the same process) with a `/run` of its own, so that the lab's
+/// namespaces, sockets and files have plain names, are nobody else's, and go with the last process.
+fn enter_private_mounts(own: &Path) -> Result<()> {
+    if env::var_os(PRIVATE).is_some() {
+        process::run(Command::new("mount").args(["-t", "tmpfs", "rvs-lab", "/run"]))?;
+        return Ok(());
+    }
+    let mut again = Command::new("unshare");
+    again.args(["--mount", "--propagation", "private", "--"]).arg(own);
+    again.args(env::args_os().skip(1)).env(PRIVATE, "1");
+    Err(again.exec()).context("unshare")
+}
+
+fn invocation() -> String {
+    env::args().collect::<Vec<_>>().join(" ")
+}

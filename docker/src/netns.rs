@@ -1,0 +1,213 @@
+//! A topology made of network namespaces.
+//!
+//! ```text
+//!  a network of director and one host       every other network
+//!
+//!  director ── TAP ═══ eth0 host            director ── TAP ═══ tap-N ┐
+//!              (the TAP's kernel end)                         br-N    ├ namespace "switch"
+//!                                           host eth0 ── veth ═══════ ┘
+//! ```
+//!
+//! rvsd opens its TAPs in the director's namespace; then [`Netns::connect`] moves their kernel ends
+//! to where the cables go. Nothing else is in the director's namespace: its kernel forwards nothing.
+//!
+//! A host's kernel leaves checksums and segmentation to the device. A TAP without `vnet_hdr` offers
+//! neither, so what rvsd reads is whole: each frame at most the MTU, each checksum complete.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+
+use crate::process::{run, run_with_input};
+use crate::topology::{Host, Interface, Topology};
+
+/// Where rvsd runs.
+pub const DIRECTOR: &str = "director";
+
+const SWITCH: &str = "switch";
+
+/// The namespaces of one topology. Dropped, they are deleted.
+#[derive(Debug)]
+pub struct Netns<'t> {
+    topology: &'t Topology,
+    names: Vec<String>,
+}
+
+/// The name of the TAP for the director's end of `network`.
+#[must_use]
+pub fn tap_name(network: &str) -> String {
+    format!("tap-{network}")
+}
+
+impl<'t> Netns<'t> {
+    /// Makes the hosts and the cables between them, but for the director's.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `ip` complains about.
+    pub fn build(topology: &'t Topology) -> Result<Self> {
+        let mut netns = Self { topology, names: Vec::new() };
+        for name in [DIRECTOR, SWITCH] {
+            netns.add(name, &BTreeMap::new())?;
+        }
+        for host in &topology.hosts {
+            netns.add(&host.name, &host.sysctls)?;
+        }
+        ip(SWITCH, &netns.switch_script()?)?;
+        Ok(netns)
+    }
+
+    /// Plugs in the director's TAPs, which rvsd holds open, then gives every host its addresses
+    /// and routes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `ip` complains about.
+    pub fn connect(&self) -> Result<()> {
+        let mut moves = String::new();
+        let mut switch = String::new();
+        for network in self.topology.director.interfaces.iter().map(|i| i.network.as_str()) {
+            let tap = tap_name(network);
+            if let Some((host, index)) = self.wired_to(network) {
+                writeln!(moves, "link set {tap} netns {} name eth{index}", host.name)?;
+            } else {
+                writeln!(moves, "link set {tap} netns {SWITCH}")?;
+                writeln!(switch, "link set {tap} master br-{network} up")?;
+            }
+        }
+        ip(DIRECTOR, &moves)?;
+        ip(SWITCH, &switch)?;
+        self.topology.hosts.iter().try_for_each(|host| ip(&host.name, &host_script(host)?))
+    }
+
+    fn add(&mut self, name: &str, sysctls: &BTreeMap<String, String>) -> Result<()> {
+        run(Command::new("ip").args(["netns", "add", name]))?;
+        self.names.push(name.to_owned());
+        // Whatever the machine's own settings are: replies may come by another way than requests.
+        let mut script = String::from("set -e\n");
+        for key in ["all", "default"] {
+            writeln!(script, "echo 0 > /proc/sys/net/ipv4/conf/{key}/rp_filter")?;
+        }
+        for (key, value) in sysctls {
+            writeln!(script, "echo {value} > /proc/sys/{}", key.replace('.', "/"))?;
+        }
+        run(Command::new("ip").args(["netns", "exec", name, "sh", "-c", &script]))
+            .with_context(|| format!("kernel parameters of {name}"))?;
+        Ok(())
+    }
+
+    /// The host interface at the other end of the director's TAP, if the two are alone.
+    fn wired_to(&self, network: &str) -> Option<(&'t Host, usize)> {
+        let is_directors = self.topology.director.interfaces.iter().any(|i| i.network == network);
+        if !is_directors || self.topology.ends(network) != 2 {
+            return None;
+        }
+        self.topology.hosts.iter().find_map(|host| {
+            let index = host.interfaces.iter().position(|i| i.network == network)?;
+            Some((host, index))
+        })
+    }
+
+    /// Bridges, and a veth from each to its hosts.
+    fn switch_script(&self) -> Result<String> {
+        let mut script = String::new();
+        for network in self.topology.networks() {
+            if self.wired_to(network).is_some() {
+                continue;
+            }
+            // Snooping would hold back neighbour solicitations until a querier is seen.
+            writeln!(script, "link add br-{network} type bridge mcast_snooping 0")?;
+            writeln!(script, "link set br-{network} up")?;
+        }
+        for host in &self.topology.hosts {
+            for (index, Interface { network, .. }) in host.interfaces.iter().enumerate() {
+                if self.wired_to(network).is_some() {
+                    continue;
+                }
+                let port = format!("{}-{index}", host.name);
+                let name = &host.name;
+                writeln!(script, "link add {port} type veth peer name eth{index} netns {name}")?;
+                writeln!(script, "link set {port} master br-{network} up")?;
+            }
+        }
+        Ok(script)
+    }
+}
+
+impl Drop for Netns<'_> {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // What cannot be deleted now goes with the lab's mount namespace.
+            let _ = run(Command::new("ip").args(["netns", "del", name]));
+        }
+    }
+}
+
+/// Interfaces up, with addresses; then routes.
+fn host_script(host: &Host) -> Result<String> {
+    let mut script = String::from("link set lo up\n");
+    for address in &host.loopback {
+        writeln!(script, "{}", add_address(address, "lo"))?;
+    }
+    for (index, interface) in host.interfaces.iter().enumerate() {
+        writeln!(script, "link set eth{index} up")?;
+        for address in &interface.addresses {
+            writeln!(script, "{}", add_address(address, &format!("eth{index}")))?;
+        }
+    }
+    for route in &host.routes {
+        writeln!(script, "route add {} via {}", route.to, route.via)?;
+    }
+    Ok(script)
+}
+
+fn add_address(address: &IpNet, device: &str) -> String {
+    // Without duplicate address detection an IPv6 address serves at once, as an IPv4 one does.
+    let flags = if matches!(address, IpNet::V6(_)) { " nodad" } else { "" };
+    format!("addr add {address} dev {device}{flags}")
+}
+
+/// Runs `script`, one `ip` command a line, in namespace `name`.
+fn ip(name: &str, script: &str) -> Result<()> {
+    run_with_input(Command::new("ip").args(["-n", name, "-batch", "-"]), script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn netns(topology: &Topology) -> Netns<'_> {
+        Netns { topology, names: Vec::new() }
+    }
+
+    #[test]
+    fn a_network_of_director_and_one_host_is_a_wire_and_any_other_a_bridge() {
+        let nat = Topology::load("nat").unwrap();
+        let (host, index) = netns(&nat).wired_to("client").unwrap();
+        assert_eq!((host.name.as_str(), index), ("client", 0));
+        assert!(netns(&nat).wired_to("servers").is_none());
+        let script = netns(&nat).switch_script().unwrap();
+        assert!(script.contains("link add br-servers") && !script.contains("br-client"));
+        assert!(script.contains("link add rs1-0 type veth peer name eth0 netns rs1"));
+    }
+
+    #[test]
+    fn device_names_fit_the_kernels_fifteen_octets() {
+        for (name, _) in crate::topology::BUILT_IN {
+            for network in Topology::load(name).unwrap().networks() {
+                assert!(tap_name(network).len() <= 15 && format!("br-{network}").len() <= 15);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_skips_duplicate_detection() {
+        let dr = Topology::load("dr").unwrap();
+        let script = host_script(dr.host("rs1").unwrap()).unwrap();
+        assert!(script.contains("addr add 172.16.30.1/32 dev lo\n"));
+        assert!(script.contains("addr add fd00:30::1/128 dev lo nodad\n"));
+    }
+}
