@@ -9,10 +9,19 @@
 //! business here. A worker holds one queue of every link and one pool. Which driver it is, is a type
 //! parameter of the worker, chosen once per process: nothing dynamic per frame.
 //!
-//! All `unsafe` of the links is in this crate.
+//! | link | for | frames |
+//! |---|---|---|
+//! | [`memory`] | tests, benches, simulation; receive side scaling in software | move |
+//! | [`pcap`] | a capture in, a capture out | are copied |
+//! | [`tap`] | the host's stack, containers; several queues | are copied, a system call each |
+//!
+//! These share one kind of frame, [`RoomFrame`]. A driver with memory of its own brings its own
+//! frame and pool. All `unsafe` of the links is in this crate.
 
 pub mod frame;
 pub mod memory;
+pub mod pcap;
+pub mod tap;
 
 use arrayvec::ArrayVec;
 pub use frame::{Frame, Pool, Reserve, RoomFrame, RoomPool};
