@@ -110,33 +110,41 @@ fn run_dir(topology: &Topology) -> PathBuf {
     Path::new(RUN).join(&topology.name)
 }
 
-/// Prints the ends of the logs of a failed lab, and copies them where the person wants them.
+/// Prints the ends of the logs of a failed lab, and copies all of its files where the person wants
+/// them.
 ///
 /// # Errors
 ///
-/// They cannot be copied.
+/// They cannot be read or copied.
 pub fn show_logs(topology: &Topology, places: &Places) -> Result<()> {
-    let dir = run_dir(topology);
-    let mut files: Vec<_> = match fs::read_dir(&dir) {
-        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
-        Err(_) => return Ok(()),
-    };
+    let entries = fs::read_dir(run_dir(topology))?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.is_file());
     files.sort();
-    for file in files.iter().filter(|file| file.is_file()) {
-        let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
-        let lines: Vec<_> = text.lines().collect();
-        if lines.is_empty() {
-            continue;
+    for file in &files {
+        if file.extension().is_some_and(|kind| kind == "err" || kind == "log") {
+            show_end(file)?;
         }
-        println!("--- {}", file.display());
-        for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
-            println!("    {line}");
+    }
+    if let Some(logs) = &places.logs {
+        let to = logs.join(&topology.name);
+        fs::create_dir_all(&to)?;
+        for file in &files {
+            fs::copy(file, to.join(file.file_name().unwrap_or_default()))?;
         }
-        if let (Some(logs), Some(name)) = (&places.logs, file.file_name()) {
-            let to = logs.join(&topology.name);
-            fs::create_dir_all(&to)?;
-            fs::copy(file, to.join(name))?;
-        }
+        println!("   the lab's files are in {}", to.display());
+    }
+    Ok(())
+}
+
+fn show_end(log: &Path) -> Result<()> {
+    let text = String::from_utf8_lossy(&fs::read(log)?).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    if !lines.is_empty() {
+        println!("   the end of {}:", log.display());
+    }
+    for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
+        println!("     {line}");
     }
     Ok(())
 }
