@@ -19,6 +19,7 @@ use rvs_io::{
 };
 use std::{
     io,
+    net::UdpSocket,
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -232,5 +233,36 @@ fn a_queue_becomes_readable_when_a_frame_waits() {
         assert!(readable(&queues[0]));
         assert_eq!(receive(&mut queues[0], &mut pool).len(), 1);
         assert!(!readable(&queues[0]));
+    });
+}
+
+#[test]
+fn the_hosts_checksums_are_finished_even_if_an_earlier_user_left_offloads_on() {
+    in_namespace(|| {
+        let queues = open(1).unwrap();
+        persist(&queues[0], true);
+        let (fd, offloads) = (queues[0].as_fd().as_raw_fd(), libc::TUN_F_CSUM | libc::TUN_F_TSO4);
+        let offloads = libc::c_ulong::from(offloads);
+        // SAFETY: the descriptor is open, and TUNSETOFFLOAD takes a number.
+        let done = unsafe { libc::ioctl(fd, libc::TUNSETOFFLOAD, offloads) };
+        assert_eq!(done, 0, "TUNSETOFFLOAD: {}", io::Error::last_os_error());
+        drop(queues);
+
+        let (mut queues, mut pool) = (open(1).unwrap(), pool());
+        if !ip("address add 192.0.2.1/24 dev rvs-test") {
+            return;
+        }
+        ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev rvs-test");
+        let socket = UdpSocket::bind("192.0.2.1:4000").unwrap();
+        socket.send_to(b"partial checksums lose every packet", "192.0.2.2:4001").unwrap();
+        let frames = receive(&mut queues[0], &mut pool);
+        let ip = frames.iter().find(|frame| frame[12..15] == [8, 0, 0x45] && frame[23] == 17);
+        let datagram = &ip.unwrap()[14..];
+        // RFC 768: addresses, protocol and length, then the datagram; with the sum it is all ones.
+        let pseudo = [&datagram[12..20], &[0, 17], &datagram[24..26]].concat();
+        let octets = [&pseudo, &datagram[20..], &[0]].concat();
+        let (words, _) = octets.as_chunks::<2>();
+        let sum = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum::<u32>();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
     });
 }
