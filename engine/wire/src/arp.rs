@@ -92,14 +92,19 @@ impl Arp {
         [a, b, c, d, e, f, 0, operation, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z]
     }
 
-    /// The message in a frame: a request to everybody, a reply to its target.
+    /// Where the message goes: a request to everybody, a reply to its target.
     #[must_use]
-    pub fn frame(&self) -> [u8; FRAME_LEN] {
-        let to = match self.operation {
+    pub fn to(&self) -> MacAddr {
+        match self.operation {
             Operation::Request => MacAddr::BROADCAST,
             Operation::Reply => self.target.0,
-        };
-        let header = ethernet::header(to, self.sender.0, ethertype::ARP);
+        }
+    }
+
+    /// The message in a frame without a tag.
+    #[must_use]
+    pub fn frame(&self) -> [u8; FRAME_LEN] {
+        let header = ethernet::header(self.to(), self.sender.0, ethertype::ARP);
         let mut frame = [0; FRAME_LEN];
         for (place, octet) in frame.iter_mut().zip(header.iter().chain(&self.octets())) {
             *place = *octet;

@@ -265,6 +265,20 @@ impl<'p> Ipv4Mut<'p> {
         [self.fixed[2], self.fixed[3]] = to.to_be_bytes();
     }
 
+    /// What the packet's fragments would have in common.
+    pub fn set_identification(&mut self, to: u16) {
+        self.apply(Delta::word(self.view().identification(), to));
+        [self.fixed[4], self.fixed[5]] = to.to_be_bytes();
+    }
+
+    /// Whether routers must not fragment it.
+    pub fn set_dont_fragment(&mut self, to: bool) {
+        let from = self.view().flags_and_offset();
+        let word = if to { from | DONT_FRAGMENT } else { from & !DONT_FRAGMENT };
+        self.apply(Delta::word(from, word));
+        [self.fixed[6], self.fixed[7]] = word.to_be_bytes();
+    }
+
     /// Remaining hops.
     pub fn set_ttl(&mut self, to: u8) {
         self.apply(Delta::word(u16::from(self.fixed[8]) << 8, u16::from(to) << 8));
@@ -428,12 +442,16 @@ mod tests {
         let (mut ip, _) = Ipv4Mut::parse(&mut packet).unwrap();
         ip.set_tos(0xb8);
         ip.set_total_len(1500);
+        ip.set_identification(0xffff);
+        ip.set_dont_fragment(false);
         ip.set_ttl(1);
         ip.set_source(Ipv4Addr::new(198, 51, 100, 7));
         ip.set_destination(Ipv4Addr::new(203, 0, 113, 1));
         let expected = Header {
             tos: 0xb8,
             payload_len: 1480,
+            identification: 0xffff,
+            dont_fragment: false,
             ttl: 1,
             source: Ipv4Addr::new(198, 51, 100, 7),
             destination: Ipv4Addr::new(203, 0, 113, 1),

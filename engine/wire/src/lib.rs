@@ -11,17 +11,25 @@
 #![forbid(unsafe_code)]
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod icmp;
+pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ipv6_ext;
 pub mod mac;
+pub mod ndp;
 pub mod packet;
 pub mod rewrite;
 pub mod tcp;
+pub mod toeplitz;
 pub mod udp;
 pub mod unusable;
