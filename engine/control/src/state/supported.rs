@@ -1,0 +1,96 @@
+//! What this version of the engine does not do yet, all in one place.
+//!
+//! An operator who asks for it gets one honest line instead of a service that behaves otherwise.
+//! When the engine learns something, its refusal goes away here, and nowhere else anything changes.
+//! The checks of the kernel come before these.
+
+use rvs_api::{
+    DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags, ServiceKey, TunnelKind,
+};
+use rvs_model::{ForwardMethod, Protocol, SchedulerKind};
+
+/// How much of IPVS is accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Support {
+    /// What the engine does.
+    Engine,
+    /// All that the kernel takes: for tests of the command line, behind which no engine stands.
+    Everything,
+}
+
+/// The schedulers that the kernel of the recordings has (Linux 6.1 of Debian 12), besides those of
+/// [`SchedulerKind`], and `none`.
+const KERNEL_SCHEDULERS: [&str; 10] =
+    ["lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh", "none"];
+
+/// The only persistence engine there is.
+const KERNEL_ENGINE: &str = "sip";
+
+impl Support {
+    /// Whether there is a scheduler of this name; the kernel says ENOENT otherwise.
+    pub(super) fn has_scheduler(self, name: &str) -> bool {
+        let ours = name.parse::<SchedulerKind>().is_ok();
+        ours || (self == Self::Everything && KERNEL_SCHEDULERS.contains(&name))
+    }
+
+    /// Whether there is a persistence engine of this name; the kernel says ENOENT otherwise.
+    pub(super) fn has_engine(self, name: &str) -> bool {
+        self == Self::Everything && name == KERNEL_ENGINE
+    }
+
+    /// Refuses a service that the engine could not serve as described.
+    pub(super) fn service(
+        self,
+        key: &ServiceKey,
+        attributes: &ServiceAttributes,
+    ) -> Result<(), Refusal> {
+        if self == Self::Everything {
+            return Ok(());
+        }
+        match key {
+            ServiceKey::Mark { .. } => return not_yet("fwmark services"),
+            ServiceKey::Address { protocol: Protocol::Sctp, .. } => {
+                return not_yet("SCTP services");
+            }
+            ServiceKey::Address { .. } => {}
+        }
+        if attributes.flags.has(ServiceFlags::PERSISTENT) {
+            return not_yet("persistent services");
+        }
+        if attributes.flags.has(ServiceFlags::ONE_PACKET) {
+            return not_yet("one-packet services");
+        }
+        Ok(())
+    }
+
+    /// Refuses a destination that the engine could not use as described.
+    pub(super) fn dest(self, attributes: &DestAttributes) -> Result<(), Refusal> {
+        if self == Self::Everything {
+            return Ok(());
+        }
+        if attributes.upper_threshold != 0 {
+            return not_yet("connection thresholds");
+        }
+        if attributes.method == ForwardMethod::Tunnel {
+            match attributes.tunnel.kind {
+                TunnelKind::Ipip => {}
+                TunnelKind::Gue => return not_yet("GUE tunnels"),
+                TunnelKind::Gre => return not_yet("GRE tunnels"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses connection synchronisation.
+    pub(super) fn daemon() -> Refusal {
+        refusal("synchronisation daemons")
+    }
+}
+
+fn refusal(what: &str) -> Refusal {
+    Refusal::with_message(Errno::OpNotSupp, format!("rvsd: {what} are not supported yet"))
+}
+
+fn not_yet(what: &str) -> Result<(), Refusal> {
+    Err(refusal(what))
+}
