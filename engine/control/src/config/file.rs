@@ -1,0 +1,162 @@
+//! The configuration as it is written: every value keeps its place, nothing is checked but types.
+
+use super::Idle;
+use core::fmt;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// A whole number; ranges are checked where its meaning is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Whole, E> {
+                Ok(Whole(value))
+            }
+        }
+        deserializer.deserialize_i64(Seen)
+    }
+}
+
+/// A switch: the kernel writes 0 and 1, TOML false and true.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Switch(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Switch;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("0, 1, false or true")
+            }
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Switch, E> {
+                Ok(Switch(value))
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Switch, E> {
+                match value {
+                    0 => Ok(Switch(false)),
+                    1 => Ok(Switch(true)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Signed(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
+}
+
+/// A number in its place, if it was given.
+pub(super) type Number = Option<Spanned<Whole>>;
+/// A text in its place.
+pub(super) type Text = Spanned<String>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) local: Vec<Text>,
+    pub(super) forwarding: Option<bool>,
+    pub(super) control: Control,
+    pub(super) workers: Workers,
+    pub(super) tables: Tables,
+    pub(super) link: Vec<Spanned<Link>>,
+    pub(super) route: Vec<Spanned<Route>>,
+    pub(super) neighbor: Vec<Neighbor>,
+    pub(super) timeouts: BTreeMap<Text, Spanned<Whole>>,
+    pub(super) ipvs: Ipvs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: Option<Text>,
+    pub(super) mode: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Workers {
+    pub(super) cores: Option<Spanned<Vec<Spanned<Whole>>>>,
+    pub(super) burst: Number,
+    pub(super) huge_pages: Option<bool>,
+    pub(super) idle: Idle,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tables {
+    pub(super) conns: Number,
+    pub(super) conns6: Number,
+    pub(super) services: Number,
+    pub(super) dests: Number,
+    pub(super) neighbors: Number,
+    pub(super) frames: Number,
+    pub(super) frame_octets: Number,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Tap,
+    Pcap,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Link {
+    pub(super) name: Text,
+    pub(super) kind: Spanned<Kind>,
+    pub(super) device: Option<Text>,
+    pub(super) mac: Option<Text>,
+    pub(super) mtu: Number,
+    #[serde(default)]
+    pub(super) addresses: Vec<Text>,
+    pub(super) read: Option<Text>,
+    pub(super) write: Option<Text>,
+    #[serde(default)]
+    pub(super) vlan: Vec<Vlan>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vlan {
+    pub(super) id: Spanned<Whole>,
+    pub(super) name: Option<Text>,
+    pub(super) mtu: Number,
+    #[serde(default)]
+    pub(super) addresses: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) to: Text,
+    pub(super) via: Option<Text>,
+    pub(super) link: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Neighbor {
+    pub(super) link: Text,
+    pub(super) address: Text,
+    pub(super) mac: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ipvs {
+    pub(super) conn_reuse_mode: Number,
+    pub(super) sloppy_tcp: Option<Switch>,
+    pub(super) expire_nodest_conn: Option<Switch>,
+    pub(super) secure_tcp: Number,
+    pub(super) pmtu_disc: Option<Switch>,
+}
