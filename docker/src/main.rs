@@ -176,8 +176,14 @@ fn prepare(options: &Options) -> Result<Places> {
 }
 
 fn is_installed(program: &str) -> bool {
+    path_dirs().any(|dir| dir.join(program).exists())
+}
+
+/// Where programs are; also those that only root may use, whose folders `su` leaves out.
+fn path_dirs() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| dir.join(program).exists())
+    let dirs: Vec<_> = env::split_paths(&path).collect();
+    dirs.into_iter().chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
 }
 
 /// Starts this program again (the same process) with a `/run` of its own, so that the lab's
@@ -189,7 +195,7 @@ fn enter_private_mounts(own: &Path) -> Result<()> {
     }
     let mut again = Command::new("unshare");
     again.args(["--mount", "--propagation", "private", "--"]).arg(own);
-    again.args(env::args_os().skip(1)).env(PRIVATE, "1");
+    again.args(env::args_os().skip(1)).env(PRIVATE, "1").env("PATH", env::join_paths(path_dirs())?);
     Err(again.exec()).context("unshare")
 }
 

@@ -1,2 +1,114 @@
-//! Being built.
-fn main() {}
+//! `cargo xtask`: what the people who work on rvs do, each as one command.
+//!
+//! Compiled before anything else, so it depends on little.
+#![forbid(unsafe_code)]
+
+mod deps;
+mod install;
+mod source;
+mod step;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Builds rvs and shows it between real kernels: NAT, DR and TUN over IPv4 and IPv6.
+    Demo,
+    /// Everything that must hold, as a table; `--quick` is what to run before each commit.
+    #[command(visible_alias = "ci")]
+    Test {
+        /// Without network labs, release builds and callgrind.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Compares rvs with recordings of the kernel.
+    Conformance {
+        /// A folder of recordings, if not the project's own.
+        dir: Option<String>,
+    },
+    /// Who may use whom, and where `unsafe` may stand.
+    Deps,
+    /// Lengths of files, marks of unfinished work, paths of somebody's machine.
+    Tidy,
+    /// Instructions per packet, by callgrind, against the committed baseline.
+    Icount {
+        /// Writes the baseline anew instead.
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Installs what the other commands need and is missing.
+    Install,
+}
+
+fn main() -> ExitCode {
+    match act(&Arguments::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(chore: &Chore) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let verdict = |complaints: Vec<String>| {
+        for complaint in &complaints {
+            eprintln!("{complaint}");
+        }
+        if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    };
+    match chore {
+        Chore::Demo => demo(&workspace),
+        Chore::Test { quick } => test::run(&workspace, *quick),
+        Chore::Conformance { dir } => inherit(&mut test::conformance(&workspace, dir.as_deref())),
+        Chore::Deps => Ok(verdict(deps::complaints(&workspace)?)),
+        Chore::Tidy => Ok(verdict(tidy::complaints(&workspace)?)),
+        Chore::Icount { bless } => {
+            install::packages(&[install::VALGRIND])?;
+            inherit(&mut test::icount(&workspace, *bless))
+        }
+        Chore::Install => {
+            install::packages(&install::ALL)?;
+            install::ALL_CARGO.iter().try_for_each(install::cargo_tool)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Builds the release binaries and hands over to the lab.
+fn demo(workspace: &Workspace) -> Result<ExitCode> {
+    install::packages(&install::LAB)?;
+    println!("Building rvsd, rvsadm and the lab (release; the first time takes minutes) ...");
+    let built = test::release(workspace).status()?;
+    ensure!(built.success(), "the build failed");
+    let mut lab = test::lab(workspace);
+    if !install::is_root()? {
+        let program = lab.get_program().to_string_lossy();
+        eprintln!("Network namespaces and TAP devices take root. Run:\n  sudo {program} demo");
+        return Ok(ExitCode::from(2));
+    }
+    inherit(&mut lab)
+}
+
+/// Runs `command` in this terminal; its success is ours.
+fn inherit(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,130 @@
+//! What is missing on this machine: Debian packages, and cargo's subcommands.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A program and the Debian package that has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
+const CURL: Tool = Tool { program: "curl", package: "curl" };
+const IP: Tool = Tool { program: "ip", package: "iproute2" };
+const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
+/// Instruction counts.
+pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
+
+/// For the lab.
+pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
+/// For the quick tests.
+pub const QUICK: [Tool; 1] = [TSHARK];
+/// For everything.
+pub const ALL: [Tool; 5] = [NGINX, CURL, IP, TSHARK, VALGRIND];
+
+/// Runs tests, several at once, each in a process of its own.
+pub const NEXTEST: &str = "cargo-nextest";
+/// Judges dependencies.
+pub const DENY: &str = "cargo-deny";
+/// cargo's subcommands that are used.
+pub const ALL_CARGO: [&str; 2] = [NEXTEST, DENY];
+
+/// Installs the packages of those `tools` that are missing.
+///
+/// # Errors
+///
+/// apt-get fails; or this is not root: then with the line to run.
+pub fn packages(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_on_path(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let line = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !is_root()? {
+        bail!("some programs are missing. Run this, then try again:\n  sudo {line}");
+    }
+    if !is_on_path("apt-get") {
+        bail!("some programs are missing and there is no apt-get: {}", packages.join(" "));
+    }
+    println!("Installing {} ...", packages.join(", "));
+    apt(&["update", "-q"])?;
+    apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
+    if packages.contains(&NGINX.package) {
+        stop_nginx_service();
+    }
+    for tool in missing {
+        ensure!(
+            is_on_path(tool.program),
+            "{} is installed, but has no {}",
+            tool.package,
+            tool.program
+        );
+    }
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    let status = apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status()?;
+    ensure!(status.success(), "apt-get {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+/// Debian starts a service that it installs. The labs start their own nginx, in namespaces; the
+/// machine's port 80 is nobody's business here.
+fn stop_nginx_service() {
+    if Path::new("/run/systemd/system").exists() {
+        println!("Debian has started nginx as a service, which the labs do not use: stopping it.");
+        // When that fails, a service too many is no reason to stop.
+        let _ = Command::new("systemctl").args(["disable", "--now", "nginx"]).status();
+    }
+}
+
+/// Installs a subcommand of cargo if it is missing.
+///
+/// # Errors
+///
+/// It cannot be built.
+pub fn cargo_tool(name: &&str) -> Result<()> {
+    if has_cargo_tool(name) {
+        return Ok(());
+    }
+    println!("Installing {name}, once; this takes minutes ...");
+    let status = Command::new("cargo").args(["install", "--locked", name]).status()?;
+    ensure!(status.success(), "cargo install {name}: {status}");
+    Ok(())
+}
+
+/// Whether cargo finds that subcommand.
+#[must_use]
+pub fn has_cargo_tool(name: &str) -> bool {
+    let cargo_home = env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let own = cargo_home.or(home).is_some_and(|home| home.join("bin").join(name).exists());
+    own || is_on_path(name)
+}
+
+/// Whether this process may do everything.
+///
+/// # Errors
+///
+/// There is no `/proc`.
+pub fn is_root() -> Result<bool> {
+    // The owner of a process's folder is its effective user.
+    Ok(fs::metadata("/proc/self").context("/proc")?.uid() == 0)
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Where Debian has what only root may use; not on everybody's PATH.
+    let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    env::split_paths(&path).chain(system).any(|dir| dir.join(program).exists())
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask test`: everything that must hold, in the order in which it fails fastest.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::step::Steps;
+use crate::workspace::Workspace;
+use crate::{deps, install, tidy};
+
+/// What the lab is made of.
+const RELEASED: [&str; 6] = ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-lab"];
+
+/// Runs all steps, or those that need neither root nor long builds.
+///
+/// # Errors
+///
+/// Something is missing that cannot be installed, or a step cannot be started.
+pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
+    install::packages(if quick { &install::QUICK } else { &install::ALL })?;
+    let mut steps = Steps::new(workspace.target_directory.join("xtask"))?;
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = workspace.cargo();
+        cargo.args(arguments).env("CARGO_TERM_COLOR", "never");
+        cargo
+    };
+    let none = |_: &str| None;
+
+    steps.run("fmt", &mut cargo(&["fmt", "--all", "--check"]), none)?;
+    steps.check("deps", || deps::complaints(workspace))?;
+    steps.check("tidy", || tidy::complaints(workspace))?;
+    deny(workspace, &mut steps, quick)?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    steps.run("clippy", &mut cargo(&clippy), none)?;
+    tests(workspace, &mut steps, quick)?;
+    steps.run("conformance", &mut conformance(workspace, None), last_line)?;
+    if quick {
+        steps.skip("doctests", "--quick");
+    } else {
+        steps.run("doctests", &mut cargo(&["test", "--workspace", "--doc"]), none)?;
+        let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        steps.run("doc", doc.env("RUSTDOCFLAGS", "-D warnings"), none)?;
+    }
+    labs(workspace, &mut steps, quick)?;
+    if quick {
+        steps.skip("icount", "--quick");
+    } else {
+        steps.run("icount", &mut icount(workspace, false), last_line)?;
+    }
+    Ok(if steps.conclude() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Licences, sources and doubles of dependencies; known defects where the list of them is reached.
+fn deny(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
+    if quick && !install::has_cargo_tool(install::DENY) {
+        steps.skip("deny", "--quick, and cargo-deny is not installed");
+        return Ok(());
+    }
+    if let Err(error) = install::cargo_tool(&install::DENY) {
+        steps.skip("deny", &format!("{error:#}"));
+        return Ok(());
+    }
+    let mut check = workspace.cargo();
+    check.args(["deny", "--color", "never", "check", "bans", "licenses", "sources"]);
+    steps.run("deny", &mut check, last_line)?;
+    if quick {
+        return Ok(());
+    }
+    let fetched = workspace.cargo().args(["deny", "fetch", "db"]).output()?.status.success();
+    if fetched {
+        let mut check = workspace.cargo();
+        check.args(["deny", "--color", "never", "check", "advisories"]);
+        steps.run("advisories", &mut check, last_line)?;
+    } else {
+        steps.skip("advisories", "the advisory database cannot be fetched from here");
+    }
+    Ok(())
+}
+
+/// Unit, contract, model and scenario tests, and the simulation.
+fn tests(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
+    let installed = if quick {
+        install::has_cargo_tool(install::NEXTEST)
+    } else {
+        install::cargo_tool(&install::NEXTEST).is_ok()
+    };
+    let mut tests = workspace.cargo();
+    if installed {
+        tests.args(["nextest", "run", "--workspace"]);
+    } else {
+        println!("cargo-nextest is missing; cargo test runs the tests, one crate after another.");
+        tests.args(["test", "--workspace", "--lib", "--bins", "--tests"]);
+    }
+    if quick {
+        tests.env(SEEDS, QUICK_SEEDS);
+    }
+    steps.run("tests", tests.env("CARGO_TERM_COLOR", "never"), |text| {
+        let summary = text.lines().rfind(|line| line.trim_start().starts_with("Summary"))?;
+        Some(summary.split_once(']')?.1.trim().to_owned())
+    })?;
+    Ok(())
+}
+
+/// How many seeds the simulation runs, if not all.
+const SEEDS: &str = "RVS_SEEDS";
+const QUICK_SEEDS: &str = "8";
+
+/// rvs between real kernels.
+fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
+    if quick {
+        steps.skip("labs", "--quick");
+        return Ok(());
+    }
+    if !steps.run("release", &mut release(workspace), |_| None)? {
+        steps.skip("labs", "there is nothing to run");
+    } else if install::is_root()? {
+        steps.run("labs", &mut lab(workspace), last_line)?;
+    } else {
+        steps.skip("labs", "network namespaces and TAP devices take root");
+    }
+    Ok(())
+}
+
+/// Builds the programs of the lab as they are shipped.
+#[must_use]
+pub fn release(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--release"]).args(RELEASED);
+    cargo
+}
+
+/// The lab, as [`release`] built it, with all its cases.
+#[must_use]
+pub fn lab(workspace: &Workspace) -> Command {
+    let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));
+    lab.arg("demo").arg("--logs").arg(workspace.target_directory.join("lab"));
+    lab
+}
+
+/// The comparison with the kernel's recordings: the project's, or those in `dir`.
+#[must_use]
+pub fn conformance(workspace: &Workspace, dir: Option<&str>) -> Command {
+    let mut cargo = workspace.cargo();
+    // The profile of the tests, whose libraries are built already.
+    cargo.args(["run", "--quiet", "--profile", "test", "-p", "rvs-conformance", "--"]);
+    cargo.args(dir);
+    cargo
+}
+
+/// The instruction counts.
+#[must_use]
+pub fn icount(workspace: &Workspace, bless: bool) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["run", "--quiet", "--release", "-p", "rvs-benches", "--bin", "icount", "--"]);
+    cargo.args(bless.then_some("--bless"));
+    cargo
+}
+
+fn last_line(text: &str) -> Option<String> {
+    let line = text.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(line.trim().to_owned())
+}
