@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::director::{Line, Stats};
-use crate::lab::{Lab, Places, show_logs};
+use crate::inspect::Findings;
+use crate::lab::{Lab, Setup, show_logs};
 use crate::process::Limits;
 use crate::topology::{Family, Topology};
 use crate::web::{self, Answers};
@@ -45,18 +46,18 @@ pub fn run(
     topology: &Topology,
     families: &[Family],
     requests: u32,
-    places: &Places,
+    setup: &Setup,
     limits: &Limits,
 ) -> Vec<Outcome> {
     println!("\n== {}: {}", topology.name, topology.claim);
-    let outcomes = match Lab::up(topology, places, limits) {
+    let outcomes = match Lab::up(topology, setup, limits) {
         Ok(lab) => run_families(lab, families, requests, limits),
         Err(error) => {
             families.iter().map(|family| Outcome::failed(topology, *family, &error)).collect()
         }
     };
     if outcomes.iter().any(|outcome| !outcome.failures.is_empty())
-        && let Err(error) = show_logs(topology, places)
+        && let Err(error) = show_logs(topology, setup)
     {
         println!("   the logs could not be kept: {error:#}");
     }
@@ -70,19 +71,26 @@ fn run_families(lab: Lab<'_>, families: &[Family], requests: u32, limits: &Limit
         outcome.unwrap_or_else(|error| Outcome::failed(topology, *family, &error))
     };
     let mut outcomes: Vec<_> = families.iter().map(case).collect();
-    match lab.end(limits) {
-        Ok(summary) => {
-            limits.say(topology, "rvsd ended in order; its summary:");
-            show(&summary);
-        }
-        Err(error) => {
-            println!("   FAILED: {error:#}");
-            for outcome in &mut outcomes {
-                outcome.failures.push(format!("{error:#}"));
-            }
+    if let Err(error) = end(lab, limits) {
+        println!("   FAILED: {error:#}");
+        for outcome in &mut outcomes {
+            outcome.failures.push(format!("{error:#}"));
         }
     }
     outcomes
+}
+
+/// An orderly end, with a summary and nothing wrong in any frame.
+fn end(lab: Lab<'_>, limits: &Limits) -> Result<()> {
+    let topology = lab.topology;
+    let (summary, findings) = lab.end(limits)?;
+    limits.say(topology, "rvsd ended in order; its summary:");
+    show(&summary);
+    if let Some(Findings { frames, complaints }) = findings {
+        limits.say(topology, &format!("tshark looked at {frames} frames that rvsd sent"));
+        ensure!(complaints.is_empty(), "tshark complains:\n{}", complaints.join("\n"));
+    }
+    Ok(())
 }
 
 fn run_family(lab: &Lab<'_>, family: Family, requests: u32, limits: &Limits) -> Result<Outcome> {

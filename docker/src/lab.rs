@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::director::Director;
+use crate::inspect::{Findings, Inspection};
 use crate::netns::Netns;
 use crate::process::{Daemon, Limits, command};
 use crate::topology::{Program, Topology};
@@ -17,13 +18,15 @@ const RUN: &str = "/run/rvs-lab";
 /// Lines of each log that are shown after a failure.
 const LOG_LINES: usize = 20;
 
-/// Where things are.
+/// What all labs of one invocation share.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Setup {
     /// The folder of `rvsd`, `rvsadm` and `rvs-lab`.
     pub bin: PathBuf,
     /// Where a failed lab's logs are copied to.
     pub logs: Option<PathBuf>,
+    /// Whether tshark looks at what rvsd sends.
+    pub inspect: bool,
 }
 
 /// A running lab. Dropped, everything in it ends.
@@ -35,6 +38,7 @@ pub struct Lab<'t> {
     pub director: Director,
     /// Of this run.
     pub dir: PathBuf,
+    inspection: Option<Inspection>,
     // In this order: programs end before their namespaces.
     programs: Vec<Daemon>,
     _netns: Netns<'t>,
@@ -46,25 +50,28 @@ impl<'t> Lab<'t> {
     /// # Errors
     ///
     /// The first step that fails; what was there before is gone again.
-    pub fn up(topology: &'t Topology, places: &Places, limits: &Limits) -> Result<Self> {
+    pub fn up(topology: &'t Topology, setup: &Setup, limits: &Limits) -> Result<Self> {
         let dir = run_dir(topology);
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let netns = Netns::build(topology).context("network namespaces")?;
         let hosts: Vec<_> = topology.hosts.iter().map(|host| host.name.as_str()).collect();
         limits.say(topology, &format!("hosts {}, director", hosts.join(", ")));
 
-        let director = Director::start(topology, &places.bin, &dir, limits)?;
+        let director = Director::start(topology, &setup.bin, &dir, limits)?;
         netns.connect().context("plugging in rvsd's links")?;
         let links: Vec<_> =
             topology.director.interfaces.iter().map(|i| i.network.as_str()).collect();
         limits.say(topology, &format!("rvsd is ready, its links: {}", links.join(", ")));
 
-        let mut lab = Self { topology, director, dir, programs: Vec::new(), _netns: netns };
-        lab.start_programs(places, limits)?;
+        let inspection =
+            setup.inspect.then(|| Inspection::start(topology, &netns, &dir, limits)).transpose()?;
+        let programs = Vec::new();
+        let mut lab = Self { topology, director, dir, inspection, programs, _netns: netns };
+        lab.start_programs(setup, limits)?;
         Ok(lab)
     }
 
-    fn start_programs(&mut self, places: &Places, limits: &Limits) -> Result<()> {
+    fn start_programs(&mut self, setup: &Setup, limits: &Limits) -> Result<()> {
         let mut said = Vec::new();
         for host in &self.topology.hosts {
             for program in &host.programs {
@@ -73,7 +80,7 @@ impl<'t> Lab<'t> {
                         web::serve(&host.name, self.topology.service.dest_port, &self.dir)?
                     }
                     Program::Decap => {
-                        let mut decap = command(Some(&host.name), places.bin.join("rvs-lab"));
+                        let mut decap = command(Some(&host.name), setup.bin.join("rvs-lab"));
                         decap.arg("decap");
                         Daemon::start(&format!("{}.decap", host.name), decap, &self.dir)?
                     }
@@ -96,13 +103,16 @@ impl<'t> Lab<'t> {
         Ok(())
     }
 
-    /// Ends rvsd and returns its summary.
+    /// Ends rvsd and returns its summary, and what was found in its frames if they were inspected.
     ///
     /// # Errors
     ///
-    /// [`Director::end`]'s.
-    pub fn end(mut self, limits: &Limits) -> Result<String> {
-        self.director.end(limits)
+    /// [`Director::end`]'s and [`Inspection::end`]'s.
+    pub fn end(mut self, limits: &Limits) -> Result<(String, Option<Findings>)> {
+        // The captures first: with rvsd its TAPs go.
+        let findings = self.inspection.map(|inspection| inspection.end(limits)).transpose();
+        let summary = self.director.end(limits)?;
+        Ok((summary, findings?))
     }
 }
 
@@ -116,7 +126,7 @@ fn run_dir(topology: &Topology) -> PathBuf {
 /// # Errors
 ///
 /// They cannot be read or copied.
-pub fn show_logs(topology: &Topology, places: &Places) -> Result<()> {
+pub fn show_logs(topology: &Topology, setup: &Setup) -> Result<()> {
     let entries = fs::read_dir(run_dir(topology))?.collect::<Result<Vec<_>, _>>()?;
     let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     files.retain(|file| file.is_file());
@@ -126,7 +136,7 @@ pub fn show_logs(topology: &Topology, places: &Places) -> Result<()> {
             show_end(file)?;
         }
     }
-    if let Some(logs) = &places.logs {
+    if let Some(logs) = &setup.logs {
         let to = logs.join(&topology.name);
         fs::create_dir_all(&to)?;
         for file in &files {

@@ -16,6 +16,7 @@
 pub mod cases;
 pub mod decap;
 pub mod director;
+pub mod inspect;
 pub mod lab;
 pub mod netns;
 pub mod process;

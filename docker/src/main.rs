@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
 use rvs_lab::decap;
-use rvs_lab::lab::{Lab, Places};
+use rvs_lab::lab::{Lab, Setup};
 use rvs_lab::process;
 use rvs_lab::process::Limits;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
@@ -28,6 +28,9 @@ const NEEDED: [(&str, &str); 5] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];
+
+/// And for `--inspect`.
+const TO_INSPECT: [(&str, &str); 2] = [("dumpcap", "wireshark-common"), ("tshark", "tshark")];
 
 /// Labs in network namespaces: real clients and servers around rvsd.
 #[derive(Parser)]
@@ -76,6 +79,9 @@ struct Options {
     /// Where to copy the logs of a lab that failed.
     #[arg(long)]
     logs: Option<PathBuf>,
+    /// Let tshark look for malformed frames and wrong checksums in what rvsd sends.
+    #[arg(long)]
+    inspect: bool,
 }
 
 fn family(text: &str) -> Result<Family, String> {
@@ -116,20 +122,20 @@ fn act(action: &Action) -> Result<bool> {
 }
 
 fn run_all(topologies: &[Topology], families: &[Family], options: &Options) -> Result<bool> {
-    let places = prepare(options)?;
+    let setup = prepare(options)?;
     let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
     let mut outcomes = Vec::new();
     for topology in topologies {
         limits.check()?;
-        outcomes.extend(run(topology, families, options.requests, &places, &limits));
+        outcomes.extend(run(topology, families, options.requests, &setup, &limits));
     }
     Ok(conclude(&outcomes, options.requests, &limits))
 }
 
 fn up(topology: &Topology, options: &Options) -> Result<bool> {
-    let places = prepare(options)?;
+    let setup = prepare(options)?;
     let limits = Limits::new(Duration::MAX)?;
-    let lab = Lab::up(topology, &places, &limits)?;
+    let lab = Lab::up(topology, &setup, &limits)?;
     for address in &topology.service.addresses {
         lab.director.add_service(topology, (*address, topology.service.port).into())?;
     }
@@ -140,22 +146,23 @@ fn up(topology: &Topology, options: &Options) -> Result<bool> {
         println!("  {enter} ip netns exec client curl 'http://{vip}/'");
     }
     let socket = lab.director.socket().display();
-    println!("  {enter} env RVS_SOCKET={socket} {} -Ln", places.bin.join("rvsadm").display());
+    println!("  {enter} env RVS_SOCKET={socket} {} -Ln", setup.bin.join("rvsadm").display());
     println!("Ctrl-C ends the lab.");
     while limits.check().is_ok() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("{}", lab.end(&Limits::new(Duration::from_secs(10))?)?);
+    println!("{}", lab.end(&Limits::new(Duration::from_secs(10))?)?.0);
     Ok(true)
 }
 
 /// Checks that a lab can be built here, and enters mounts of its own.
-fn prepare(options: &Options) -> Result<Places> {
+fn prepare(options: &Options) -> Result<Setup> {
     // The owner of a process's folder is its effective user.
     let uid = std::fs::metadata("/proc/self")?.uid();
     ensure!(uid == 0, "network namespaces and TAP devices take root; try: sudo {}", invocation());
     ensure!(Path::new("/dev/net/tun").exists(), "no /dev/net/tun here; try: modprobe tun");
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, _)| !is_installed(program)).collect();
+    let needed = NEEDED.iter().chain(TO_INSPECT.iter().filter(|_| options.inspect));
+    let missing: Vec<_> = needed.filter(|(program, _)| !is_installed(program)).collect();
     if !missing.is_empty() {
         let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
         packages.dedup();
@@ -172,7 +179,7 @@ fn prepare(options: &Options) -> Result<Places> {
         ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
     }
     enter_private_mounts(&own)?;
-    Ok(Places { bin, logs: options.logs.clone() })
+    Ok(Setup { bin, logs: options.logs.clone(), inspect: options.inspect })
 }
 
 fn is_installed(program: &str) -> bool {

@@ -83,6 +83,15 @@ impl<'t> Netns<'t> {
         self.topology.hosts.iter().try_for_each(|host| ip(&host.name, &host_script(host)?))
     }
 
+    /// Where the kernel's end of the director's TAP is, once connected: namespace and device.
+    #[must_use]
+    pub fn far_end(&self, network: &str) -> (String, String) {
+        match self.wired_to(network) {
+            Some((host, index)) => (host.name.clone(), format!("eth{index}")),
+            None => (SWITCH.to_owned(), tap_name(network)),
+        }
+    }
+
     fn add(&mut self, name: &str, sysctls: &BTreeMap<String, String>) -> Result<()> {
         run(Command::new("ip").args(["netns", "add", name]))?;
         self.names.push(name.to_owned());

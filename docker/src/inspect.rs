@@ -1,0 +1,101 @@
+//! What a third party thinks of the frames that rvsd sends.
+//!
+//! dumpcap records them at the kernel's end of each TAP; afterwards tshark dissects them with every
+//! checksum checked. Only rvsd's frames: those of the hosts' kernels may have checksums that their
+//! device was to complete.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::netns::Netns;
+use crate::process::{Daemon, Limits, command, run};
+use crate::topology::Topology;
+
+/// What tshark must not find.
+const COMPLAINTS: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
+    || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0";
+
+/// tshark checks these only when told.
+const CHECKED: [&str; 3] =
+    ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE"];
+
+/// A running capture of every link of the director.
+#[derive(Debug)]
+pub struct Inspection {
+    captures: Vec<Capture>,
+}
+
+#[derive(Debug)]
+struct Capture {
+    network: String,
+    dumpcap: Daemon,
+    file: PathBuf,
+}
+
+/// What the captures showed.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Frames that rvsd sent, over all links.
+    pub frames: usize,
+    /// tshark's line for each frame that is not right.
+    pub complaints: Vec<String>,
+}
+
+impl Inspection {
+    /// Starts it; returns when every capture runs.
+    ///
+    /// # Errors
+    ///
+    /// dumpcap cannot be started.
+    pub fn start(
+        topology: &Topology,
+        netns: &Netns<'_>,
+        dir: &Path,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let mut captures = Vec::new();
+        for interface in &topology.director.interfaces {
+            let network = interface.network.clone();
+            let (host, device) = netns.far_end(&network);
+            let file = dir.join(format!("{network}.pcapng"));
+            let mut dumpcap = command(Some(&host), "dumpcap");
+            dumpcap.args(["-q", "-i", &device, "-f"]).arg(format!("ether src {}", interface.mac));
+            dumpcap.arg("-w").arg(&file);
+            let dumpcap = Daemon::start(&format!("{network}.dumpcap"), dumpcap, dir)?;
+            captures.push(Capture { network, dumpcap, file });
+        }
+        for capture in &mut captures {
+            capture.dumpcap.wait_for_line("File:", limits)?;
+        }
+        Ok(Self { captures })
+    }
+
+    /// Ends it and lets tshark judge.
+    ///
+    /// # Errors
+    ///
+    /// A capture ended before, is empty, or cannot be read.
+    pub fn end(self, limits: &Limits) -> Result<Findings> {
+        let mut findings = Findings::default();
+        for Capture { network, mut dumpcap, file } in self.captures {
+            dumpcap.terminate(limits).with_context(|| format!("the capture on {network}"))?;
+            let frames = dissect(&file, "frame")?.lines().count();
+            ensure!(frames > 0, "rvsd sent no frame on {network}");
+            findings.frames += frames;
+            let complaints = dissect(&file, COMPLAINTS)?;
+            findings.complaints.extend(complaints.lines().map(|line| format!("{network}: {line}")));
+        }
+        Ok(findings)
+    }
+}
+
+/// A line for each frame of `file` that `filter` lets through.
+fn dissect(file: &Path, filter: &str) -> Result<String> {
+    let mut tshark = command(None, "tshark");
+    tshark.arg("-n").arg("-r").arg(file).args(["-Y", filter]);
+    for preference in CHECKED {
+        tshark.args(["-o", preference]);
+    }
+    run(&mut tshark)
+}
