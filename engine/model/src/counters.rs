@@ -53,6 +53,8 @@ impl DestLine {
     /// Set while the destination is in its service's list; packets of its connections are
     /// otherwise not forwarded.
     pub const AVAILABLE: u32 = 1;
+    /// Set while its weight is zero.
+    pub const DRAINED: u32 = 2;
 
     /// A packet of `octets` (IP total length) went by.
     #[inline]

@@ -1,1 +1,33 @@
-//! Being built.
+//! The data path: one worker per core, run to completion.
+//!
+//! Read in this order: [`worker`] (the breath), `lane` (the stages of a burst), `balance` (new
+//! connections), `forward` (the three methods), `stack` (everything that is not a connection's).
+//! [`snapshot`] and [`network`] are what a worker is told, [`shared`] what it tells.
+#![forbid(unsafe_code)]
+
+mod balance;
+pub mod drop_reason;
+mod forward;
+mod fragment;
+pub mod handoff;
+mod icmp;
+mod lane;
+mod links;
+pub mod neighbor;
+pub mod network;
+mod paths;
+pub mod publish;
+pub mod shared;
+pub mod snapshot;
+mod stack;
+pub mod steering;
+mod sync;
+pub mod worker;
+
+pub use handoff::Mesh;
+pub use network::Network;
+pub use publish::{Publisher, Reader};
+pub use shared::Shared;
+pub use snapshot::Snapshot;
+pub use steering::Steering;
+pub use worker::{Limits, Setup, Worker};

@@ -1,0 +1,212 @@
+//! Packets in pieces: what is too long for the next link and may be fragmented.
+//!
+//! RFC 791 section 2.3 and 3.1, RFC 8200 section 4.5 (tunnels over IPv6, where the director is the
+//! source). The frame becomes the first piece; the others are the director's own frames. The kernel
+//! cuts alike (Linux 6.1 `ip_output.c` `ip_do_fragment()`): all pieces but the last are as long as
+//! fits in multiples of eight octets.
+
+use crate::drop_reason::DropReason;
+use crate::links::Links;
+use crate::neighbor::Hop;
+use arrayvec::ArrayVec;
+use rvs_io::{Frame, Queue};
+use rvs_wire::checksum;
+
+/// Pieces of one packet.
+const PIECES: usize = 64;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+/// RFC 8200 section 4.5.
+const FRAGMENT_HEADER_LEN: usize = 8;
+const NEXT_HEADER_FRAGMENT: u8 = 44;
+
+/// The frames of one packet, in order, each with its IP header at the same place.
+pub(crate) type Pieces<F> = ArrayVec<F, PIECES>;
+
+/// Cuts the packet that begins at `l3` into pieces that fit through `hop`.
+///
+/// # Errors
+///
+/// The frame and why; nothing is left over then.
+pub(crate) fn split<Q: Queue>(
+    links: &mut Links<Q>,
+    frame: Q::Frame,
+    l3: u16,
+    hop: &Hop,
+    ident: u16,
+) -> Result<Pieces<Q::Frame>, (Q::Frame, DropReason)> {
+    let l3 = usize::from(l3);
+    let mtu = usize::from(hop.mtu);
+    let is_v6 = frame.octets().get(l3).is_some_and(|first| first >> 4 == 6);
+    if is_v6 { split_v6(links, frame, l3, mtu, ident) } else { split_v4(links, frame, l3, mtu) }
+}
+
+fn split_v4<Q: Queue>(
+    links: &mut Links<Q>,
+    mut frame: Q::Frame,
+    l3: usize,
+    mtu: usize,
+) -> Result<Pieces<Q::Frame>, (Q::Frame, DropReason)> {
+    let Some((header_len, total)) = lengths_v4(frame.octets().get(l3..).unwrap_or_default()) else {
+        return Err((frame, DropReason::Unfragmentable));
+    };
+    let step = mtu.saturating_sub(header_len) & !7;
+    if step == 0 || total.saturating_sub(header_len).div_ceil(step) > PIECES {
+        return Err((frame, DropReason::Unfragmentable));
+    }
+    let mut later = Pieces::new();
+    let mut at = header_len + step;
+    while at < total {
+        let end = total.min(at + step);
+        let made = links.originate(l3 + header_len + end - at).and_then(|mut piece| {
+            let whole = frame.octets().get(l3..)?;
+            let (place, rest) = piece.octets_mut().get_mut(l3..)?.split_at_mut(header_len);
+            place.copy_from_slice(whole.get(..header_len)?);
+            rest.copy_from_slice(whole.get(at..end)?);
+            let offset = u16::try_from((at - header_len) / 8).ok()?;
+            finish_v4(place, header_len + end - at, offset, end < total)?;
+            drop_options(place);
+            sum_v4(place);
+            Some(piece)
+        });
+        let Some(piece) = made else {
+            for piece in later {
+                links.drop(piece, DropReason::NoFrame);
+            }
+            return Err((frame, DropReason::NoFrame));
+        };
+        later.push(piece);
+        at = end;
+    }
+    let first_len = header_len + step;
+    let fits = frame.resize(l3 + first_len);
+    if let Some(place) = frame.octets_mut().get_mut(l3..l3 + header_len).filter(|_| fits) {
+        let _whole = finish_v4(place, first_len, 0, true);
+        sum_v4(place);
+    }
+    let mut pieces = Pieces::new();
+    pieces.push(frame);
+    pieces.extend(later);
+    Ok(pieces)
+}
+
+/// Octets of the header, and of the whole packet.
+fn lengths_v4(packet: &[u8]) -> Option<(usize, usize)> {
+    let ip = packet.first_chunk::<IPV4_LEN>()?;
+    let header_len = usize::from(ip[0] & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    (IPV4_LEN <= header_len && header_len <= total && total <= packet.len())
+        .then_some((header_len, total))
+}
+
+/// Length, offset (in units of eight octets, added to what the packet had) and flag of a piece.
+fn finish_v4(header: &mut [u8], octets: usize, offset: u16, more: bool) -> Option<()> {
+    let ip = header.first_chunk_mut::<IPV4_LEN>()?;
+    let before = u16::from_be_bytes([ip[6], ip[7]]);
+    let offset = (before & OFFSET) + offset;
+    let more = if more { MORE_FRAGMENTS } else { before & MORE_FRAGMENTS };
+    [ip[2], ip[3]] = u16::try_from(octets).ok()?.to_be_bytes();
+    [ip[6], ip[7]] = (before & !(OFFSET | MORE_FRAGMENTS) | more | offset).to_be_bytes();
+    Some(())
+}
+
+/// Blanks the options that only the first piece carries (RFC 791 section 3.1, copied flag).
+fn drop_options(header: &mut [u8]) {
+    let mut rest = header.get_mut(IPV4_LEN..).unwrap_or_default();
+    while let Some((kind, _)) = rest.split_first() {
+        let len = match *kind {
+            0 => return,
+            1 => 1,
+            _ => rest.get(1).map_or(rest.len(), |len| usize::from(*len).max(2)),
+        };
+        let copied = kind & 0x80 != 0;
+        let Some((option, behind)) = rest.split_at_mut_checked(len) else { return };
+        if !copied {
+            option.fill(1);
+        }
+        rest = behind;
+    }
+}
+
+fn sum_v4(header: &mut [u8]) {
+    if let Some(ip) = header.first_chunk_mut::<IPV4_LEN>() {
+        [ip[10], ip[11]] = [0, 0];
+    }
+    let sum = checksum::checksum(header, 0);
+    if let Some(ip) = header.first_chunk_mut::<IPV4_LEN>() {
+        [ip[10], ip[11]] = sum;
+    }
+}
+
+fn split_v6<Q: Queue>(
+    links: &mut Links<Q>,
+    mut frame: Q::Frame,
+    l3: usize,
+    mtu: usize,
+    ident: u16,
+) -> Result<Pieces<Q::Frame>, (Q::Frame, DropReason)> {
+    let packet = frame.octets().get(l3..).unwrap_or_default();
+    let Some(header) = packet.first_chunk::<IPV6_LEN>().copied() else {
+        return Err((frame, DropReason::Unfragmentable));
+    };
+    let total = IPV6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let step = mtu.saturating_sub(IPV6_LEN + FRAGMENT_HEADER_LEN) & !7;
+    if step == 0 || total > packet.len() || (total - IPV6_LEN).div_ceil(step) > PIECES {
+        return Err((frame, DropReason::Unfragmentable));
+    }
+    let front = IPV6_LEN + FRAGMENT_HEADER_LEN;
+    let mut later = Pieces::new();
+    let mut at = IPV6_LEN + step;
+    while at < total {
+        let end = total.min(at + step);
+        let made = links.originate(l3 + front + end - at).and_then(|mut piece| {
+            let (place, rest) = piece.octets_mut().get_mut(l3..)?.split_at_mut(front);
+            rest.copy_from_slice(frame.octets().get(l3 + at..l3 + end)?);
+            front_v6(place, &header, end - at, at - IPV6_LEN, end < total, ident)?;
+            Some(piece)
+        });
+        let Some(piece) = made else {
+            for piece in later {
+                links.drop(piece, DropReason::NoFrame);
+            }
+            return Err((frame, DropReason::NoFrame));
+        };
+        later.push(piece);
+        at = end;
+    }
+    if !frame.resize(l3 + IPV6_LEN + step) || !frame.shift_front(8) {
+        for piece in later {
+            links.drop(piece, DropReason::NoHeadroom);
+        }
+        return Err((frame, DropReason::NoHeadroom));
+    }
+    if let Some(place) = frame.octets_mut().get_mut(l3..l3 + front) {
+        let _whole = front_v6(place, &header, step, 0, true, ident);
+    }
+    let mut pieces = Pieces::new();
+    pieces.push(frame);
+    pieces.extend(later);
+    Ok(pieces)
+}
+
+/// Writes the headers before a piece of `octets` that stood `offset` octets behind the IPv6 header.
+fn front_v6(
+    place: &mut [u8],
+    header: &[u8; IPV6_LEN],
+    octets: usize,
+    offset: usize,
+    more: bool,
+    ident: u16,
+) -> Option<()> {
+    let (ip, fragment) = place.split_first_chunk_mut::<IPV6_LEN>()?;
+    *ip = *header;
+    [ip[4], ip[5]] = u16::try_from(octets + FRAGMENT_HEADER_LEN).ok()?.to_be_bytes();
+    ip[6] = NEXT_HEADER_FRAGMENT;
+    let fragment = fragment.first_chunk_mut::<FRAGMENT_HEADER_LEN>()?;
+    let [a, b] = (u16::try_from(offset).ok()? | u16::from(more)).to_be_bytes();
+    let [c, d] = ident.to_be_bytes();
+    *fragment = [header[6], 0, a, b, 0, 0, c, d];
+    Some(())
+}

@@ -1,0 +1,348 @@
+//! One address family's way through a worker: its connections, and the stages of a burst.
+//!
+//! ```text
+//!  take: hash, ask for the bucket │ locate: match tags, ask   │ forward: compare, state, count,
+//!  one loop over the burst        │ for the connections       │ rewrite: what most packets see
+//!                                 │                           │
+//!                                 └ admit: the rest, in order: other bucket, handoff, new
+//! ```
+//!
+//! No stage waits for memory that an earlier one could have asked for. A verdict says what becomes
+//! of a frame; [`crate::worker`] carries it out.
+
+use crate::balance::Balance;
+use crate::drop_reason::{DropIndex, DropReason};
+use crate::forward;
+use crate::neighbor::{Hop, HopId, Neighbors, peer};
+use crate::paths::Paths;
+use crate::shared::FrameCounters;
+use crate::snapshot::Snapshot;
+use crate::steering::Steering;
+use arrayvec::ArrayVec;
+use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, state};
+use rvs_io::{BURST_MAX, Frame};
+use rvs_model::{DestLine, ForwardMethod, Tick};
+use rvs_wire::flow::Ends as _;
+use rvs_wire::packet::Packet;
+use rvs_wire::rewrite::Rewrite;
+use rvs_wire::tcp::flag;
+
+/// What becomes of a frame whose IP header begins at `l3`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// Rewritten: put the hop's Ethernet header before it and send it.
+    Send { hop: HopId, l3: u16 },
+    /// The same, in pieces that fit.
+    Fragment { hop: HopId, l3: u16 },
+    /// Not a connection's: for the director itself, or to be routed.
+    Stack { l3: u16, vlan: u16 },
+    /// Another worker's.
+    Handoff(u16),
+    /// The hop limit ran out: tell the sender.
+    Exceeded { l3: u16 },
+    /// Too long for the next link: tell the sender what fits.
+    TooBig { l3: u16, mtu: u16 },
+    /// No destination takes connections: tell the client.
+    NoDest { l3: u16 },
+    /// Free it and count why.
+    Drop(DropIndex),
+}
+
+impl From<DropReason> for Verdict {
+    #[inline]
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason.into())
+    }
+}
+
+/// What does not change during a breath.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'b> {
+    pub(crate) snapshot: &'b Snapshot,
+    pub(crate) lines: &'b [DestLine],
+    pub(crate) steering: &'b Steering,
+    pub(crate) frames: &'b FrameCounters,
+    pub(crate) worker: u16,
+    pub(crate) now: Tick,
+}
+
+/// One packet of the burst.
+#[derive(Clone, Copy, Debug)]
+struct Slot<F: Rewrite> {
+    packet: Packet<F>,
+    hash: Hash,
+    found: Found,
+    /// Its place in the burst.
+    frame: u16,
+}
+
+/// The connections of one family, and its part of the burst.
+pub(crate) struct Lane<F: Rewrite> {
+    pub(crate) conns: Conns<F>,
+    slots: ArrayVec<Slot<F>, BURST_MAX>,
+    strays: ArrayVec<u16, BURST_MAX>,
+}
+
+impl<F: Rewrite> Lane<F> {
+    pub(crate) fn new(conns: Conns<F>) -> Self {
+        Self { conns, slots: ArrayVec::new(), strays: ArrayVec::new() }
+    }
+
+    /// Stage 1, for each packet: asks for the bucket where its connection should be.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, packet: Packet<F>, frame: u16) {
+        let hash = self.conns.table().hash(&packet.key);
+        self.conns.table().touch(hash);
+        let _fits = self.slots.try_push(Slot { packet, hash, found: Found::default(), frame });
+    }
+
+    /// Stage 2: asks for the connections.
+    #[inline(always)]
+    pub(crate) fn locate(&mut self) {
+        for slot in &mut self.slots {
+            slot.found = self.conns.table().guess(slot.hash);
+        }
+    }
+
+    /// Stage 3: what packets of known connections need. The others are left for [`Lane::admit`].
+    #[inline(always)]
+    pub(crate) fn forward<B: Frame>(
+        &mut self,
+        world: World<'_>,
+        hops: &[Hop],
+        paths: &Paths,
+        frames: &mut [B],
+        verdicts: &mut [Verdict],
+    ) {
+        for (slot, number) in self.slots.iter().zip(0u16..) {
+            let at = usize::from(slot.frame);
+            let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
+                continue;
+            };
+            match known(&mut self.conns, world, hops, paths, slot, frame) {
+                Some(decided) => *verdict = decided,
+                None => {
+                    let _fits = self.strays.try_push(number);
+                }
+            }
+        }
+    }
+
+    /// Stage 4, for packets whose connection was not where it was guessed: it lives away from
+    /// home, is new, or needs a second thought. In order, so that a packet finds what an earlier
+    /// one opened. `handed` tells which frames of the burst came from another worker.
+    #[inline(always)]
+    pub(crate) fn admit<B: Frame>(
+        &mut self,
+        world: World<'_>,
+        balance: &mut Balance,
+        neighbors: &mut Neighbors<B>,
+        paths: &mut Paths,
+        (frames, verdicts): (&mut [B], &mut [Verdict]),
+        handed: impl Fn(usize) -> bool,
+    ) {
+        if !self.strays.is_empty() {
+            self.admit_strays(world, balance, neighbors, paths, (frames, verdicts), handed);
+        }
+        self.slots.clear();
+        self.strays.clear();
+    }
+
+    #[inline(never)]
+    fn admit_strays<B: Frame>(
+        &mut self,
+        world: World<'_>,
+        balance: &mut Balance,
+        neighbors: &mut Neighbors<B>,
+        paths: &mut Paths,
+        (frames, verdicts): (&mut [B], &mut [Verdict]),
+        handed: impl Fn(usize) -> bool,
+    ) {
+        for (number, ahead) in self.strays.iter().zip(0..) {
+            if let Some(slot) = self.slots.get(usize::from(*number)) {
+                self.conns.table().touch_other(slot.hash);
+                self.conns.table().touch_free(ahead);
+            }
+        }
+        for number in &self.strays {
+            let Some(slot) = self.slots.get_mut(usize::from(*number)) else { continue };
+            let at = usize::from(slot.frame);
+            let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
+                continue;
+            };
+            let mut settle =
+                Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths };
+            *verdict = match settle.find(&mut self.conns, slot, handed(at)) {
+                Ok(found) => {
+                    slot.found = found;
+                    let decided =
+                        known(&mut self.conns, world, neighbors.hops(), paths, slot, frame);
+                    decided.unwrap_or(DropReason::NoRoute.into())
+                }
+                Err(verdict) => verdict,
+            };
+        }
+    }
+}
+
+/// Moves the state, counts and rewrites, if the slot's guess is its connection and nothing needs a
+/// second thought; `None` otherwise, and nothing has changed then.
+#[inline(always)]
+fn known<F: Rewrite, B: Frame>(
+    conns: &mut Conns<F>,
+    world: World<'_>,
+    hops: &[Hop],
+    paths: &Paths,
+    slot: &Slot<F>,
+    frame: &mut B,
+) -> Option<Verdict> {
+    let packet = &slot.packet;
+    let mut conn = conns.held(slot.found, &packet.key)?;
+    let line = line_of(world.lines, &conn)?;
+    let direction = slot.found.direction;
+    let is_outbound = direction == Direction::Outbound;
+    if !is_outbound && needs_thought(&conn, line, packet.flags, world) {
+        return None;
+    }
+    let hop_id = if is_outbound { conn.client_hop } else { conn.next_hop };
+    let hop = hops.get(usize::from(hop_id))?;
+    let towards = if is_outbound { conn.inbound.source().0 } else { conn.outbound.source().0 };
+    if !hop.leads_to(peer(towards.into())) {
+        return None;
+    }
+    let pmtu_disc = world.snapshot.tunables.pmtu_disc;
+    let sent = forward::apply(&conn, direction, packet, hop, paths, pmtu_disc, frame);
+    let verdict = sent.verdict(hop_id, packet.l3);
+    // Linux 6.1 checks an outbound packet's hop limit and length in ip_forward(), before IPVS sees
+    // it; an inbound one's in ip_vs_xmit.c, after it was counted.
+    if is_outbound && !sent.is_sent() {
+        return Some(verdict);
+    }
+    line.count_packet(is_outbound, packet.packet_octets.into());
+    if let Some(before) = conn.packet(packet.flags, world.now) {
+        let after = conn.state;
+        if before.is_active() != after.is_active() {
+            line.step_load(before.is_active(), false);
+            line.step_load(after.is_active(), true);
+        }
+    }
+    Some(verdict)
+}
+
+/// The counters of a connection's destination.
+#[inline(always)]
+fn line_of<'l, F: Rewrite>(lines: &'l [DestLine], conn: &Conn<F>) -> Option<&'l DestLine> {
+    lines.get(usize::try_from(conn.dest.0).ok()?)
+}
+
+/// Whether an inbound packet may not simply follow its connection: the destination is gone, or it
+/// is a SYN that may begin another connection.
+#[inline(always)]
+fn needs_thought<F: Rewrite>(conn: &Conn<F>, line: &DestLine, flags: u8, world: World<'_>) -> bool {
+    !line.has(DestLine::AVAILABLE) || flags & flag::SYN != 0 && begins_anew(conn, line, world)
+}
+
+/// Linux 6.1 `ip_vs_core.c` `ip_vs_in()` with `is_new_conn_expected()`.
+#[cold]
+fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) -> bool {
+    let tunables = &world.snapshot.tunables;
+    if tunables.expire_nodest_conn && line.has(DestLine::DRAINED) {
+        return true;
+    }
+    let no_output = conn.method != ForwardMethod::Masquerade;
+    state::is_reused(tunables.conn_reuse_mode, conn.state, no_output)
+}
+
+/// What finding or opening a connection needs.
+struct Settle<'a, 'b, B> {
+    world: World<'b>,
+    balance: &'a mut Balance,
+    neighbors: &'a mut Neighbors<B>,
+    paths: &'a mut Paths,
+}
+
+impl<B> Settle<'_, '_, B> {
+    /// The packet's connection, found or opened, or what becomes of a packet that has none.
+    fn find<F: Rewrite>(
+        &mut self,
+        conns: &mut Conns<F>,
+        slot: &Slot<F>,
+        handed: bool,
+    ) -> Result<Found, Verdict> {
+        let key = &slot.packet.key;
+        let mut over = None;
+        if let Some(found) = conns.table().find(key, slot.hash) {
+            if self.still_holds(conns, slot, found)? {
+                return Ok(found);
+            }
+            over = Some(found.index);
+        }
+        let Packet { l3, vlan, .. } = slot.packet;
+        let network = &self.world.snapshot.network;
+        let inbound = network.is_local(key.ends.destination().0.into());
+        if !self.world.steering.is_single() && !handed && over.is_none() {
+            let owner = self.world.steering.owner(key, inbound);
+            if owner != self.world.worker {
+                return Err(Verdict::Handoff(owner));
+            }
+        }
+        if !inbound {
+            return Err(Verdict::Stack { l3, vlan });
+        }
+        let opened =
+            self.balance.open(self.world, conns, self.neighbors, self.paths, &slot.packet, over);
+        if let Some(old) = over.filter(|_| opened.is_err())
+            && let Some(conn) = conns.remove(old)
+        {
+            forget(self.world.lines, &conn);
+        }
+        Ok(Found { index: opened?, direction: Direction::Inbound })
+    }
+
+    /// Whether a connection that was found is to be used, after its next hop was looked up again
+    /// if that went to somebody else; `false` if it is to be forgotten and opened anew.
+    fn still_holds<F: Rewrite>(
+        &mut self,
+        conns: &mut Conns<F>,
+        slot: &Slot<F>,
+        found: Found,
+    ) -> Result<bool, Verdict> {
+        let Some(conn) = conns.conn_mut(found.index) else { return Ok(false) };
+        if found.direction == Direction::Inbound {
+            let Some(line) = line_of(self.world.lines, conn) else { return Ok(false) };
+            if !line.has(DestLine::AVAILABLE) {
+                // Linux 6.1 ip_vs_core.c ip_vs_in(): silently dropped unless the operator wants a
+                // new destination.
+                return if self.world.snapshot.tunables.expire_nodest_conn {
+                    Ok(false)
+                } else {
+                    Err(DropReason::DestDeleted.into())
+                };
+            }
+            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.world) {
+                return Ok(false);
+            }
+        }
+        let (hop, to) = match found.direction {
+            Direction::Inbound => (&mut conn.next_hop, conn.outbound.source().0.into()),
+            Direction::Outbound => (&mut conn.client_hop, conn.inbound.source().0.into()),
+        };
+        if !self.neighbors.hop(*hop).is_some_and(|hop| hop.leads_to(peer(to))) {
+            let network = &self.world.snapshot.network;
+            let next = network.next_hop(to).ok_or(DropReason::NoRoute)?;
+            *hop = self
+                .neighbors
+                .resolve(network, next, self.world.now)
+                .ok_or(DropReason::NeighborTableFull)?;
+        }
+        Ok(true)
+    }
+}
+
+/// Takes a connection that is gone off its destination's count.
+#[inline]
+pub(crate) fn forget<F: Rewrite>(lines: &[DestLine], conn: &Conn<F>) {
+    if let Some(line) = line_of(lines, conn) {
+        line.step_load(conn.state.is_active(), false);
+    }
+}

@@ -1,0 +1,148 @@
+//! A worker's queues and the frames on their way out.
+
+use crate::drop_reason::{DropIndex, DropReason};
+use crate::neighbor::Hop;
+use crate::shared::FrameCounters;
+use rvs_io::{BURST_MAX, Burst, Frame, Lost, Pool, Queue};
+use std::sync::Arc;
+
+/// One queue of every link, the pool, and a burst per link that waits to be sent.
+pub(crate) struct Links<Q: Queue> {
+    queues: Vec<Q>,
+    pool: Q::Pool,
+    out: Vec<Burst<Q::Frame>>,
+    lost: Vec<Lost>,
+    pub(crate) counters: Arc<FrameCounters>,
+}
+
+impl<Q: Queue> Links<Q> {
+    pub(crate) fn new(queues: Vec<Q>, pool: Q::Pool, counters: Arc<FrameCounters>) -> Self {
+        let out = queues.iter().map(|_| Burst::new()).collect();
+        let lost = vec![Lost::default(); queues.len()];
+        Self { queues, pool, out, lost, counters }
+    }
+
+    /// Takes in at most `most` frames from each link; `arrived` is told how many came from which.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        burst: &mut Burst<Q::Frame>,
+        most: usize,
+        mut arrived: impl FnMut(u8, usize),
+    ) {
+        for ((queue, lost), link) in self.queues.iter_mut().zip(&mut self.lost).zip(0u8..) {
+            let room = most.min(BURST_MAX - burst.len());
+            let frames = queue.receive(&mut self.pool, burst, room);
+            arrived(link, frames);
+            let now = queue.lost();
+            if *lost != now {
+                count_lost(&self.counters, *lost, now);
+                *lost = now;
+            }
+        }
+    }
+
+    /// An empty frame for a packet of the director's own, `len` octets long.
+    pub(crate) fn originate(&mut self, len: usize) -> Option<Q::Frame> {
+        let mut frame = self.pool.take()?;
+        if frame.resize(len) {
+            self.counters.originated();
+            Some(frame)
+        } else {
+            self.pool.give(frame);
+            None
+        }
+    }
+
+    /// Queues a frame that is ready for the wire.
+    #[inline]
+    pub(crate) fn push(&mut self, link: u8, frame: Q::Frame) {
+        let Some(out) = self.out.get_mut(usize::from(link)) else {
+            self.drop(frame, DropReason::NoRoute);
+            return;
+        };
+        if out.is_full() {
+            self.flush_link(usize::from(link));
+        }
+        let Some(out) = self.out.get_mut(usize::from(link)) else { return };
+        if let Err(full) = out.try_push(frame) {
+            self.drop(full.element(), DropReason::TxFull);
+        }
+    }
+
+    /// Puts `hop`'s Ethernet header before the packet that begins at `l3`, and queues the frame.
+    #[inline]
+    pub(crate) fn push_to(&mut self, hop: &Hop, mut frame: Q::Frame, l3: u16) {
+        if frame_for(hop, &mut frame, l3) {
+            self.push(hop.link, frame);
+        } else {
+            self.drop(frame, DropReason::NoHeadroom);
+        }
+    }
+
+    /// Frees a frame and counts why.
+    #[inline]
+    pub(crate) fn drop(&mut self, frame: Q::Frame, reason: impl Into<DropIndex>) {
+        self.counters.dropped(reason);
+        self.pool.give(frame);
+    }
+
+    /// Sends what waits.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        for link in 0..self.out.len() {
+            self.flush_link(link);
+        }
+    }
+
+    #[inline]
+    fn flush_link(&mut self, link: usize) {
+        let (Some(out), Some(queue)) = (self.out.get_mut(link), self.queues.get_mut(link)) else {
+            return;
+        };
+        if out.is_empty() {
+            return;
+        }
+        self.counters.sent(queue.send(&mut self.pool, out));
+        for frame in out.drain(..) {
+            self.counters.dropped(DropReason::TxFull);
+            self.pool.give(frame);
+        }
+    }
+
+    /// The queues and the pool, at the end.
+    pub(crate) fn into_parts(self) -> (Vec<Q>, Q::Pool) {
+        (self.queues, self.pool)
+    }
+
+    pub(crate) fn queues_mut(&mut self) -> &mut [Q] {
+        &mut self.queues
+    }
+}
+
+#[cold]
+fn count_lost(counters: &FrameCounters, before: Lost, now: Lost) {
+    let (long, none) = (now.too_long - before.too_long, now.no_frame - before.no_frame);
+    counters.dropped_many(DropReason::FrameTooLong, long);
+    counters.dropped_many(DropReason::NoFrame, none);
+    // A link counts only what it hands over; these came in too.
+    counters.received(usize::try_from(long + none).unwrap_or_default());
+}
+
+/// Puts the Ethernet header of `hop` right before the octet at `l3`. `false` if there is no room
+/// or the hop is not resolved.
+#[inline]
+pub(crate) fn frame_for<F: Frame>(hop: &Hop, frame: &mut F, l3: u16) -> bool {
+    let Some(header) = hop.header() else { return false };
+    let have = usize::from(l3);
+    if header.len() != have {
+        let (Ok(want), Ok(have)) = (isize::try_from(header.len()), isize::try_from(have)) else {
+            return false;
+        };
+        if !frame.shift_front(want - have) {
+            return false;
+        }
+    }
+    let place = frame.octets_mut().get_mut(..header.len());
+    place.map(|place| place.copy_from_slice(header)).is_some()
+}

@@ -1,0 +1,82 @@
+//! What reaching a destination takes, computed when its first connection is opened: the next hop,
+//! and the outer header of a tunnel.
+
+use crate::drop_reason::DropReason;
+use crate::neighbor::{HopId, Neighbors, peer};
+use crate::network::Network;
+use crate::snapshot::Dest;
+use core::cell::Cell;
+use core::net::IpAddr;
+use rvs_model::{DestId, ForwardMethod, Tick};
+use rvs_wire::ipip::Outer;
+
+/// One destination's.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    address: IpAddr,
+    hop: HopId,
+    outer: Option<Outer>,
+}
+
+/// All destinations', of one worker.
+pub(crate) struct Paths {
+    all: Vec<Option<Path>>,
+    /// The identification of the next outer header that may be fragmented.
+    ident: Cell<u16>,
+}
+
+impl Paths {
+    pub(crate) fn new(dests_max: usize) -> Self {
+        Self { all: vec![None; dests_max], ident: Cell::new(1) }
+    }
+
+    /// The outer header towards a destination that is reached by a tunnel.
+    #[inline]
+    pub(crate) fn outer(&self, dest: DestId) -> Option<&Outer> {
+        self.all.get(usize::try_from(dest.0).ok()?)?.as_ref()?.outer.as_ref()
+    }
+
+    /// An identification for a packet of our own (RFC 6864 section 4.1: unique while fragments may
+    /// live).
+    #[inline]
+    pub(crate) fn ident(&self) -> u16 {
+        let ident = self.ident.get();
+        self.ident.set(ident.wrapping_add(1));
+        ident
+    }
+
+    /// The next hop towards `dest`, found again when its place was given to another address.
+    pub(crate) fn hop<B>(
+        &mut self,
+        network: &Network,
+        neighbors: &mut Neighbors<B>,
+        dest: &Dest,
+        now: Tick,
+    ) -> Result<HopId, DropReason> {
+        let at = usize::try_from(dest.id.0).unwrap_or(usize::MAX);
+        let place = self.all.get_mut(at).ok_or(DropReason::NoRoute)?;
+        let address = dest.socket.ip();
+        if let Some(path) = place
+            && path.address == address
+            && path.outer.is_some() == (dest.method == ForwardMethod::Tunnel)
+            && neighbors.hop(path.hop).is_some_and(|hop| hop.leads_to(peer(address)))
+        {
+            return Ok(path.hop);
+        }
+        let next = network.next_hop(address).ok_or(DropReason::NoRoute)?;
+        let hop = neighbors.resolve(network, next, now).ok_or(DropReason::NeighborTableFull)?;
+        let outer = match dest.method {
+            ForwardMethod::Tunnel => {
+                let source = network.source_on(next.interface, next.address);
+                Some(
+                    source
+                        .and_then(|source| Outer::new(source, address))
+                        .ok_or(DropReason::NoRoute)?,
+                )
+            }
+            _ => None,
+        };
+        *place = Some(Path { address, hop, outer });
+        Ok(hop)
+    }
+}

@@ -1,0 +1,265 @@
+//! What a worker shares with the control plane: counters up, commands down, nothing else.
+//!
+//! Counters are relaxed atomics that one worker writes with a plain load and store; a reader sees
+//! each of them at some recent moment. Rings are bounded; a worker never waits for either end.
+
+use crate::drop_reason::{DROP_COUNTERS, DropIndex};
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crossbeam_queue::ArrayQueue;
+use rvs_model::{DestId, DestLine, State, Tick};
+use std::sync::Arc;
+
+/// Counts of one worker's frames.
+///
+/// `received + originated + taken == sent + to_host + Σ dropped + handed + held`, where `taken` and
+/// `handed` are frames from and to other workers.
+#[derive(Debug)]
+pub struct FrameCounters {
+    received: AtomicU64,
+    originated: AtomicU64,
+    taken: AtomicU64,
+    sent: AtomicU64,
+    to_host: AtomicU64,
+    handed: AtomicU64,
+    held: AtomicU64,
+    dropped: [AtomicU64; DROP_COUNTERS],
+    /// Breaths so far: a worker that is stuck stops counting.
+    breaths: AtomicU64,
+    conns: [AtomicU32; 2],
+    evicted: AtomicU64,
+}
+
+impl Default for FrameCounters {
+    fn default() -> Self {
+        Self {
+            received: AtomicU64::default(),
+            originated: AtomicU64::default(),
+            taken: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            to_host: AtomicU64::default(),
+            handed: AtomicU64::default(),
+            held: AtomicU64::default(),
+            dropped: [const { AtomicU64::new(0) }; DROP_COUNTERS],
+            breaths: AtomicU64::default(),
+            conns: [const { AtomicU32::new(0) }; 2],
+            evicted: AtomicU64::default(),
+        }
+    }
+}
+
+/// One reading of [`FrameCounters`], or a sum of several.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FrameCounts {
+    /// Frames from links.
+    pub received: u64,
+    /// Frames that the director made itself.
+    pub originated: u64,
+    /// Frames from other workers.
+    pub taken: u64,
+    /// Frames that links took.
+    pub sent: u64,
+    /// Frames given to the host's own stack.
+    pub to_host: u64,
+    /// Frames given to other workers.
+    pub handed: u64,
+    /// Frames waiting for a neighbour.
+    pub held: u64,
+    /// Frames dropped, by reason.
+    pub dropped: [u64; DROP_COUNTERS],
+    /// Breaths.
+    pub breaths: u64,
+    /// Connections now, IPv4 and IPv6.
+    pub conns: [u64; 2],
+    /// Half-open connections that had to yield.
+    pub evicted: u64,
+}
+
+impl Default for FrameCounts {
+    fn default() -> Self {
+        FrameCounters::default().read()
+    }
+}
+
+impl FrameCounts {
+    /// All frames dropped.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// What came in, less what is accounted for: 0 unless a frame was lost or invented. Frames in
+    /// the rings between workers are accounted for only in the sum over all workers, once the
+    /// rings are empty.
+    #[must_use]
+    pub fn unaccounted(&self) -> i128 {
+        let came = [self.received, self.originated, self.taken];
+        let went = [self.sent, self.to_host, self.dropped_total(), self.handed, self.held];
+        came.into_iter().map(i128::from).sum::<i128>()
+            - went.into_iter().map(i128::from).sum::<i128>()
+    }
+
+    /// This and another worker's.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.received += other.received;
+        self.originated += other.originated;
+        self.taken += other.taken;
+        self.sent += other.sent;
+        self.to_host += other.to_host;
+        self.handed += other.handed;
+        self.held += other.held;
+        for (place, more) in self.dropped.iter_mut().zip(other.dropped) {
+            *place += more;
+        }
+        self.breaths += other.breaths;
+        for (place, more) in self.conns.iter_mut().zip(other.conns) {
+            *place += more;
+        }
+        self.evicted += other.evicted;
+        self
+    }
+}
+
+#[inline]
+fn add(place: &AtomicU64, more: u64) {
+    place.store(place.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+impl FrameCounters {
+    #[inline]
+    pub(crate) fn received(&self, frames: usize) {
+        add(&self.received, wide(frames));
+    }
+    #[inline]
+    pub(crate) fn originated(&self) {
+        add(&self.originated, 1);
+    }
+    #[inline]
+    pub(crate) fn taken(&self, frames: usize) {
+        add(&self.taken, wide(frames));
+    }
+    #[inline]
+    pub(crate) fn sent(&self, frames: usize) {
+        add(&self.sent, wide(frames));
+    }
+    #[inline]
+    pub(crate) fn handed(&self) {
+        add(&self.handed, 1);
+    }
+    #[inline]
+    pub(crate) fn dropped(&self, reason: impl Into<DropIndex>) {
+        self.dropped_many(reason, 1);
+    }
+    #[inline]
+    pub(crate) fn dropped_many(&self, reason: impl Into<DropIndex>, frames: u64) {
+        if let Some(place) = self.dropped.get(reason.into().index()) {
+            add(place, frames);
+        }
+    }
+    #[inline]
+    pub(crate) fn breath(&self, conns: [usize; 2], held: usize) {
+        add(&self.breaths, 1);
+        for (place, conns) in self.conns.iter().zip(conns) {
+            place.store(u32::try_from(conns).unwrap_or(u32::MAX), Relaxed);
+        }
+        self.held.store(wide(held), Relaxed);
+    }
+    #[inline]
+    pub(crate) fn evicted(&self) {
+        add(&self.evicted, 1);
+    }
+
+    /// All counters, each at some recent moment.
+    #[must_use]
+    pub fn read(&self) -> FrameCounts {
+        let mut dropped = [0; DROP_COUNTERS];
+        for (place, counter) in dropped.iter_mut().zip(&self.dropped) {
+            *place = counter.load(Relaxed);
+        }
+        let [conns4, conns6] = &self.conns;
+        FrameCounts {
+            received: self.received.load(Relaxed),
+            originated: self.originated.load(Relaxed),
+            taken: self.taken.load(Relaxed),
+            sent: self.sent.load(Relaxed),
+            to_host: self.to_host.load(Relaxed),
+            handed: self.handed.load(Relaxed),
+            held: self.held.load(Relaxed),
+            dropped,
+            breaths: self.breaths.load(Relaxed),
+            conns: [conns4.load(Relaxed).into(), conns6.load(Relaxed).into()],
+            evicted: self.evicted.load(Relaxed),
+        }
+    }
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// A connection as `ipvsadm -Lc` lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnRow {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Its state.
+    pub state: State,
+    /// Ticks until it expires if no packet comes.
+    pub expires: Tick,
+    /// Client.
+    pub client: SocketAddr,
+    /// Virtual service.
+    pub vip: SocketAddr,
+    /// Destination, as the connection knows it; of the wrong family behind a mixed tunnel, where
+    /// [`ConnRow::dest_id`] tells.
+    pub dest: SocketAddr,
+    /// Destination.
+    pub dest_id: DestId,
+}
+
+/// A request for connections: the worker fills `rows` to their capacity and sends it back.
+#[derive(Debug)]
+pub struct Dump {
+    /// Whether IPv6 connections are wanted, else IPv4.
+    pub v6: bool,
+    /// Where to go on; 0 at first.
+    pub from: u32,
+    /// Room for rows, made by the control plane: a worker does not allocate.
+    pub rows: Vec<ConnRow>,
+    /// Set by the worker when there are no more.
+    pub done: bool,
+}
+
+/// What the control plane asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// List connections.
+    Dump(Dump),
+}
+
+/// One worker's ends of everything shared with the control plane.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Frames.
+    pub frames: Arc<FrameCounters>,
+    /// One line per destination, by [`DestId`].
+    pub lines: Arc<[DestLine]>,
+    /// Commands, control plane to worker.
+    pub commands: Arc<ArrayQueue<Command>>,
+    /// The same, answered.
+    pub replies: Arc<ArrayQueue<Command>>,
+}
+
+impl Shared {
+    /// For at most `dests_max` destinations.
+    #[must_use]
+    pub fn new(dests_max: u32) -> Self {
+        Self {
+            frames: Arc::default(),
+            lines: (0..dests_max).map(|_| DestLine::default()).collect(),
+            commands: Arc::new(ArrayQueue::new(64)),
+            replies: Arc::new(ArrayQueue::new(64)),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Where atomics and locks come from: `std`, or loom's models of them under `--cfg loom`.
+
+#[cfg(loom)]
+pub use loom::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+#[cfg(not(loom))]
+pub use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};

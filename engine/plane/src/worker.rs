@@ -1,0 +1,438 @@
+//! One worker: everything that one core owns, and its breath.
+//!
+//! ```text
+//!  breathe(now)
+//!   1  snapshot            one Acquire load; the breath sees one configuration
+//!   2  receive             a burst: from every link, and what other workers handed over
+//!   3  classify            IPv4 lane │ IPv6 lane │ stack; asks for buckets        lane::take
+//!   4  locate              matches tags, asks for connections                     lane::locate
+//!   5  forward             known connections: state, counters, rewrite            lane::forward
+//!   6  admit               the rest: handoff, services, new connections           lane::admit
+//!   7  carry out verdicts  Ethernet header and out; or the stack's business       Worker::dispose
+//!   8  send                one call per link
+//!   9  expire, neighbours, commands: each with a budget
+//! ```
+//!
+//! `breathe` is the same function in production, tests, benches and simulation. Nothing in it waits,
+//! allocates, locks or logs; the only system calls are the links' own.
+
+use crate::balance::Balance;
+use crate::drop_reason::DropReason;
+use crate::handoff::{Handed, Mesh};
+use crate::lane::{Lane, Verdict, World, forget};
+use crate::links::Links;
+use crate::network::Network;
+use crate::paths::Paths;
+use crate::publish::Reader;
+use crate::shared::{Command, ConnRow, Dump, Shared};
+use crate::snapshot::Snapshot;
+use crate::stack::Stack;
+use crate::steering::Steering;
+use arrayvec::ArrayVec;
+use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
+use rvs_io::{BURST_MAX, Burst, Frame, Queue};
+use rvs_model::{DestLine, Tick};
+use rvs_wire::flow::{Ends, V4, V6};
+use rvs_wire::mac::MacAddr;
+use rvs_wire::packet::{Class, Slow, classify};
+use rvs_wire::rewrite::Rewrite;
+use std::sync::Arc;
+
+/// Timers looked at per breath and family.
+///
+/// Bounds the longest breath: each is a cache miss, all of them in flight together. Above the
+/// number of connections that a burst can open, so that expiry keeps up with any flood.
+const EXPIRE_BUDGET: usize = BURST_MAX;
+/// Connections listed per breath.
+const DUMP_BUDGET: u32 = 256;
+
+/// Sizes, fixed while the worker lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// IPv4 connections.
+    pub conns4: u32,
+    /// IPv6 connections.
+    pub conns6: u32,
+    /// Services.
+    pub services: u32,
+    /// Destinations, deleted ones with connections included.
+    pub dests: u32,
+    /// Neighbours.
+    pub neighbors: u32,
+    /// Frames taken from a link per breath.
+    pub burst: usize,
+    /// Whether to ask for huge pages.
+    pub huge_pages: bool,
+}
+
+/// What a worker is made of.
+pub struct Setup<Q: Queue> {
+    /// Its number, from 0.
+    pub id: u16,
+    /// One queue of every link, by link index.
+    pub queues: Vec<Q>,
+    /// Its empty frames.
+    pub pool: Q::Pool,
+    /// Its view of the configuration.
+    pub reader: Reader<Snapshot>,
+    /// What it shares with the control plane.
+    pub shared: Shared,
+    /// Every worker's counters, its own included, by worker.
+    pub all_lines: Vec<Arc<[DestLine]>>,
+    /// Inboxes of all workers.
+    pub mesh: Mesh<Q::Frame>,
+    /// Who owns what.
+    pub steering: Steering,
+    /// Sizes.
+    pub limits: Limits,
+    /// Keys the hash of connections. Secret: whoever knows it can aim at one bucket.
+    pub seed: [u64; 2],
+    /// The tick at which it starts.
+    pub now: Tick,
+}
+
+/// Where a frame of the burst came from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    link: u8,
+    handed: bool,
+}
+
+/// Everything that one core owns.
+pub struct Worker<Q: Queue> {
+    reader: Reader<Snapshot>,
+    core: Core<Q>,
+}
+
+/// All of it but the view of the configuration, which a breath borrows.
+struct Core<Q: Queue> {
+    id: u16,
+    links: Links<Q>,
+    burst: Burst<Q::Frame>,
+    origins: ArrayVec<Origin, BURST_MAX>,
+    verdicts: [Verdict; BURST_MAX],
+    v4: Lane<V4>,
+    v6: Lane<V6>,
+    balance: Balance,
+    paths: Paths,
+    stack: Stack<Q::Frame>,
+    mesh: Mesh<Q::Frame>,
+    steering: Steering,
+    shared: Shared,
+    /// Our Ethernet address on each link.
+    macs: Vec<MacAddr>,
+    /// The snapshot that was applied last.
+    generation: Option<u64>,
+    dump: Option<Dump>,
+    burst_most: usize,
+}
+
+impl<Q: Queue> Worker<Q> {
+    /// A worker with empty tables. All memory is taken now.
+    ///
+    /// # Errors
+    ///
+    /// A table size that is out of range.
+    pub fn new(mut setup: Setup<Q>) -> Result<Self, CapacityError> {
+        let limits = setup.limits;
+        let snapshot = setup.reader.refresh();
+        let (timeouts, seed, now) = (snapshot.timeouts, Seed(setup.seed), setup.now);
+        let macs = macs(&snapshot.network, setup.queues.len());
+        let capacity = |conns| Capacity::new(conns, 2);
+        let huge = limits.huge_pages;
+        let v4 = Conns::new(capacity(limits.conns4)?, seed, &timeouts, now, huge);
+        let v6 = Conns::new(capacity(limits.conns6)?, seed, &timeouts, now, huge);
+        let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let core = Core {
+            id: setup.id,
+            links: Links::new(setup.queues, setup.pool, Arc::clone(&setup.shared.frames)),
+            burst: Burst::new(),
+            origins: ArrayVec::new(),
+            verdicts: [Verdict::Stack { l3: 0, vlan: 0 }; BURST_MAX],
+            v4: Lane::new(v4),
+            v6: Lane::new(v6),
+            balance: Balance::new(size(limits.services), setup.all_lines),
+            paths: Paths::new(size(limits.dests)),
+            stack: Stack::new(size(limits.neighbors), now),
+            mesh: setup.mesh,
+            steering: setup.steering,
+            shared: setup.shared,
+            macs,
+            generation: None,
+            dump: None,
+            burst_most: limits.burst.clamp(1, BURST_MAX),
+        };
+        Ok(Self { reader: setup.reader, core })
+    }
+
+    /// One turn: takes in what has arrived, decides, sends. Returns how many frames came in, so
+    /// that an idle caller may rest.
+    pub fn breathe(&mut self, now: Tick) -> usize {
+        let generation = self.reader.generation();
+        let snapshot = self.reader.refresh();
+        if self.core.generation != Some(generation) {
+            self.core.apply(snapshot, now);
+            self.core.generation = Some(generation);
+        }
+        self.core.breathe(snapshot, now)
+    }
+
+    /// Counts what still waits as dropped, and gives back the queues and the pool.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<Q>, Q::Pool) {
+        self.core.abandon();
+        self.core.links.into_parts()
+    }
+
+    /// The queues, one of every link: for whoever steps a worker by hand.
+    pub fn queues_mut(&mut self) -> &mut [Q] {
+        self.core.links.queues_mut()
+    }
+
+    /// Connections held, IPv4 and IPv6.
+    #[must_use]
+    pub fn conns(&self) -> [usize; 2] {
+        [self.core.v4.conns.len(), self.core.v6.conns.len()]
+    }
+
+    /// Bytes that the connection tables take, IPv4 and IPv6.
+    #[must_use]
+    pub fn table_bytes(&self) -> [usize; 2] {
+        [self.core.v4.conns.bytes(), self.core.v6.conns.bytes()]
+    }
+}
+
+/// Our Ethernet address on each of `links` links.
+fn macs(network: &Network, links: usize) -> Vec<MacAddr> {
+    let of = |link: usize| {
+        let mut all = network.interfaces().iter();
+        all.find(|it| usize::from(it.link) == link).map_or(MacAddr::UNSPECIFIED, |it| it.mac)
+    };
+    (0..links).map(of).collect()
+}
+
+impl<Q: Queue> Core<Q> {
+    /// Takes over what a new snapshot changes in the tables. Not per packet.
+    #[cold]
+    fn apply(&mut self, snapshot: &Snapshot, now: Tick) {
+        let secure = snapshot.tunables.secure_tcp != 0;
+        self.v4.conns.set_timeouts(&snapshot.timeouts);
+        self.v6.conns.set_timeouts(&snapshot.timeouts);
+        self.v4.conns.set_secure(secure);
+        self.v6.conns.set_secure(secure);
+        self.balance.apply(&snapshot.services);
+        if self.generation.is_none() {
+            self.stack.neighbors.configure(&snapshot.network, now);
+        }
+    }
+
+    fn breathe(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
+        let frames = self.receive();
+        if frames > 0 {
+            self.classify(&snapshot.network);
+            self.decide(snapshot, now);
+            self.dispose(snapshot, now);
+        }
+        self.links.flush();
+        self.housekeep(snapshot, now);
+        frames
+    }
+
+    /// Fills the burst: what was handed over first, for those frames have waited.
+    #[inline]
+    fn receive(&mut self) -> usize {
+        if let Some(inbox) = self.mesh.inbox(self.id) {
+            while self.burst.len() < self.burst_most
+                && let Some(Handed { frame, link }) = inbox.frames.pop()
+            {
+                self.burst.push(frame);
+                self.origins.push(Origin { link, handed: true });
+            }
+        }
+        let taken = self.burst.len();
+        if taken > 0 {
+            self.links.counters.taken(taken);
+        }
+        let origins = &mut self.origins;
+        self.links.receive(&mut self.burst, self.burst_most, |link, frames| {
+            origins.extend((0..frames).map(|_| Origin { link, handed: false }));
+        });
+        let received = self.burst.len() - taken;
+        if received > 0 {
+            self.links.counters.received(received);
+        }
+        self.burst.len()
+    }
+
+    /// Sorts the burst into lanes, and asks for buckets on the way.
+    #[inline]
+    fn classify(&mut self, network: &Network) {
+        let all = self.burst.iter().zip(&self.origins).zip(&mut self.verdicts).zip(0u16..);
+        for (((frame, origin), verdict), number) in all {
+            let me = self.macs.get(usize::from(origin.link)).copied().unwrap_or_default();
+            let class = classify(frame.octets(), me);
+            let (l3, vlan) = match class {
+                Class::V4(packet) => (packet.l3, packet.vlan),
+                Class::V6(packet) => (packet.l3, packet.vlan),
+                Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
+                Class::Unusable(unusable) => {
+                    *verdict = Verdict::Drop(unusable.into());
+                    continue;
+                }
+            };
+            if vlan != 0 && network.interface_of(origin.link, vlan).is_none() {
+                *verdict = DropReason::VlanUnknown.into();
+                continue;
+            }
+            match class {
+                Class::V4(packet) => self.v4.take(packet, number),
+                Class::V6(packet) => self.v6.take(packet, number),
+                _ => *verdict = Verdict::Stack { l3, vlan },
+            }
+        }
+    }
+
+    /// The stages of both lanes.
+    #[inline]
+    fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
+        let world = World {
+            snapshot,
+            lines: &self.shared.lines,
+            steering: &self.steering,
+            frames: &self.shared.frames,
+            worker: self.id,
+            now,
+        };
+        self.v4.locate();
+        self.v6.locate();
+        let frames = self.burst.as_mut_slice();
+        let verdicts = self.verdicts.as_mut_slice();
+        let neighbors = &mut self.stack.neighbors;
+        self.v4.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
+        self.v6.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
+        let origins = &self.origins;
+        let handed = |at: usize| origins.get(at).is_some_and(|origin: &Origin| origin.handed);
+        let (balance, paths) = (&mut self.balance, &mut self.paths);
+        self.v4.admit(world, balance, neighbors, paths, (frames, verdicts), handed);
+        self.v6.admit(world, balance, neighbors, paths, (frames, verdicts), handed);
+    }
+
+    /// Carries out the verdicts.
+    #[inline]
+    fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
+        let all = self.burst.drain(..).zip(self.origins.drain(..)).zip(&self.verdicts);
+        for ((frame, origin), verdict) in all {
+            if let Verdict::Send { hop, l3 } = *verdict
+                && let Some(hop) = self.stack.neighbors.hop(hop).filter(|hop| hop.is_ready())
+            {
+                self.links.push_to(hop, frame, l3);
+                continue;
+            }
+            let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+            match *verdict {
+                Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
+                Verdict::Fragment { hop, l3 } => desk.transmit_in_pieces(hop, frame, l3),
+                Verdict::Stack { l3, vlan } => desk.take(frame, origin.link, l3, vlan),
+                Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, origin.link, l3),
+                Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, origin.link, l3, mtu),
+                Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, origin.link, l3),
+                Verdict::Drop(reason) => desk.links.drop(frame, reason),
+                Verdict::Handoff(owner) => {
+                    hand_over(&self.mesh, desk.links, owner, frame, origin.link);
+                }
+            }
+        }
+    }
+
+    /// What is done whether or not frames came, each part with a budget.
+    #[inline]
+    fn housekeep(&mut self, snapshot: &Snapshot, now: Tick) {
+        let lines = &self.shared.lines;
+        self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+        desk.tick();
+        self.links.flush();
+        if self.dump.is_some() || !self.shared.commands.is_empty() {
+            self.obey(now);
+        }
+        let conns = [self.v4.conns.len(), self.v6.conns.len()];
+        self.shared.frames.breath(conns, self.stack.neighbors.held());
+    }
+
+    /// Commands of the control plane, one at a time.
+    #[cold]
+    fn obey(&mut self, now: Tick) {
+        let dump = self.dump.take().or_else(|| {
+            self.shared.commands.pop().map(|command| match command {
+                Command::Dump(dump) => dump,
+            })
+        });
+        let Some(mut dump) = dump else { return };
+        if dump.v6 {
+            list(&self.v6.conns, &mut dump, now);
+        } else {
+            list(&self.v4.conns, &mut dump, now);
+        }
+        if dump.done || dump.rows.len() >= dump.rows.capacity() {
+            let _full = self.shared.replies.push(Command::Dump(dump));
+        } else {
+            self.dump = Some(dump);
+        }
+    }
+
+    /// Everything that waits is dropped by name.
+    fn abandon(&mut self) {
+        for frame in self.stack.neighbors.drain() {
+            self.links.drop(frame, DropReason::NeighborUnresolved);
+        }
+        if let Some(inbox) = self.mesh.inbox(self.id) {
+            while let Some(Handed { frame, .. }) = inbox.frames.pop() {
+                self.links.counters.taken(1);
+                self.links.drop(frame, DropReason::HandoffFull);
+            }
+        }
+        let conns = [self.v4.conns.len(), self.v6.conns.len()];
+        self.shared.frames.breath(conns, 0);
+    }
+}
+
+/// Gives a frame to its owner.
+fn hand_over<Q: Queue>(
+    mesh: &Mesh<Q::Frame>,
+    links: &mut Links<Q>,
+    owner: u16,
+    frame: Q::Frame,
+    link: u8,
+) {
+    let Some(inbox) = mesh.inbox(owner) else {
+        links.drop(frame, DropReason::HandoffFull);
+        return;
+    };
+    match inbox.frames.push(Handed { frame, link }) {
+        Ok(()) => links.counters.handed(),
+        Err(Handed { frame, .. }) => links.drop(frame, DropReason::HandoffFull),
+    }
+}
+
+/// Appends connections to `dump` until its room or the breath's budget is used up.
+fn list<F: Rewrite>(conns: &Conns<F>, dump: &mut Dump, now: Tick) {
+    let room = dump.rows.capacity().saturating_sub(dump.rows.len());
+    let room = u32::try_from(room).unwrap_or(u32::MAX).min(DUMP_BUDGET);
+    let rows = &mut dump.rows;
+    let next = conns.table().scan(dump.from, room, |_, conn: &Conn<F>| {
+        rows.push(ConnRow {
+            protocol: conn.protocol,
+            state: conn.state,
+            expires: conns.left(conn, now),
+            client: conn.inbound.source_socket(),
+            vip: conn.inbound.destination_socket(),
+            dest: conn.outbound.source_socket(),
+            dest_id: conn.dest,
+        });
+    });
+    match next {
+        Some(next) => dump.from = next,
+        None => dump.done = true,
+    }
+}
