@@ -173,3 +173,127 @@ impl Not for Delta {
         Self(!self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{V4, V6};
+
+    /// RFC 1071 section 1, word by word.
+    fn naively(octets: &[u8]) -> u32 {
+        let mut sum = 0;
+        for pair in octets.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+            if sum > 0xffff {
+                sum -= 0xffff;
+            }
+        }
+        sum
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn octets<const N: usize>(&mut self) -> [u8; N] {
+            core::array::from_fn(|_| {
+                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                self.0.to_be_bytes()[0]
+            })
+        }
+    }
+
+    #[test]
+    fn rfc1071s_example_sums_to_ddf2() {
+        let octets = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(sum(&octets), 0xddf2);
+        assert_eq!(checksum(&octets, 0), [0x22, 0x0d]);
+    }
+
+    #[test]
+    fn sums_agree_with_the_naive_ones_at_every_length() {
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let octets = random.octets::<131>();
+            for len in 0..=octets.len() {
+                assert_eq!(sum(&octets[..len]), naively(&octets[..len]), "{len} octets");
+            }
+        }
+        for octet in [0, 0xff] {
+            for len in 0..100 {
+                assert_eq!(sum(&[octet; 100][..len]), naively(&[octet; 100][..len]));
+            }
+        }
+        assert_eq!(sum(&[0xff; 9001]), naively(&[0xff; 9001]));
+    }
+
+    #[test]
+    fn partial_sums_add_up_even_when_they_are_big() {
+        let octets = [0xab; 40];
+        let (first, second) = octets.split_at(16);
+        assert_eq!(checksum(second, sum(first)), checksum(&octets, 0));
+        // 0xffff is zero in ones' complement.
+        assert_eq!(checksum(&octets, 0xffff * 0xffff), checksum(&octets, 0));
+        assert_eq!(checksum(&octets, u32::MAX), checksum(&octets, 0));
+    }
+
+    #[test]
+    fn rfc1624s_example_is_not_got_wrong() {
+        // Section 4: where RFC 1141's equation gives 0xffff.
+        assert_eq!(Delta::word(0x5555, 0x3285).apply([0xdd, 0x2f]), [0, 0]);
+    }
+
+    #[test]
+    fn deltas_agree_with_whole_sums_there_and_back() {
+        let mut random = Random(2);
+        for _ in 0..50_000 {
+            let (before, after): ([u8; 18], [u8; 18]) = (random.octets(), random.octets());
+            let rest: [u8; 22] = random.octets();
+            let whole = |octets: &[u8]| checksum(octets, sum(&rest));
+            let word = |octets: &[u8; 18]| u16::from_be_bytes([octets[16], octets[17]]);
+            let v4 = |octets: &[u8; 18]| Ipv4Addr::from(*octets.first_chunk::<4>().unwrap());
+            let v6 = |octets: &[u8; 18]| Ipv6Addr::from(*octets.first_chunk::<16>().unwrap());
+
+            let (address, segment) =
+                Delta::end::<V4>((v4(&before), word(&before)), (v4(&after), word(&after)));
+            let [from, to] = [&before, &after].map(|octets| whole(&octets[..4]));
+            assert_eq!((address.apply(from), (!address).apply(to)), (to, from));
+            let [from, to] =
+                [before, after].map(|o| whole(&[o[0], o[1], o[2], o[3], o[16], o[17]]));
+            assert_eq!((segment.apply(from), (!segment).apply(to)), (to, from));
+
+            let (address, segment) =
+                Delta::end::<V6>((v6(&before), word(&before)), (v6(&after), word(&after)));
+            assert_eq!(address, Delta::NONE);
+            let [from, to] = [before, after].map(|octets| whole(&octets));
+            assert_eq!((segment.apply(from), (!segment).apply(to)), (to, from));
+        }
+    }
+
+    #[test]
+    fn the_ttl_delta_agrees_with_the_whole_sum_for_every_ttl() {
+        for ttl in 1..=255 {
+            let [before, after] = [ttl, ttl - 1].map(|ttl| checksum(&[0x45, 0, ttl, 6, 18, 52], 0));
+            assert_eq!(Delta::TTL.apply(before), after);
+        }
+    }
+
+    #[test]
+    fn a_udp_checksum_never_becomes_zero() {
+        assert_eq!(Delta::word(0x5555, 0x3285).apply_udp([0xdd, 0x2f]), [0xff, 0xff]);
+        assert_eq!(Delta::word(1, 1).apply_udp([0xff, 0xff]), [0xff, 0xff]);
+        assert_eq!(Delta::word(1, 1).apply_udp([0x12, 0x34]), [0x12, 0x34]);
+    }
+
+    #[test]
+    fn pseudo_headers_are_as_laid_out() {
+        let (a, b) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(203, 0, 113, 1));
+        let laid_out = [198, 51, 100, 7, 203, 0, 113, 1, 0, 17, 0x12, 0x34];
+        assert_eq!(fold(pseudo(a, b, 17, 0x1234)), fold(sum(&laid_out)));
+        let (a, b) = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7), Ipv6Addr::LOCALHOST);
+        let mut laid_out = [0; 40];
+        laid_out[..16].copy_from_slice(&a.octets());
+        laid_out[16..32].copy_from_slice(&b.octets());
+        laid_out[34..].copy_from_slice(&[0x12, 0x34, 0, 0, 0, 58]);
+        assert_eq!(fold(pseudo6(a, b, 58, 0x1234)), fold(sum(&laid_out)));
+    }
+}

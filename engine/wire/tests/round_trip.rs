@@ -1,0 +1,267 @@
+//! What is done is undone: there and back again, nothing but the hops has changed.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
+mod examples;
+
+use examples::*;
+use rvs_wire::checksum::Delta;
+use rvs_wire::flow::{Ends, V4, V6, protocol};
+use rvs_wire::icmp::{Error, Icmp, Kind};
+use rvs_wire::ipip::{self, Outer};
+use rvs_wire::ipv4::Ipv4;
+use rvs_wire::ipv6::Ipv6;
+use rvs_wire::ipv6_ext::next_header;
+use rvs_wire::packet::{Class, classify};
+use rvs_wire::rewrite::Rewrite;
+use rvs_wire::tcp::{Tcp, TcpMut};
+use rvs_wire::udp::{Udp, UdpMut};
+
+#[test]
+fn every_example_adds_up() {
+    for (name, frame) in frames() {
+        let l3 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
+        let fragment = name == "fragment4";
+        assert!(name.starts_with("arp") || fragment || adds_up(&frame[l3..]), "{name}");
+    }
+}
+
+/// Masquerades inbound and, what the first one made, outbound.
+fn there_and_back<F: Rewrite>(packet: &[u8], l4: usize, protocol: u8, dest: (F::Addr, u16)) {
+    let class = match classify(&frame(if F::IS_V6 { 0x86dd } else { 0x0800 }, packet), ME) {
+        Class::V4(parsed) => parsed.key.ends.words(),
+        Class::V6(parsed) => parsed.key.ends.words(),
+        other => unreachable!("{other:?}"),
+    };
+    let ends = ends_of::<F>(packet, l4);
+    assert_eq!(ends.words(), class);
+    let inbound = F::Ends::new(ends.source(), dest);
+    let (address, segment) = Delta::end::<F>(ends.destination(), dest);
+    let mut there = packet.to_vec();
+    assert_eq!(F::masquerade(&mut there, l4, protocol, &inbound, address, segment), Ok(()));
+    assert!(adds_up(&there));
+    assert_eq!(ends_of::<F>(&there, l4), inbound);
+    let mut back = there.clone();
+    assert_eq!(F::masquerade(&mut back, l4, protocol, &ends, !address, !segment), Ok(()));
+    assert!(adds_up(&back));
+    let mut expected = packet.to_vec();
+    for _ in 0..2 {
+        F::direct(&mut expected).unwrap();
+    }
+    assert_eq!(back, expected);
+}
+
+fn ends_of<F: Rewrite>(packet: &[u8], l4: usize) -> F::Ends {
+    let port = |at: usize| u16::from_be_bytes([packet[l4 + at], packet[l4 + at + 1]]);
+    let (source, destination) = if F::IS_V6 {
+        let (ip, _) = Ipv6::parse(packet).unwrap();
+        (ip.source().into(), ip.destination().into())
+    } else {
+        let (ip, _) = Ipv4::parse(packet).unwrap();
+        (ip.source().into(), ip.destination().into())
+    };
+    F::Ends::new(
+        (F::address(source).unwrap(), port(0)),
+        (F::address(destination).unwrap(), port(2)),
+    )
+}
+
+#[test]
+fn masquerading_inbound_and_outbound_restores_the_packet() {
+    there_and_back::<V4>(&tcp4(), 20, protocol::TCP, (REAL, 8080));
+    there_and_back::<V4>(&udp4(), 20, protocol::UDP, (REAL, 5353));
+    there_and_back::<V6>(&tcp6(), 40, protocol::TCP, (REAL6, 8080));
+    there_and_back::<V6>(&udp6(), 40, protocol::UDP, (REAL6, 5353));
+    let extended = extended(tcp6(), &[next_header::DESTINATION_OPTIONS, next_header::FRAGMENT]);
+    there_and_back::<V6>(&extended, 56, protocol::TCP, (REAL6, 80));
+    // To itself: as a destination that is the director's own address would have it.
+    there_and_back::<V4>(&tcp4(), 20, protocol::TCP, (VIP, HTTP));
+    there_and_back::<V6>(&udp6(), 40, protocol::UDP, (VIP6, 53));
+}
+
+#[test]
+fn masquerading_any_address_and_port_keeps_checksums_right() {
+    let mut random = Random::new(11);
+    for _ in 0..20_000 {
+        let port = u16::from_be_bytes([random.octet(), random.octet()]);
+        let four: [u8; 4] = core::array::from_fn(|_| random.octet());
+        let six: [u8; 16] = core::array::from_fn(|_| random.octet());
+        there_and_back::<V4>(&tcp4(), 20, protocol::TCP, (four.into(), port));
+        there_and_back::<V4>(&udp4(), 20, protocol::UDP, (four.into(), port));
+        there_and_back::<V6>(&tcp6(), 40, protocol::TCP, (six.into(), port));
+        there_and_back::<V6>(&udp6(), 40, protocol::UDP, (six.into(), port));
+    }
+}
+
+#[test]
+fn what_goes_into_a_tunnel_comes_out_in_all_four_combinations() {
+    fn through<F: Rewrite>(packet: &[u8], outer: Outer, inner_protocol: u8) {
+        let whole = tunnelled::<F>(packet, outer);
+        assert!(adds_up(&whole));
+        let out = ipip::decapsulate(&whole).unwrap().unwrap();
+        assert_eq!((out.packet, out.protocol), (packet, inner_protocol));
+        let ends = match outer {
+            Outer::V4(_) => (LOCAL.into(), REAL.into()),
+            Outer::V6(_) => (LOCAL6.into(), REAL6.into()),
+        };
+        assert_eq!((out.source, out.destination), ends);
+    }
+    let outer4 = Outer::new(LOCAL.into(), REAL.into()).unwrap();
+    let outer6 = Outer::new(LOCAL6.into(), REAL6.into()).unwrap();
+    for outer in [outer4, outer6] {
+        through::<V4>(&tcp4(), outer, protocol::IPIP);
+        through::<V4>(&udp4(), outer, protocol::IPIP);
+        through::<V6>(&tcp6(), outer, protocol::IPV6);
+    }
+    assert_eq!(Outer::new(LOCAL.into(), REAL6.into()), None);
+    assert_eq!(ipip::decapsulate(&tcp4()), Ok(None));
+    assert_eq!(ipip::decapsulate(&tcp6()), Ok(None));
+}
+
+#[test]
+fn an_outer_ipv4_header_may_be_fragmented_unless_an_inner_one_may_not() {
+    let outer = Outer::new(LOCAL.into(), REAL.into()).unwrap();
+    for (packet, dont_fragment, identification) in [
+        (tunnelled::<V4>(&tcp4(), outer), true, 0),
+        (tunnelled::<V4>(&udp4(), outer), false, 0x4321),
+    ] {
+        let (ip, _) = Ipv4::parse(&packet).unwrap();
+        assert_eq!((ip.dont_fragment(), ip.identification()), (dont_fragment, identification));
+    }
+    // Linux 6.1 ip_vs_prepare_tunneled_skb(): IPv6 in IPv4 has no DF.
+    let packet = tunnelled::<V6>(&tcp6(), outer);
+    let (ip, _) = Ipv4::parse(&packet).unwrap();
+    assert_eq!((ip.dont_fragment(), ip.identification()), (false, 0x4321));
+    assert!(
+        V6::dont_fragment(&tcp6()) && V4::dont_fragment(&tcp4()) && !V4::dont_fragment(&udp4())
+    );
+}
+
+#[test]
+fn a_tunnel_that_would_overflow_the_length_is_refused() {
+    let outer = Outer::new(LOCAL.into(), REAL.into()).unwrap();
+    let mut inner = V4::inner(&tcp4()).unwrap();
+    inner.octets = 65515;
+    assert!(outer.write(inner, 0, &mut [0; 20]));
+    inner.octets = 65516;
+    assert!(!outer.write(inner, 0, &mut [0; 20]));
+    inner.octets = 60;
+    assert!(!outer.write(inner, 0, &mut [0; 19]));
+    let outer = Outer::new(LOCAL6.into(), REAL6.into()).unwrap();
+    assert!(!outer.write(inner, 0, &mut [0; 39]));
+}
+
+#[test]
+fn views_read_what_was_written() {
+    let packet = tcp4();
+    let (tcp, data) = Tcp::parse(&packet[20..]).unwrap();
+    assert_eq!((tcp.source_port(), tcp.destination_port()), (CLIENT_PORT, HTTP));
+    assert_eq!((tcp.sequence(), tcp.acknowledgment(), tcp.window()), (1000, 0, 64240));
+    assert_eq!((tcp.options(), data), (&[2, 4, 5, 0xb4][..], &b"data"[..]));
+    let packet = udp6();
+    let (udp, data) = Udp::parse(&packet[40..]).unwrap();
+    assert_eq!((udp.source_port(), udp.destination_port()), (CLIENT_PORT, 53));
+    assert_eq!((udp.len(), data), (13, &b"query"[..]));
+}
+
+#[test]
+fn setting_ports_keeps_checksums_right() {
+    let mut packet = tcp4();
+    let (mut tcp, _) = TcpMut::parse(&mut packet[20..]).unwrap();
+    tcp.set_source_port(1);
+    tcp.set_destination_port(65535);
+    assert_eq!((tcp.view().source_port(), tcp.view().destination_port()), (1, 65535));
+    assert!(adds_up(&packet));
+    let mut packet = udp6();
+    let (mut udp, _) = UdpMut::parse(&mut packet[40..]).unwrap();
+    udp.set_source_port(1);
+    udp.set_destination_port(65535);
+    assert!(adds_up(&packet));
+    packet[46..48].fill(0);
+    let (mut udp, _) = UdpMut::parse(&mut packet[40..]).unwrap();
+    udp.set_source_port(2);
+    assert_eq!(udp.view().checksum(), 0, "none stays none");
+}
+
+/// Reports `error`, reads the report and finds the packet in it.
+fn reported<F: Icmp>(error: Error, source: F::Addr, about: &[u8], l4: usize, max: usize) {
+    let mut place = [0; 1280];
+    let len = F::write_error(error, source, about, 1, &mut place).unwrap();
+    let packet = &place[..len];
+    assert!(adds_up(packet));
+    assert!(len <= max, "{len}");
+    assert!(!F::deserves_error(packet) && F::deserves_error(about));
+    let (kind, quote) = F::message(packet, F::HEADER_LEN).unwrap();
+    assert_eq!((kind, quote), (Kind::Error, &about[..quote.len()]));
+    let quoted = F::quoted(quote).unwrap().unwrap();
+    assert_eq!((quoted.l4, quoted.key.ends), (l4, ends_of::<F>(about, l4)));
+    assert_eq!(F::write_error(error, source, about, 1, &mut place[..len - 1]), None);
+}
+
+#[test]
+fn reported_errors_quote_the_packet_and_are_short_enough() {
+    let errors = [
+        Error::PortUnreachable,
+        Error::HostUnreachable,
+        Error::NetUnreachable,
+        Error::TimeExceeded,
+        Error::TooBig { mtu: 1400 },
+    ];
+    let segment = tcp::<V4>((CLIENT, VIP), (CLIENT_PORT, HTTP), &[0x42; 1400]);
+    let long4 = ipv4(protocol::TCP, (CLIENT, VIP), true, &[1, 1, 1, 0], &segment);
+    let segment = tcp::<V6>((CLIENT6, VIP6), (CLIENT_PORT, HTTP), &[0x42; 1400]);
+    let long6 = ipv6(protocol::TCP, (CLIENT6, VIP6), &segment);
+    for error in errors {
+        reported::<V4>(error, VIP, &udp4(), 20, 61);
+        reported::<V4>(error, VIP, &long4, 24, 576);
+        reported::<V6>(error, VIP6, &udp6(), 40, 101);
+        reported::<V6>(error, VIP6, &long6, 40, 1280);
+    }
+}
+
+#[test]
+fn errors_fragments_and_groups_deserve_no_error() {
+    assert!(V4::deserves_error(&echo_request4()) && V6::deserves_error(&echo_request6()));
+    assert!(!V4::deserves_error(&error4()) && !V6::deserves_error(&error6()));
+    let mut later = udp4();
+    later[7] = 1;
+    assert!(!V4::deserves_error(&later));
+    let mut later = extended(udp6(), &[next_header::FRAGMENT]);
+    assert!(V6::deserves_error(&later));
+    later[43] = 8;
+    assert!(!V6::deserves_error(&later));
+    for (at, octet) in [(12, 224), (16, 239), (12, 127)] {
+        let mut packet = udp4();
+        packet[at] = octet;
+        assert!(!V4::deserves_error(&packet), "{octet} at {at}");
+    }
+    for at in [8, 24] {
+        let mut packet = udp6();
+        packet[at] = 0xff;
+        assert!(!V6::deserves_error(&packet), "group at {at}");
+    }
+    let mut nobody = udp6();
+    nobody[8..24].fill(0);
+    assert!(!V6::deserves_error(&nobody));
+}
+
+#[test]
+fn errors_translated_outbound_and_inbound_are_restored() {
+    let mut packet = error4();
+    V4::translate_error(&mut packet, 20, false, (REAL, 8080)).unwrap();
+    assert!(adds_up(&packet));
+    let (_, quote) = V4::message(&packet, 20).unwrap();
+    let quoted = V4::quoted(quote).unwrap().unwrap();
+    assert_eq!(quoted.key.ends.source(), (REAL, 8080));
+    V4::translate_error(&mut packet, 20, false, (VIP, HTTP)).unwrap();
+    let mut expected = error4();
+    V4::direct(&mut expected).unwrap();
+    V4::direct(&mut expected).unwrap();
+    assert_eq!(packet, expected);
+
+    let mut packet = error6();
+    V6::translate_error(&mut packet, 40, false, (REAL6, 8080)).unwrap();
+    assert!(adds_up(&packet));
+    let (_, quote) = V6::message(&packet, 40).unwrap();
+    let quoted = V6::quoted(quote).unwrap().unwrap();
+    assert_eq!(quoted.key.ends.source(), (REAL6, 8080));
+}
