@@ -241,7 +241,8 @@ impl<F: Family> Conns<F> {
     }
 
     /// Looks at no more than `N` timers that ring at or before `now`, ends the connections that had
-    /// no packet for too long, shows each to `gone`, and says how many it looked at.
+    /// no packet for too long, shows each to `gone`, and says how many it looked at. With `N` no
+    /// less than the packets between two calls, neither timers nor stale entries pile up.
     ///
     /// Each line is asked for before the first is used: `N` misses are in flight at once.
     #[inline]
@@ -251,8 +252,10 @@ impl<F: Family> Conns<F> {
         if !due.is_empty() {
             self.look_at(&due, now, gone);
         }
-        if self.timers.wheel.is_short() {
-            self.sift();
+        if self.timers.wheel.is_crowded() {
+            for _ in 0..3 {
+                self.sift::<N>();
+            }
         }
         if let Some(from) = self.resetting {
             self.reset(from, N);
@@ -337,10 +340,11 @@ impl<F: Family> Conns<F> {
         }
     }
 
-    /// Throws away stale entries of the wheel, some at each call.
+    /// Throws away stale entries of the wheel: looks at no more than `N`.
     #[cold]
-    fn sift(&mut self) {
-        let entries = self.timers.wheel.sift();
+    fn sift<const N: usize>(&mut self) {
+        let mut entries = ArrayVec::<Due, N>::new();
+        self.timers.wheel.sift(&mut entries);
         for entry in &entries {
             self.table.touch_conn(entry.index);
         }

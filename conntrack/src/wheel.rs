@@ -16,7 +16,7 @@
 //!
 //! Nothing is ever taken out of the middle. A connection remembers the tick it is armed for, and an
 //! entry that comes out at another tick is stale: a shorter timeout arms a second, earlier entry.
-//! Whoever makes many of them at once would fill the wheel, so when it runs short,
+//! Whoever makes many of them at once would fill the wheel, so when it gets crowded,
 //! [`Wheel::sift`] hands out entries slot by slot before they are due, and those that are not
 //! stale are armed again where they were.
 //!
@@ -68,17 +68,24 @@ struct Chunk {
 
 const _: () = assert!(size_of::<Chunk>() == 64);
 
+/// Chunks that are in no slot, first to last by their links. 0 ends every list of chunks.
+struct Chunks {
+    all: Vec<Chunk>,
+    free: u32,
+}
+
 /// The wheel of one worker.
 pub struct Wheel {
-    /// The first chunk of each slot; 0 is none.
+    /// The first chunk of each slot.
     slots: Vec<u32>,
-    /// Chunk 0 is the end of every list.
-    chunks: Vec<Chunk>,
-    free: u32,
-    free_count: u32,
+    chunks: Chunks,
+    /// Entries that there is room for, whatever their slots.
+    entries: u32,
+    /// Entries there are.
+    armed: u32,
     /// The tick that [`Wheel::pop`] looks at next. All entries lie in the `SLOTS` from here on.
     hand: Tick,
-    /// The tick of which [`Wheel::sift`] has taken the chunks.
+    /// The tick whose chunks [`Wheel::sift`] has taken.
     sifted: Tick,
     /// What is left of them.
     sifting: u32,
@@ -88,20 +95,21 @@ impl Wheel {
     /// A wheel for `entries` armed at one time, at the tick `now`.
     #[must_use]
     pub fn new(entries: u32, now: Tick, huge: bool) -> Self {
-        // Each slot, and the one being sifted, has at most one chunk that is not full.
-        let count = entries / 14 + SLOTS + 2;
-        let mut chunks = rvs_cache::vec_in_huge_pages(&Chunk::default(), at(count) + 1, huge);
-        for (chunk, next) in chunks.iter_mut().skip(1).zip(2..) {
+        // Each slot, and the one being sifted, has at most one chunk that is not full; chunk 0 is
+        // the end of every list.
+        let count = entries / 14 + SLOTS + 3;
+        let mut all = rvs_cache::vec_in_huge_pages(&Chunk::default(), at(count), huge);
+        for (chunk, next) in all.iter_mut().skip(1).zip(2..) {
             chunk.next = next;
         }
-        if let Some(last) = chunks.last_mut() {
+        if let Some(last) = all.last_mut() {
             last.next = 0;
         }
         Self {
             slots: vec![0; at(SLOTS)],
-            chunks,
-            free: 1,
-            free_count: count,
+            chunks: Chunks { all, free: 1 },
+            entries,
+            armed: 0,
             hand: now,
             sifted: now,
             sifting: 0,
@@ -116,19 +124,8 @@ impl Wheel {
         let ahead = if is_due(tick, self.hand) { 0 } else { tick.wrapping_sub(self.hand) };
         let tick = self.hand.wrapping_add(ahead.min(SLOTS - 1));
         let slot = self.slots.get_mut(at(tick % SLOTS))?;
-        let chunk = self.chunks.get_mut(at(*slot))?;
-        if let Some(place) = chunk.indices.get_mut(at(chunk.len)).filter(|_| *slot != 0) {
-            *place = index;
-            chunk.len += 1;
-            return Some(tick);
-        }
-        let fresh = self.free;
-        let chunk = self.chunks.get_mut(at(fresh)).filter(|_| fresh != 0)?;
-        self.free = core::mem::replace(&mut chunk.next, *slot);
-        self.free_count -= 1;
-        *slot = fresh;
-        chunk.indices[0] = index;
-        chunk.len = 1;
+        self.chunks.push(slot, index)?;
+        self.armed += 1;
         Some(tick)
     }
 
@@ -146,7 +143,7 @@ impl Wheel {
             let tick = self.hand;
             let Some(slot) = self.slots.get_mut(at(tick % SLOTS)) else { return };
             if *slot != 0 {
-                self.empty(tick, due);
+                self.armed -= self.chunks.pop(slot, tick, due);
             } else if self.sifting != 0 && self.sifted % SLOTS == tick % SLOTS {
                 *slot = core::mem::take(&mut self.sifting);
             } else {
@@ -156,64 +153,86 @@ impl Wheel {
         }
     }
 
-    /// Whether less than an eighth of the wheel is free: time to [`Wheel::sift`].
+    /// Whether more than 5 of 8 entries are in use: time to [`Wheel::sift`].
+    ///
+    /// With room for two entries a connection, a fifth of them is stale then. If each packet makes
+    /// one more, three that are sifted for each packet keep the wheel from filling.
     #[inline]
     #[must_use]
-    pub fn is_short(&self) -> bool {
-        at(self.free_count) < self.chunks.len() / 8
+    pub fn is_crowded(&self) -> bool {
+        self.armed > self.entries - self.entries / 8 * 3
     }
 
-    /// Takes out entries that are not due yet, slot by slot round the wheel: at most one cache line
-    /// of them. The caller arms those again that are not stale, for the tick that they come with.
-    #[inline(never)]
-    pub fn sift(&mut self) -> ArrayVec<Due, PER_CHUNK> {
-        let mut out = ArrayVec::new();
+    /// Moves entries that are not due yet into `out` until it is full, slot by slot round the wheel,
+    /// in at most `STEPS` slots. The caller arms those again that are not stale, for the tick that
+    /// they come with.
+    pub fn sift<const N: usize>(&mut self, out: &mut ArrayVec<Due, N>) {
         let mut steps = STEPS;
-        while self.sifting == 0 && steps > 0 {
+        while !out.is_full() && steps > 0 {
+            if self.sifting != 0 {
+                self.armed -= self.chunks.pop(&mut self.sifting, self.sifted, out);
+                continue;
+            }
             // Never the hand's own slot: what is there is about to come out.
             let next = self.sifted.wrapping_add(1);
-            let ahead = next.wrapping_sub(self.hand);
-            let is_ahead = (1..SLOTS).contains(&ahead);
+            let is_ahead = (1..SLOTS).contains(&next.wrapping_sub(self.hand));
             self.sifted = if is_ahead { next } else { self.hand.wrapping_add(1) };
             if let Some(slot) = self.slots.get_mut(at(self.sifted % SLOTS)) {
                 self.sifting = core::mem::take(slot);
             }
             steps -= 1;
         }
-        let first = self.sifting;
-        if let Some(chunk) = self.chunks.get_mut(at(first)).filter(|_| first != 0) {
-            for index in chunk.indices.iter().take(at(chunk.len)) {
-                let _fits = out.try_push(Due { index: *index, tick: self.sifted });
-            }
-            self.sifting = core::mem::replace(&mut chunk.next, self.free);
-            self.free = first;
-            self.free_count += 1;
-        }
-        out
     }
 
     /// Bytes taken, all allocations counted.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.slots) + size_of_val(&*self.chunks)
+        size_of_val(&*self.slots) + size_of_val(&*self.chunks.all)
+    }
+}
+
+impl Chunks {
+    /// Puts `index` into the list that begins with `first`; `None` if that takes a chunk and none is
+    /// free.
+    #[inline(always)]
+    fn push(&mut self, first: &mut u32, index: u32) -> Option<()> {
+        let chunk = self.all.get_mut(at(*first))?;
+        if let Some(place) = chunk.indices.get_mut(at(chunk.len)).filter(|_| *first != 0) {
+            *place = index;
+            chunk.len += 1;
+            return Some(());
+        }
+        let fresh = self.free;
+        let chunk = self.all.get_mut(at(fresh)).filter(|_| fresh != 0)?;
+        self.free = core::mem::replace(&mut chunk.next, *first);
+        *first = fresh;
+        chunk.indices[0] = index;
+        chunk.len = 1;
+        Some(())
     }
 
-    /// Moves entries of the first chunk of the slot of `tick` into `due` until that is full.
+    /// Moves entries of the chunk `first` into `out` until that is full, frees the chunk if it has
+    /// none left, and says how many went.
     #[inline(always)]
-    fn empty<const N: usize>(&mut self, tick: Tick, due: &mut ArrayVec<Due, N>) {
-        let Some(slot) = self.slots.get_mut(at(tick % SLOTS)) else { return };
-        let first = *slot;
-        let Some(chunk) = self.chunks.get_mut(at(first)) else { return };
-        let keep = at(chunk.len).saturating_sub(due.remaining_capacity());
-        for index in chunk.indices.iter().take(at(chunk.len)).skip(keep) {
-            let _fits = due.try_push(Due { index: *index, tick });
+    fn pop<const N: usize>(
+        &mut self,
+        first: &mut u32,
+        tick: Tick,
+        out: &mut ArrayVec<Due, N>,
+    ) -> u32 {
+        let Some(chunk) = self.all.get_mut(at(*first)) else { return 0 };
+        let len = chunk.len;
+        let keep = at(len).saturating_sub(out.remaining_capacity());
+        for index in chunk.indices.iter().take(at(len)).skip(keep) {
+            let _fits = out.try_push(Due { index: *index, tick });
         }
         chunk.len = u32::try_from(keep).unwrap_or_default();
         if keep == 0 {
-            *slot = core::mem::replace(&mut chunk.next, self.free);
-            self.free = first;
-            self.free_count += 1;
+            let emptied = core::mem::replace(first, chunk.next);
+            chunk.next = self.free;
+            self.free = emptied;
         }
+        len - chunk.len
     }
 }
 
