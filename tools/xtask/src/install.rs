@@ -18,6 +18,7 @@ pub struct Tool {
 const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
+const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 /// Instruction counts.
 pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
@@ -25,9 +26,9 @@ pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 /// For the lab.
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
-pub const QUICK: [Tool; 1] = [TSHARK];
+pub const QUICK: [Tool; 2] = [GIT, TSHARK];
 /// For everything.
-pub const ALL: [Tool; 5] = [NGINX, CURL, IP, TSHARK, VALGRIND];
+pub const ALL: [Tool; 6] = [NGINX, CURL, IP, GIT, TSHARK, VALGRIND];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";

@@ -114,7 +114,7 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     if !steps.run("release", &mut release(workspace), |_| None)? {
         steps.skip("labs", "there is nothing to run");
     } else if install::is_root()? {
-        steps.run("labs", &mut lab(workspace), last_line)?;
+        steps.run("labs", lab(workspace).arg("--inspect"), last_line)?;
     } else {
         steps.skip("labs", "network namespaces and TAP devices take root");
     }
