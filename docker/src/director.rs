@@ -75,12 +75,14 @@ impl Director {
     ///
     /// # Errors
     ///
-    /// It does not end, not with code 0, or without a summary.
+    /// It does not end, not with code 0, or frames are unaccounted for.
     pub fn end(&mut self, limits: &Limits) -> Result<String> {
         let status = self.daemon.terminate(limits).context("rvsd after SIGTERM")?;
         ensure!(status.code() == Some(0), "rvsd: {status}\n{}", self.daemon.errors());
         let summary = self.daemon.output();
-        ensure!(!summary.trim().is_empty(), "rvsd ended without a summary");
+        let law = summary.lines().find(|line| line.starts_with("conservation:"));
+        let law = law.with_context(|| format!("no conservation law in the summary:\n{summary}"))?;
+        ensure!(law.ends_with(": holds"), "rvsd lost count of frames: {law}");
         Ok(summary)
     }
 }
