@@ -33,10 +33,12 @@ fn fold64(sum: u64) -> u16 {
 #[must_use]
 pub fn sum(octets: &[u8]) -> u32 {
     let (words, rest) = octets.as_chunks::<4>();
-    let mut last = [0; 4];
-    for (place, octet) in last.iter_mut().zip(rest) {
-        *place = *octet;
-    }
+    let last = match *rest {
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c] => [a, b, c, 0],
+        _ => [0; 4],
+    };
     let total = words
         .iter()
         .chain([&last])

@@ -77,26 +77,17 @@ impl Outer {
     /// long or longer. `false`, and nothing is written, when it is shorter or when the whole would
     /// be longer than an IP packet can be.
     ///
-    /// `identification` is for an IPv4 packet that may be fragmented; see [`Outer4::header`].
+    /// `identification` is for an IPv4 packet that may be fragmented; see [`Outer4::write`].
     #[inline]
     #[must_use]
     pub fn write(&self, inner: Inner, identification: u16, place: &mut [u8]) -> bool {
         match self {
-            Self::V4(outer) => match (place.first_chunk_mut(), outer.header(inner, identification))
-            {
-                (Some(place), Some(header)) => {
-                    *place = header;
-                    true
-                }
-                _ => false,
-            },
-            Self::V6(outer) => match place.first_chunk_mut() {
-                Some(place) => {
-                    *place = outer.header(inner);
-                    true
-                }
-                None => false,
-            },
+            Self::V4(outer) => place
+                .first_chunk_mut()
+                .is_some_and(|place| outer.write(inner, identification, place)),
+            Self::V6(outer) => {
+                place.first_chunk_mut().map(|place| outer.write(inner, place)).is_some()
+            }
         }
     }
 }
@@ -117,14 +108,20 @@ impl Outer4 {
         Self { header, sum: checksum::sum(&header) }
     }
 
-    /// The header for `inner`; `None` when the whole would be longer than 65535 octets.
+    /// Writes the header for `inner`; `false`, and nothing is written, when the whole would be
+    /// longer than 65535 octets.
     ///
     /// `identification` is used when routers may fragment the packet, and is 0 when they must not
     /// (RFC 6864 section 4.1; Linux `ip_select_ident()`).
     #[inline]
     #[must_use]
-    pub fn header(&self, inner: Inner, identification: u16) -> Option<[u8; ipv4::HEADER_LEN]> {
-        let octets = inner.octets.checked_add(20)?;
+    pub fn write(
+        &self,
+        inner: Inner,
+        identification: u16,
+        place: &mut [u8; ipv4::HEADER_LEN],
+    ) -> bool {
+        let Some(octets) = inner.octets.checked_add(20) else { return false };
         let (flags, identification) =
             if inner.dont_fragment { (0x4000, 0) } else { (0, identification) };
         let tos = inner.outer_tos();
@@ -135,14 +132,14 @@ impl Outer4 {
             + u32::from(identification)
             + u32::from(flags)
             + u32::from(hops_and_protocol);
-        let mut header = self.header;
-        header[1] = tos;
-        [header[2], header[3]] = octets.to_be_bytes();
-        [header[4], header[5]] = identification.to_be_bytes();
-        [header[6], header[7]] = u16::to_be_bytes(flags);
-        [header[8], header[9]] = hops_and_protocol.to_be_bytes();
-        [header[10], header[11]] = (!fold(sum)).to_be_bytes();
-        Some(header)
+        *place = self.header;
+        place[1] = tos;
+        [place[2], place[3]] = octets.to_be_bytes();
+        [place[4], place[5]] = identification.to_be_bytes();
+        [place[6], place[7]] = u16::to_be_bytes(flags);
+        [place[8], place[9]] = hops_and_protocol.to_be_bytes();
+        [place[10], place[11]] = (!fold(sum)).to_be_bytes();
+        true
     }
 }
 
@@ -168,17 +165,15 @@ impl Outer6 {
         Self { header: header.octets() }
     }
 
-    /// The header for `inner`.
+    /// Writes the header for `inner`.
     #[inline]
-    #[must_use]
-    pub fn header(&self, inner: Inner) -> [u8; ipv6::HEADER_LEN] {
+    pub fn write(&self, inner: Inner, place: &mut [u8; ipv6::HEADER_LEN]) {
         let tos = inner.outer_tos();
-        let mut header = self.header;
-        header[0] = 0x60 | tos >> 4;
-        header[1] = tos << 4;
-        [header[4], header[5]] = inner.octets.to_be_bytes();
-        [header[6], header[7]] = [inner.protocol, inner.hops];
-        header
+        *place = self.header;
+        place[0] = 0x60 | tos >> 4;
+        place[1] = tos << 4;
+        [place[4], place[5]] = inner.octets.to_be_bytes();
+        [place[6], place[7]] = [inner.protocol, inner.hops];
     }
 }
 

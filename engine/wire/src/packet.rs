@@ -94,21 +94,24 @@ const _: () = assert!(ethernet::HEADER_LEN == 14 && ethernet::TAG_LEN == 4);
 #[inline]
 #[must_use]
 pub fn classify(frame: &[u8], me: MacAddr) -> Class {
-    classify_plainly(frame, me).unwrap_or_else(|| classify_carefully(frame, me))
-}
-
-/// The frames that are as frames mostly are; `None` for all others, good or bad.
-#[inline(always)]
-fn classify_plainly(frame: &[u8], me: MacAddr) -> Option<Class> {
-    let (ethernet, packet) = Ethernet::parse(frame).ok()?;
-    if ethernet.destination() != me {
-        return None;
+    if let Ok((ethernet, packet)) = Ethernet::parse(frame)
+        && ethernet.destination() == me
+    {
+        match ethernet.ethertype() {
+            ethertype::IPV4 => {
+                if let Some(packet) = plain_v4(packet) {
+                    return Class::V4(packet);
+                }
+            }
+            ethertype::IPV6 => {
+                if let Some(packet) = plain_v6(packet) {
+                    return Class::V6(packet);
+                }
+            }
+            _ => {}
+        }
     }
-    match ethernet.ethertype() {
-        ethertype::IPV4 => plain_v4(packet).map(Class::V4),
-        ethertype::IPV6 => plain_v6(packet).map(Class::V6),
-        _ => None,
-    }
+    classify_carefully(frame, me)
 }
 
 #[inline(always)]
@@ -120,11 +123,8 @@ fn plain_v4(packet: &[u8]) -> Option<Packet<V4>> {
     }
     let packet_octets = u16::from_be_bytes([ip[2], ip[3]]);
     let segment = packet.get(ipv4::HEADER_LEN..usize::from(packet_octets))?;
-    let transport = Transport::parse(ip[9], segment).ok()??;
-    let [.., a, b, c, d, e, f, g, h] = *ip;
-    let [i, j, k, l] = transport.ports;
-    let key = Key { ends: Ends4([a, b, c, d, e, f, g, h, i, j, k, l]), protocol: ip[9] };
-    let flags = transport.flags;
+    let flags = flags(ip[9], segment).ok()??;
+    let key = Key { ends: ends4(ip, segment)?, protocol: ip[9] };
     Some(Packet { key, l3: UNTAGGED, l4: 20, packet_octets, vlan: 0, flags })
 }
 
@@ -136,45 +136,37 @@ fn plain_v6(packet: &[u8]) -> Option<Packet<V6>> {
     if ip[0] >> 4 != 6 {
         return None;
     }
-    let transport = Transport::parse(ip[6], rest.get(..usize::from(payload_octets))?).ok()??;
-    let key = Key { ends: ends6(ip, transport.ports), protocol: ip[6] };
-    let flags = transport.flags;
+    let segment = rest.get(..usize::from(payload_octets))?;
+    let flags = flags(ip[6], segment).ok()??;
+    let key = Key { ends: ends6(ip, segment)?, protocol: ip[6] };
     Some(Packet { key, l3: UNTAGGED, l4: 40, packet_octets, vlan: 0, flags })
 }
 
 #[inline(always)]
-fn ends6(ip: &[u8; ipv6::HEADER_LEN], ports: [u8; 4]) -> Ends6 {
+fn ends4(ip: &[u8; ipv4::HEADER_LEN], segment: &[u8]) -> Option<Ends4> {
+    let mut ends = Ends4::default();
+    let (hosts, ports) = ends.0.split_first_chunk_mut::<8>()?;
+    *hosts = *ip.last_chunk()?;
+    *ports.first_chunk_mut::<4>()? = *segment.first_chunk()?;
+    Some(ends)
+}
+
+#[inline(always)]
+fn ends6(ip: &[u8; ipv6::HEADER_LEN], segment: &[u8]) -> Option<Ends6> {
     let mut ends = Ends6::default();
-    if let (Some((hosts, last)), Some(addresses)) =
-        (ends.0.split_first_chunk_mut::<32>(), ip.last_chunk::<32>())
-    {
-        *hosts = *addresses;
-        last.copy_from_slice(&ports);
-    }
-    ends
+    let (hosts, ports) = ends.0.split_first_chunk_mut::<32>()?;
+    *hosts = *ip.last_chunk()?;
+    *ports.first_chunk_mut::<4>()? = *segment.first_chunk()?;
+    Some(ends)
 }
 
-/// What the keys of TCP and UDP have in common.
-struct Transport {
-    /// Source and destination port as they are on the wire.
-    ports: [u8; 4],
-    flags: u8,
-}
-
-impl Transport {
-    /// `None` when `protocol` is another one.
-    #[inline(always)]
-    fn parse(protocol: u8, segment: &[u8]) -> Result<Option<Self>, Unusable> {
-        let flags = match protocol {
-            protocol::TCP => Tcp::parse(segment)?.0.flags(),
-            protocol::UDP => {
-                Udp::parse(segment)?;
-                0
-            }
-            _ => return Ok(None),
-        };
-        let ports = *segment.first_chunk().ok_or(Unusable::Truncated)?;
-        Ok(Some(Self { ports, flags }))
+/// The flags of a TCP segment, 0 for a UDP datagram, `None` for other protocols.
+#[inline(always)]
+fn flags(protocol: u8, segment: &[u8]) -> Result<Option<u8>, Unusable> {
+    match protocol {
+        protocol::TCP => Tcp::parse(segment).map(|(tcp, _)| Some(tcp.flags())),
+        protocol::UDP => Udp::parse(segment).map(|_| Some(0)),
+        _ => Ok(None),
     }
 }
 
@@ -214,15 +206,12 @@ fn careful_v4(packet: &[u8], slow: Slow) -> Result<Class, Unusable> {
     if !slow.unicast || ip.is_fragment() {
         return Ok(Class::Slow(slow));
     }
-    let Some(transport) = Transport::parse(ip.protocol(), segment)? else {
-        return Ok(Class::Slow(slow));
-    };
+    let Some(flags) = flags(ip.protocol(), segment)? else { return Ok(Class::Slow(slow)) };
     let l4 = u16::try_from(ip.header_len()).map_err(|_| Unusable::Ipv4HeaderLength)?;
-    let ([a, b, c, d], [e, f, g, h]) = (ip.source().octets(), ip.destination().octets());
-    let [i, j, k, l] = transport.ports;
-    let key = Key { ends: Ends4([a, b, c, d, e, f, g, h, i, j, k, l]), protocol: ip.protocol() };
+    let ends = packet.first_chunk().and_then(|fixed| ends4(fixed, segment));
+    let key = Key { ends: ends.ok_or(Unusable::Truncated)?, protocol: ip.protocol() };
     let Slow { l3, packet_octets, vlan, .. } = slow;
-    Ok(Class::V4(Packet { key, l3, l4, packet_octets, vlan, flags: transport.flags }))
+    Ok(Class::V4(Packet { key, l3, l4, packet_octets, vlan, flags }))
 }
 
 fn careful_v6(packet: &[u8], slow: Slow) -> Result<Class, Unusable> {
@@ -233,13 +222,11 @@ fn careful_v6(packet: &[u8], slow: Slow) -> Result<Class, Unusable> {
     if !slow.unicast || upper.fragment.is_some_and(|fragment| !fragment.is_whole()) {
         return Ok(Class::Slow(slow));
     }
-    let Some(transport) = Transport::parse(upper.protocol, upper.payload)? else {
-        return Ok(Class::Slow(slow));
-    };
+    let Some(flags) = flags(upper.protocol, upper.payload)? else { return Ok(Class::Slow(slow)) };
     let l4 = u16::try_from(ipv6::HEADER_LEN + upper.extensions_len)
         .map_err(|_| Unusable::Ipv6Extensions)?;
-    let fixed = packet.first_chunk().ok_or(Unusable::Truncated)?;
-    let key = Key { ends: ends6(fixed, transport.ports), protocol: upper.protocol };
+    let ends = packet.first_chunk().and_then(|fixed| ends6(fixed, upper.payload));
+    let key = Key { ends: ends.ok_or(Unusable::Truncated)?, protocol: upper.protocol };
     let Slow { l3, vlan, .. } = slow;
-    Ok(Class::V6(Packet { key, l3, l4, packet_octets, vlan, flags: transport.flags }))
+    Ok(Class::V6(Packet { key, l3, l4, packet_octets, vlan, flags }))
 }

@@ -9,7 +9,7 @@
 //! `udp_dnat_handler()`.
 
 use crate::checksum::{self, Delta};
-use crate::flow::{Ends, Family, V4, V6, protocol};
+use crate::flow::{Ends, Ends4, Ends6, Family, V4, V6, protocol};
 use crate::ipip::Inner;
 use crate::{ipv4, ipv6};
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -86,19 +86,19 @@ pub trait Rewrite: Family {
 fn rewrite_segment(
     segment: &mut [u8],
     protocol: u8,
-    ports: [u8; 4],
+    ports: &[u8; 4],
     delta: Delta,
 ) -> Result<bool, Stop> {
     match protocol {
         protocol::TCP => {
             let tcp = segment.first_chunk_mut::<20>().ok_or(Stop::Unparsed)?;
-            [tcp[0], tcp[1], tcp[2], tcp[3]] = ports;
+            *tcp.first_chunk_mut().ok_or(Stop::Unparsed)? = *ports;
             [tcp[16], tcp[17]] = delta.apply([tcp[16], tcp[17]]);
             Ok(false)
         }
         protocol::UDP => {
             let udp = segment.first_chunk_mut::<8>().ok_or(Stop::Unparsed)?;
-            [udp[0], udp[1], udp[2], udp[3]] = ports;
+            *udp.first_chunk_mut().ok_or(Stop::Unparsed)? = *ports;
             let none = [udp[6], udp[7]] == [0, 0];
             if !none {
                 [udp[6], udp[7]] = delta.apply_udp([udp[6], udp[7]]);
@@ -142,6 +142,15 @@ fn split_v4(packet: &mut [u8]) -> Result<(&mut [u8; ipv4::HEADER_LEN], &mut [u8]
     if ip[8] <= 1 { Err(Stop::Exceeded) } else { Ok((ip, rest)) }
 }
 
+/// One hop less, and other addresses.
+#[inline(always)]
+fn readdress_v4(ip: &mut [u8; ipv4::HEADER_LEN], ends: &Ends4, delta: Delta) {
+    hop(ip, delta);
+    if let (Some(place), Some(addresses)) = (ip.last_chunk_mut::<8>(), ends.0.first_chunk()) {
+        *place = *addresses;
+    }
+}
+
 impl Rewrite for V4 {
     const HEADER_LEN: usize = ipv4::HEADER_LEN;
 
@@ -174,11 +183,9 @@ impl Rewrite for V4 {
         let (ip, rest) = split_v4(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|options| rest.get_mut(options..));
         let segment = segment.ok_or(Stop::Unparsed)?;
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = ends.0;
-        let no_checksum = rewrite_segment(segment, protocol, [i, j, k, l], segment_delta)?;
-        hop(ip, address_delta);
-        [ip[12], ip[13], ip[14], ip[15]] = [a, b, c, d];
-        [ip[16], ip[17], ip[18], ip[19]] = [e, f, g, h];
+        let ports = ends.0.last_chunk().ok_or(Stop::Unparsed)?;
+        let no_checksum = rewrite_segment(segment, protocol, ports, segment_delta)?;
+        readdress_v4(ip, ends, address_delta);
         if no_checksum {
             fill_udp::<Self>(segment, ends);
         }
@@ -192,10 +199,7 @@ impl Rewrite for V4 {
         address_delta: Delta,
     ) -> Result<(), Stop> {
         let (ip, _) = split_v4(packet)?;
-        let [a, b, c, d, e, f, g, h, ..] = ends.0;
-        hop(ip, address_delta);
-        [ip[12], ip[13], ip[14], ip[15]] = [a, b, c, d];
-        [ip[16], ip[17], ip[18], ip[19]] = [e, f, g, h];
+        readdress_v4(ip, ends, address_delta);
         Ok(())
     }
 
@@ -225,8 +229,9 @@ fn split_v6(packet: &mut [u8]) -> Result<(&mut [u8; ipv6::HEADER_LEN], &mut [u8]
     if ip[7] <= 1 { Err(Stop::Exceeded) } else { Ok((ip, rest)) }
 }
 
+/// One hop less, and other addresses.
 #[inline(always)]
-fn readdress_v6(ip: &mut [u8; ipv6::HEADER_LEN], ends: &<V6 as Family>::Ends) {
+fn readdress_v6(ip: &mut [u8; ipv6::HEADER_LEN], ends: &Ends6) {
     ip[7] = ip[7].wrapping_sub(1);
     if let (Some(place), Some(addresses)) = (ip.last_chunk_mut::<32>(), ends.0.first_chunk()) {
         *place = *addresses;
@@ -265,8 +270,8 @@ impl Rewrite for V6 {
         let (ip, rest) = split_v6(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|headers| rest.get_mut(headers..));
         let segment = segment.ok_or(Stop::Unparsed)?;
-        let [.., i, j, k, l] = ends.0;
-        let no_checksum = rewrite_segment(segment, protocol, [i, j, k, l], segment_delta)?;
+        let ports = ends.0.last_chunk().ok_or(Stop::Unparsed)?;
+        let no_checksum = rewrite_segment(segment, protocol, ports, segment_delta)?;
         readdress_v6(ip, ends);
         if no_checksum {
             fill_udp::<Self>(segment, ends);
