@@ -155,3 +155,57 @@ impl Steps {
 fn read(log: &PathBuf) -> String {
     String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(name: &str) -> Steps {
+        let dir = format!("xtask-{name}-{}", std::process::id());
+        Steps::new(std::env::temp_dir().join(dir)).unwrap()
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn end(steps: Steps, verdicts: &[(Verdict, &str)]) -> bool {
+        let all = steps.conclude();
+        for (done, (verdict, note)) in steps.done.iter().zip(verdicts) {
+            assert_eq!(done.verdict, *verdict, "{}", done.name);
+            assert!(done.note.contains(note), "{}", done.note);
+        }
+        assert_eq!(steps.done.len(), verdicts.len());
+        fs::remove_dir_all(steps.logs).unwrap();
+        all
+    }
+
+    #[test]
+    fn skipped_steps_do_not_fail_the_whole() {
+        let mut steps = steps("skip");
+        let note = |text: &str| Some(text.trim().to_owned());
+        assert!(steps.run("good", &mut shell("echo 24 tests"), note).unwrap());
+        steps.check("clean", || Ok(Vec::new())).unwrap();
+        steps.skip("labs", "no root");
+        let verdicts =
+            [(Verdict::Passed, "24 tests"), (Verdict::Passed, ""), (Verdict::Skipped, "no root")];
+        assert!(end(steps, &verdicts));
+    }
+
+    #[test]
+    fn one_failed_step_fails_the_whole_and_names_its_log() {
+        let mut steps = steps("fail");
+        assert!(!steps.run("bad", &mut shell("echo why >&2; exit 1"), |_| None).unwrap());
+        assert_eq!(fs::read_to_string(steps.logs.join("bad.log")).unwrap(), "why\n");
+        steps.check("untidy", || Ok(vec!["a".to_owned(), "b".to_owned()])).unwrap();
+        assert!(steps.run("good", &mut shell("true"), |_| None).unwrap());
+        let verdicts = [
+            (Verdict::Failed, "bad.log"),
+            (Verdict::Failed, "2 complaints"),
+            (Verdict::Passed, ""),
+        ];
+        assert!(!end(steps, &verdicts));
+    }
+}
