@@ -12,7 +12,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Requests in one frame; a long batch is cut so that rvsd reads the next part while it works.
-const BATCH_MAX: usize = 4096;
+const BATCH_MAX: usize = 16_384;
 
 /// Why rvsd could not be asked.
 #[derive(Debug, thiserror::Error)]

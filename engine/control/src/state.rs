@@ -48,6 +48,11 @@ pub trait Readings {
     fn load(&self, dest: DestId) -> Load;
     /// What the place `dest` counted since the engine started; freeing a place does not reset it.
     fn totals(&self, dest: DestId) -> Totals;
+    /// Persistence templates that lead to `dest` now.
+    fn templates(&self, dest: DestId) -> u32 {
+        let _ = dest;
+        0
+    }
 }
 
 /// Nobody counts: there is no engine.

@@ -42,7 +42,7 @@ fn dest_entry(dest: &Dest, readings: &impl Readings) -> DestEntry {
         attributes: dest.attributes,
         active: load.active,
         inactive: load.inactive,
-        persistent: 0,
+        persistent: readings.templates(dest.id),
         totals: readings.totals(dest.id).since(dest.zero),
         rates: dest.estimator.rates(),
     }

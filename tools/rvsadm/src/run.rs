@@ -1,0 +1,275 @@
+//! A command line, carried out.
+
+use crate::args::{Line, Stop};
+use crate::names::Names;
+use crate::option::{Command, Opt, Options};
+use crate::print::Printer;
+use crate::transport::Transport;
+use crate::usage;
+use crate::words::{self, Operation};
+use rvs_api::{ClientError, Outcome, Reply, Request};
+use std::io::{BufRead, Write};
+
+/// What the system calls make of the -1 that ipvsadm returns.
+const FAILED: i32 = 255;
+
+/// Changes that `-R` gathers before it sends them.
+const BATCH: usize = 16_384;
+
+/// Does what `argv` says, as ipvsadm 1.31 would, and returns the exit status. `argv[0]` is the name
+/// that help speaks of; `stdin` is what `-R` reads.
+pub fn run(
+    argv: &[String],
+    stdin: &mut dyn BufRead,
+    transport: &mut dyn Transport,
+    names: &dyn Names,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> i32 {
+    let program = argv.first().map_or("", String::as_str);
+    let mut session =
+        Session { program, transport, names, out, err, pending: Vec::new(), status: 0 };
+    let done = if argv.len() <= 1 {
+        session.list_all(Options::default(), false)
+    } else {
+        session.command_line(argv, Some(stdin))
+    };
+    match done {
+        Ok(()) => session.status,
+        Err(Exit(status)) => status,
+    }
+}
+
+/// The program ends here.
+struct Exit(i32);
+
+struct Session<'a> {
+    program: &'a str,
+    transport: &'a mut dyn Transport,
+    names: &'a dyn Names,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    /// Changes that were read and not sent yet. They are before anything that is told or listed.
+    pending: Vec<Request>,
+    /// What the last line came to: the program's status, if it ends by itself.
+    status: i32,
+}
+
+impl Session<'_> {
+    fn command_line(
+        &mut self,
+        argv: &[String],
+        stdin: Option<&mut dyn BufRead>,
+    ) -> Result<(), Exit> {
+        match self.line(argv)? {
+            None => self.send_pending(),
+            Some(line) if line.command == Command::Restore => match stdin {
+                Some(stdin) => self.restore(stdin),
+                None => self.stop(Stop::Exit(-1, usage::try_help(self.program))),
+            },
+            Some(line) => self.list(&line),
+        }
+    }
+
+    /// Reads a line; if it is a change it is pending then, else it is handed back.
+    fn line(&mut self, argv: &[String]) -> Result<Option<Line>, Exit> {
+        let line = match Line::read(argv, self.names) {
+            Ok(line) => line,
+            Err(stop) => return self.stop(stop).map(|()| None),
+        };
+        if let Some(request) = change(&line) {
+            self.pending.push(request);
+            return Ok(None);
+        }
+        self.send_pending()?;
+        Ok(Some(line))
+    }
+
+    fn stop(&mut self, stop: Stop) -> Result<(), Exit> {
+        self.send_pending()?;
+        match stop {
+            Stop::Exit(status, text) => {
+                self.tell_err(&text);
+                Err(Exit(if status < 0 { FAILED } else { status }))
+            }
+            Stop::Tell(text) => {
+                self.tell(&text);
+                Err(Exit(0))
+            }
+            Stop::GiveUp(text) => {
+                self.tell_err(&text);
+                self.status = FAILED;
+                Ok(())
+            }
+        }
+    }
+
+    /// One line of stdin after the other. Changes are gathered as long as input is at hand, and
+    /// sent before there is a wait for more, so that a program that writes line by line has its
+    /// changes made line by line.
+    fn restore(&mut self, stdin: &mut dyn BufRead) -> Result<(), Exit> {
+        let mut text = Vec::new();
+        loop {
+            let read = match stdin.fill_buf() {
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => &[],
+            };
+            let len = read.len();
+            text.extend_from_slice(read);
+            stdin.consume(len);
+            let at_end = len == 0;
+            let whole = match text.iter().rposition(|octet| *octet == b'\n') {
+                _ if at_end => text.len(),
+                Some(last) => last.saturating_add(1),
+                None => 0,
+            };
+            let rest = text.split_off(whole);
+            for line in text.split(|octet| *octet == b'\n') {
+                self.restore_line(line)?;
+            }
+            text = rest;
+            self.send_pending()?;
+            if at_end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn restore_line(&mut self, line: &[u8]) -> Result<(), Exit> {
+        let line = String::from_utf8_lossy(line);
+        // The name of the program may stand in front, or anywhere.
+        let words = line.split([' ', '\t', '\r']).filter(|word| !matches!(*word, "" | "ipvsadm"));
+        let argv: Vec<String> =
+            core::iter::once(self.program).chain(words).map(str::to_owned).collect();
+        if argv.len() <= 1 {
+            return Ok(());
+        }
+        match self.line(&argv)? {
+            None if self.pending.len() < BATCH => Ok(()),
+            None => self.send_pending(),
+            Some(line) if line.command == Command::Restore => {
+                self.stop(Stop::Exit(-1, usage::try_help(self.program)))
+            }
+            Some(line) => self.list(&line),
+        }
+    }
+
+    fn send_pending(&mut self) -> Result<(), Exit> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let requests = core::mem::take(&mut self.pending);
+        let outcomes = self.ask(&requests)?;
+        for (request, outcome) in requests.iter().zip(outcomes) {
+            self.status = match outcome {
+                Ok(_) => 0,
+                Err(refusal) => {
+                    self.tell_err(&format!("{}\n", words::text(request.into(), &refusal)));
+                    FAILED
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, line: &Line) -> Result<(), Exit> {
+        let options = line.options;
+        let request = if line.command == Command::Save {
+            return self.list_all(options, true);
+        } else if options.has(Opt::Connection) {
+            Request::ListConns
+        } else if options.has(Opt::Service) {
+            Request::ListServices { service: Some(line.key()) }
+        } else if options.has(Opt::Timeout) {
+            Request::GetTimeouts
+        } else if options.has(Opt::Daemon) {
+            Request::ListDaemons
+        } else {
+            return self.list_all(options, false);
+        };
+        let reply = self.fetch(&request)?;
+        self.print(options, false, &reply);
+        Ok(())
+    }
+
+    fn list_all(&mut self, options: Options, as_rules: bool) -> Result<(), Exit> {
+        if !as_rules {
+            let info = self.fetch(&Request::GetInfo)?;
+            self.print(options, false, &info);
+        }
+        let services = self.fetch(&Request::ListServices { service: None })?;
+        self.print(options, as_rules, &services);
+        Ok(())
+    }
+
+    fn print(&mut self, options: Options, as_rules: bool, reply: &Reply) {
+        let mut printer = Printer::new(options, as_rules, self.names);
+        match reply {
+            Reply::Info(info) => printer.header(info),
+            Reply::Services(entries) => printer.services(entries),
+            Reply::Conns(entries) => printer.conns(entries),
+            Reply::Timeouts(timeouts) => printer.timeouts(*timeouts),
+            Reply::Daemons(daemons) => printer.daemons(daemons),
+            Reply::Done => {}
+        }
+        self.tell(&printer.into_text());
+        self.status = 0;
+    }
+
+    /// Asks for a listing; a refusal ends the program.
+    fn fetch(&mut self, request: &Request) -> Result<Reply, Exit> {
+        let outcome = self.ask(core::slice::from_ref(request))?.pop();
+        match outcome.unwrap_or(Ok(Reply::Done)) {
+            Ok(reply) => Ok(reply),
+            Err(refusal) => {
+                self.tell_err(&format!("{}\n", words::text(Operation::from(request), &refusal)));
+                Err(Exit(1))
+            }
+        }
+    }
+
+    fn ask(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, Exit> {
+        let asked: Result<_, ClientError> = self.transport.batch(requests);
+        asked.map_err(|error| {
+            self.tell_err(&format!("Can't initialize ipvs: {error}\n"));
+            Exit(2)
+        })
+    }
+
+    /// Who does not listen any more is not told more.
+    fn tell(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes());
+    }
+
+    fn tell_err(&mut self, text: &str) {
+        let _ = self.err.write_all(text.as_bytes());
+    }
+}
+
+/// What a line changes, if it changes something.
+fn change(line: &Line) -> Option<Request> {
+    let service = line.key();
+    Some(match line.command {
+        Command::AddService => {
+            Request::AddService { service, attributes: line.service_attributes() }
+        }
+        Command::EditService => {
+            Request::EditService { service, attributes: line.service_attributes() }
+        }
+        Command::DeleteService => Request::DeleteService { service },
+        Command::Flush => Request::Flush,
+        Command::AddDest => {
+            Request::AddDest { service, dest: line.dest(), attributes: line.dest_attributes() }
+        }
+        Command::EditDest => {
+            Request::EditDest { service, dest: line.dest(), attributes: line.dest_attributes() }
+        }
+        Command::DeleteDest => Request::DeleteDest { service, dest: line.dest() },
+        Command::Zero => Request::Zero { service: line.key_if_any() },
+        Command::SetTimeouts => Request::SetTimeouts(line.timeouts()),
+        Command::StartDaemon => Request::StartDaemon(line.daemon()),
+        Command::StopDaemon => Request::StopDaemon(line.daemon().state),
+        Command::List | Command::Save | Command::Restore => return None,
+    })
+}

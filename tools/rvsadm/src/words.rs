@@ -1,0 +1,73 @@
+//! What people are told when rvsd refuses: the words of libipvs, by operation and error number.
+
+use rvs_api::{Errno, Refusal, Request};
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Operation {
+    AddService,
+    EditService,
+    DeleteService,
+    Zero,
+    AddDest,
+    EditDest,
+    DeleteDest,
+    StartDaemon,
+    StopDaemon,
+    ListServices,
+    Other,
+}
+
+impl From<&Request> for Operation {
+    fn from(request: &Request) -> Self {
+        match request {
+            Request::AddService { .. } => Self::AddService,
+            Request::EditService { .. } => Self::EditService,
+            Request::DeleteService { .. } => Self::DeleteService,
+            Request::Zero { .. } => Self::Zero,
+            Request::AddDest { .. } => Self::AddDest,
+            Request::EditDest { .. } => Self::EditDest,
+            Request::DeleteDest { .. } => Self::DeleteDest,
+            Request::StartDaemon(_) => Self::StartDaemon,
+            Request::StopDaemon(_) => Self::StopDaemon,
+            Request::ListServices { .. } => Self::ListServices,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One line, without its end.
+pub(crate) fn text(operation: Operation, refusal: &Refusal) -> &str {
+    if let Some(message) = &refusal.message {
+        return message;
+    }
+    match (operation, refusal.errno) {
+        (Operation::AddService, Errno::Exist) => "Service already exists",
+        (Operation::AddService | Operation::EditService, Errno::NoEnt) => {
+            "Scheduler or persistence engine not found"
+        }
+        (
+            Operation::EditService
+            | Operation::DeleteService
+            | Operation::Zero
+            | Operation::ListServices,
+            Errno::Srch,
+        ) => "No such service",
+        (Operation::AddDest | Operation::EditDest | Operation::DeleteDest, Errno::Srch) => {
+            "Service not defined"
+        }
+        (Operation::AddDest, Errno::Exist) => "Destination already exists",
+        (Operation::EditDest | Operation::DeleteDest, Errno::NoEnt) => "No such destination",
+        (Operation::StartDaemon, Errno::Exist) => "Daemon has already run",
+        (Operation::StopDaemon, Errno::Srch) => "No daemon is running",
+        (_, Errno::Perm) => "Permission denied (you must be root)",
+        (_, Errno::Inval) => {
+            "Invalid operation.  Possibly wrong module version, address not unicast, ..."
+        }
+        (_, Errno::NoMem) => "Memory allocation problem",
+        (_, Errno::OpNotSupp) => "Operation not supported with IPv6",
+        (_, Errno::AfNoSupport) => "Operation not supported with specified address family",
+        (_, Errno::MsgSize) => "Module is wrong version",
+        (_, errno) => errno.text(),
+    }
+}
