@@ -396,3 +396,86 @@ impl<F: Family> Table<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use rvs_model::ForwardMethod;
+    use rvs_wire::flow::{Ends, Ends4, V4, protocol};
+
+    fn conn(number: u32) -> Conn<V4> {
+        let client = (
+            Ipv4Addr::from(0xc612_0000 + number / 60_000),
+            u16::try_from(number % 60_000).unwrap(),
+        );
+        let (vip, dest) = ((Ipv4Addr::from(0xcb00_7101), 80), (Ipv4Addr::from(0xc000_020b), 80));
+        Conn {
+            inbound: Ends4::new(client, vip),
+            outbound: Ends4::new(dest, client),
+            protocol: protocol::TCP,
+            method: ForwardMethod::Masquerade,
+            ..Conn::default()
+        }
+    }
+
+    /// Recounts what every bucket knows of those that call it home.
+    fn check(table: &Table<V4>) {
+        let mut away = vec![0; at(table.bucket_count)];
+        for (place, bucket) in (0..).zip(&table.buckets) {
+            for way in 0..WAYS {
+                let (tag, entry) = bucket.way(way);
+                let Found { index, direction } = entry.found();
+                if tag == 0 {
+                    continue;
+                }
+                let hash = table.hash(&table.conns[at(index)].key(direction));
+                let home = table.home(hash);
+                assert_eq!(tag, hash.tag());
+                let lives = if entry.is_away() { table.other(home, tag) } else { home };
+                assert_eq!(lives, place, "an entry lives where its flag says");
+                away[at(home)] += u32::from(entry.is_away());
+            }
+        }
+        let counted: Vec<u32> = table.buckets.iter().map(|bucket| bucket.away).collect();
+        assert_eq!(counted, away);
+    }
+
+    #[test]
+    fn buckets_know_how_many_live_away_while_entries_are_moved_about() {
+        // Made for one key a connection and given two: ways run out, and entries are displaced.
+        let capacity = Capacity::new(3000, 1).unwrap();
+        let mut table = Table::new(capacity, Seed([7, 11]), false);
+        let mut held: Vec<u32> = Vec::new();
+        let mut refused = 0;
+        for number in 0..20_000 {
+            match table.insert(&conn(number)) {
+                Ok(index) => held.push(index),
+                Err(_) => refused += 1,
+            }
+            if refused % 2 == 1 || held.len() == 3000 {
+                let index = held.swap_remove(at(number) % held.len());
+                assert!(table.remove(index).is_some());
+            }
+            if number % 1000 == 0 {
+                check(&table);
+            }
+        }
+        assert!(refused > 0 && table.buckets.iter().any(|bucket| bucket.away > 1));
+        for index in held {
+            assert!(table.remove(index).is_some());
+        }
+        check(&table);
+        assert!(table.buckets.iter().all(|bucket| bucket.away == 0 && bucket.way(0).0 == 0));
+    }
+
+    #[test]
+    fn at_full_load_one_key_in_forty_lives_away() {
+        let mut table = Table::new(Capacity::new(200_000, 2).unwrap(), Seed([7, 11]), false);
+        for number in 0..200_000 {
+            assert!(table.insert(&conn(number)).is_ok());
+        }
+        let away: u32 = table.buckets.iter().map(|bucket| bucket.away).sum();
+        assert!((8000..13_000).contains(&away), "{away} of 400 000");
+    }
+}
