@@ -7,6 +7,9 @@
 //!
 //! A change costs what the changed service costs, and a pointer for every other one. Addresses and
 //! the index are made anew only when a service came or went.
+//!
+//! Where a scheduler stands depends on every single change of its destinations, in their order. So
+//! each change is noted by itself, even where workers see several of them at once.
 
 use crate::state::{Service as Row, State};
 use core::net::IpAddr;
@@ -15,7 +18,7 @@ use rvs_api::ServiceKey as Key;
 use rvs_model::{DestId, DestLine, ServiceId, Tunables};
 use rvs_plane::network::Network;
 use rvs_plane::snapshot::{Dest, Service, ServiceKey, Snapshot};
-use rvs_schedulers::Candidate;
+use rvs_schedulers::{Candidate, Scheduler};
 use std::sync::Arc;
 
 /// Makes snapshots of one director, and knows the last one.
@@ -25,7 +28,21 @@ pub struct Compiler {
     network: Network,
     tunables: Tunables,
     last: Snapshot,
+    /// By the services' places.
+    turns: Vec<Option<Turn>>,
     lines: Vec<Arc<[DestLine]>>,
+}
+
+/// Where a service's scheduler stands that has seen every change and no connection.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    scheduler: Scheduler,
+    /// When it got this scheduler.
+    epoch: u64,
+    /// When its destinations changed last.
+    version: u64,
+    /// The version of the state that this is about.
+    seen: u64,
 }
 
 impl Compiler {
@@ -33,7 +50,15 @@ impl Compiler {
     #[must_use]
     pub fn new(network: Network, tunables: Tunables, lines: Vec<Arc<[DestLine]>>) -> Self {
         let last = Snapshot { tunables, ..Snapshot::new(network.clone()) };
-        Self { network, tunables, last, lines }
+        Self { network, tunables, last, turns: Vec::new(), lines }
+    }
+
+    /// Takes note of a change of the service of `key`, or of its destinations if `dests`. To be
+    /// called after every such change.
+    pub fn note(&mut self, state: &State, key: &Key, dests: bool) {
+        if let Some(row) = state.service(key) {
+            self.turn(state, row, dests);
+        }
     }
 
     /// The snapshot of `state`, to be published, after which [`Compiler::retire`] is due for the
@@ -46,12 +71,16 @@ impl Compiler {
             let Some(place) = place(row.id()) else { continue };
             // Those in between were deleted, or never were.
             self.pass_deleted(&mut services, place, &mut gone, &mut same_keys);
+            let turn = self.turn(state, row, false);
             let old = self.at(place);
-            if let Some(old) = old.filter(|old| old.version == row.version()) {
+            let same = |old: &Service| {
+                turn.is_some_and(|turn| (turn.epoch, turn.version) == (old.epoch, old.version))
+            };
+            if let Some(old) = old.filter(|old| same(old)) {
                 services.push(Some(Arc::clone(old)));
                 continue;
             }
-            let new = service(state, row);
+            let new = turn.and_then(|turn| service(state, row, &turn));
             same_keys &= old.map(|old| old.key) == new.as_ref().map(|new| new.key);
             let dests = |service: Option<&Service>| -> Vec<DestId> {
                 service.map(|it| it.dests.iter().map(|dest| dest.id).collect()).unwrap_or_default()
@@ -83,6 +112,36 @@ impl Compiler {
         for id in gone {
             self.flag(*id, 0);
         }
+    }
+
+    /// The scheduler of a service, brought up to date; `dests` if what changed is its destinations.
+    /// `None` if the engine has no such scheduler, which the state's checks exclude.
+    fn turn(&mut self, state: &State, row: &Row, dests: bool) -> Option<Turn> {
+        let place = place(row.id())?;
+        if self.turns.len() <= place {
+            self.turns.resize(place + 1, None);
+        }
+        let turn = self.turns.get_mut(place)?;
+        let known = turn.filter(|turn| turn.epoch == row.bound_at());
+        if let Some(turn) = known.filter(|turn| turn.seen == row.version()) {
+            return Some(turn);
+        }
+        let now = row.version();
+        let mut next = known.map_or_else(
+            || {
+                let scheduler = Scheduler::new(row.scheduler()?);
+                Some(Turn { scheduler, epoch: row.bound_at(), version: now, seen: now })
+            },
+            |turn| Some(Turn { seen: now, ..turn }),
+        )?;
+        // Linux 6.1 ip_vs_ctl.c __ip_vs_update_dest(), ip_vs_unlink_dest() tell the scheduler;
+        // ip_vs_edit_service() does so only when it binds another one.
+        if dests || known.is_none() {
+            next.version = now;
+            next.scheduler.update(&candidates(state, row));
+        }
+        *turn = Some(next);
+        *turn
     }
 
     fn at(&self, place: usize) -> Option<&Arc<Service>> {
@@ -131,28 +190,33 @@ fn place(id: ServiceId) -> Option<usize> {
     usize::try_from(id.0).ok()
 }
 
+/// What schedulers see of a service's destinations.
+fn candidates(state: &State, row: &Row) -> Vec<Candidate> {
+    let candidate =
+        |dest: &crate::state::Dest| Candidate { id: dest.id(), weight: dest.attributes().weight };
+    state.dests_of(row).map(candidate).collect()
+}
+
 /// A service as workers read it; `None` if the data path cannot serve it, which the state's checks
 /// exclude.
-fn service(state: &State, row: &Row) -> Option<Service> {
+fn service(state: &State, row: &Row, turn: &Turn) -> Option<Service> {
     let Key::Address { protocol, address } = *row.key() else { return None };
     let ip: IpAddr = address.ip();
+    let dest = |dest: &crate::state::Dest| Dest {
+        id: dest.id(),
+        socket: dest.address(),
+        method: dest.attributes().method,
+    };
     Some(Service {
         id: row.id(),
         key: ServiceKey { protocol: protocol.number(), address: ip, port: address.port() },
-        scheduler: row.scheduler()?,
-        epoch: row.bound_at(),
-        version: row.version(),
-        candidates: state
-            .dests_of(row)
-            .map(|dest| Candidate { id: dest.id(), weight: dest.attributes().weight })
-            .collect(),
-        dests: state
-            .dests_of(row)
-            .map(|dest| Dest {
-                id: dest.id(),
-                socket: dest.address(),
-                method: dest.attributes().method,
-            })
-            .collect(),
+        scheduler: turn.scheduler,
+        epoch: turn.epoch,
+        version: turn.version,
+        candidates: candidates(state, row),
+        dests: state.dests_of(row).map(dest).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

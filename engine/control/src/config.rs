@@ -144,7 +144,7 @@ pub struct TapLink {
 pub struct PcapLink {
     /// Frames from here; none if absent.
     pub read: Option<PathBuf>,
-    /// Frames to here; they go nowhere if absent.
+    /// Frames to here; what is sent is refused, and counted so, if absent.
     pub write: Option<PathBuf>,
 }
 
@@ -179,6 +179,14 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
+    /// The sizes of each worker's tables.
+    #[must_use]
+    pub fn limits(&self) -> rvs_plane::Limits {
+        let Tables { conns4, conns6, services, dests, neighbors, .. } = self.tables;
+        let Workers { burst, huge_pages, .. } = self.workers;
+        rvs_plane::Limits { conns4, conns6, services, dests, neighbors, burst, huge_pages }
+    }
+
     /// Reads and checks a file. Relative paths in it are relative to its folder.
     ///
     /// # Errors

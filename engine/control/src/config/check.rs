@@ -1,7 +1,7 @@
 //! Values in range, names known: what needs no knowledge of networks.
 
 use super::file::{self, File, Number, Text, Whole};
-use super::{Config, ConfigError, Control, Machine, Tables, Workers, links};
+use super::{Config, ConfigError, Control, Links, Machine, Tables, Workers, links};
 use crate::state::TIMEOUT_SECONDS_MAX;
 use core::fmt::Display;
 use core::hash::Hash;
@@ -117,6 +117,13 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
     let control = control(&file.control, folder)?;
     let workers = workers(&file.workers, text, machine)?;
     let (links, network) = links::links_and_network(&file, text, folder, machine)?;
+    if let (Links::Pcap(_), Some(cores)) = (&links, &file.workers.cores)
+        && cores.get_ref().len() > 1
+    {
+        let count = cores.get_ref().len();
+        let message = format!("cores has {count} entries, expected 1: a capture is one queue");
+        return Err(Flaw::at(cores, message));
+    }
     let mtu_max = network.interfaces().iter().map(|interface| interface.mtu).max();
     let tables = tables(&file.tables, usize::from(mtu_max.unwrap_or_default()))?;
     let timeouts = timeouts(&file)?;

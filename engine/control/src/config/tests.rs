@@ -204,6 +204,15 @@ fn captures_are_links_and_their_paths_are_relative_to_the_file() {
 }
 
 #[test]
+fn captures_are_one_workers() {
+    let link =
+        "[[link]]\nname = \"a\"\nkind = \"pcap\"\nmac = \"02:00:00:00:00:01\"\nread = \"a\"\n";
+    good(&format!("{link}[workers]\ncores = [1]\n"));
+    let two = format!("{link}[workers]\ncores = [0, 1]\n");
+    assert_eq!(line(&two), "7:9: cores has 2 entries, expected 1: a capture is one queue");
+}
+
+#[test]
 fn a_derived_mac_is_local_stable_and_different_everywhere() {
     let mac = derived_mac("director", "a");
     assert_eq!(mac, derived_mac("director", "a"));

@@ -1,0 +1,258 @@
+use super::*;
+use crate::state::{Limits, NoTraffic};
+use core::net::SocketAddr;
+use rvs_api::{AddressFamily, DestAttributes, Request, ServiceAttributes};
+use rvs_model::{ForwardMethod, Load, Protocol, SchedulerKind, Weight};
+
+const LIMITS: Limits = Limits { services: 8, dests: 16, conns: 0 };
+
+fn tcp(address: &str) -> Key {
+    Key::Address { protocol: Protocol::Tcp, address: address.parse().unwrap() }
+}
+
+fn vip() -> Key {
+    tcp("203.0.113.1:80")
+}
+
+fn real(last: u8) -> SocketAddr {
+    ([192, 0, 2, last], 8080).into()
+}
+
+fn masquerade(weight: u32) -> DestAttributes {
+    DestAttributes::new(ForwardMethod::Masquerade, Weight(weight))
+}
+
+/// A table and its compiler, with the lines of two workers.
+struct Rig {
+    state: State,
+    compiler: Compiler,
+    lines: Vec<Arc<[DestLine]>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let lines: Vec<Arc<[DestLine]>> =
+            (0..2).map(|_| (0..16).map(|_| DestLine::default()).collect()).collect();
+        let compiler = Compiler::new(Network::default(), Tunables::default(), lines.clone());
+        Self { state: State::new(LIMITS), compiler, lines }
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.state.apply(request, &NoTraffic).unwrap();
+    }
+
+    fn add_service(&mut self, key: Key, scheduler: &str) {
+        let attributes = ServiceAttributes::new(scheduler, AddressFamily::V4);
+        self.ask(Request::AddService { service: key, attributes });
+        self.compiler.note(&self.state, &key, false);
+    }
+
+    fn edit_service(&mut self, key: Key, attributes: ServiceAttributes) {
+        self.ask(Request::EditService { service: key, attributes });
+        self.compiler.note(&self.state, &key, false);
+    }
+
+    fn add(&mut self, key: Key, last: u8, weight: u32) {
+        self.ask(Request::AddDest {
+            service: key,
+            dest: real(last),
+            attributes: masquerade(weight),
+        });
+        self.compiler.note(&self.state, &key, true);
+    }
+
+    fn edit(&mut self, key: Key, last: u8, weight: u32) {
+        let attributes = masquerade(weight);
+        self.ask(Request::EditDest { service: key, dest: real(last), attributes });
+        self.compiler.note(&self.state, &key, true);
+    }
+
+    fn delete(&mut self, key: Key, last: u8) {
+        self.ask(Request::DeleteDest { service: key, dest: real(last) });
+        self.compiler.note(&self.state, &key, true);
+    }
+
+    /// As the director publishes.
+    fn publish(&mut self) -> Snapshot {
+        let (snapshot, gone) = self.compiler.compile(&self.state);
+        self.compiler.retire(&gone);
+        snapshot
+    }
+
+    fn has(&self, id: DestId, flag: u32) -> bool {
+        let place = usize::try_from(id.0).unwrap();
+        let all: Vec<_> = self.lines.iter().map(|lines| lines[place].has(flag)).collect();
+        assert_eq!(all[0], all[1], "every worker's line says the same");
+        all[0]
+    }
+}
+
+fn plane_key(address: &str) -> ServiceKey {
+    let address: SocketAddr = address.parse().unwrap();
+    ServiceKey { protocol: 6, address: address.ip(), port: address.port() }
+}
+
+fn service_at<'s>(snapshot: &'s Snapshot, address: &str) -> &'s Service {
+    snapshot.service(&plane_key(address)).unwrap()
+}
+
+#[test]
+fn a_service_is_found_and_its_dests_are_newest_first() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "wrr");
+    rig.add(vip(), 11, 1);
+    rig.add(vip(), 12, 5);
+    let snapshot = rig.publish();
+    let service = service_at(&snapshot, "203.0.113.1:80");
+    let sockets: Vec<_> = service.dests.iter().map(|dest| dest.socket).collect();
+    assert_eq!(sockets, [real(12), real(11)]);
+    let weights: Vec<_> = service.candidates.iter().map(|it| it.weight.0).collect();
+    assert_eq!(weights, [5, 1]);
+    let pairs = service.candidates.iter().zip(&service.dests);
+    assert!(pairs.clone().all(|(candidate, dest)| candidate.id == dest.id));
+    assert_eq!(service.scheduler.kind(), SchedulerKind::Wrr);
+    assert!(snapshot.network.is_local("203.0.113.1".parse().unwrap()));
+    assert_eq!(snapshot.timeouts, *rig.state.timeouts());
+    assert!(snapshot.service(&plane_key("203.0.113.1:81")).is_none());
+}
+
+#[test]
+fn a_change_shares_every_other_service_with_the_last_snapshot() {
+    let mut rig = Rig::new();
+    let other = tcp("203.0.113.2:80");
+    rig.add_service(vip(), "rr");
+    rig.add_service(other, "rr");
+    let first = rig.publish();
+    rig.add(vip(), 11, 1);
+    let second = rig.publish();
+    let pair =
+        |at: usize| (first.services[at].as_ref().unwrap(), second.services[at].as_ref().unwrap());
+    assert!(!Arc::ptr_eq(pair(0).0, pair(0).1));
+    assert!(Arc::ptr_eq(pair(1).0, pair(1).1));
+    assert!(
+        Arc::ptr_eq(&first.index, &second.index) && Arc::ptr_eq(&first.network, &second.network)
+    );
+    assert!(pair(0).0.version < pair(0).1.version && pair(0).0.epoch == pair(0).1.epoch);
+}
+
+#[test]
+fn a_deleted_service_is_found_no_more_and_its_vip_is_nobodys() {
+    let mut rig = Rig::new();
+    let (other, sibling) = (tcp("203.0.113.2:80"), tcp("203.0.113.2:81"));
+    rig.add_service(vip(), "rr");
+    rig.add_service(other, "rr");
+    rig.add_service(sibling, "rr");
+    rig.publish();
+    let address = "203.0.113.1".parse().unwrap();
+    rig.ask(Request::DeleteService { service: vip() });
+    let snapshot = rig.publish();
+    assert!(snapshot.service(&plane_key("203.0.113.1:80")).is_none());
+    assert!(!snapshot.network.is_local(address));
+    assert_eq!(service_at(&snapshot, "203.0.113.2:80").id, ServiceId(1));
+    rig.ask(Request::DeleteService { service: other });
+    let snapshot = rig.publish();
+    assert!(snapshot.network.is_local("203.0.113.2".parse().unwrap()), "a sibling is there");
+    rig.ask(Request::Flush);
+    let snapshot = rig.publish();
+    assert!(snapshot.services.iter().all(Option::is_none) && snapshot.index.is_empty());
+}
+
+#[test]
+fn flags_follow_what_an_operator_says() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    rig.add(vip(), 12, 0);
+    rig.publish();
+    let (one, two) = (DestId(0), DestId(1));
+    assert!(rig.has(one, DestLine::AVAILABLE) && !rig.has(one, DestLine::DRAINED));
+    assert!(rig.has(two, DestLine::AVAILABLE | DestLine::DRAINED));
+    rig.edit(vip(), 11, 0);
+    rig.edit(vip(), 12, 3);
+    rig.publish();
+    assert!(rig.has(one, DestLine::DRAINED) && !rig.has(two, DestLine::DRAINED));
+    rig.delete(vip(), 11);
+    rig.publish();
+    assert!(!rig.has(one, DestLine::AVAILABLE) && rig.has(two, DestLine::AVAILABLE));
+    rig.add(vip(), 11, 1);
+    rig.publish();
+    assert!(rig.has(one, DestLine::AVAILABLE), "back out of the trash");
+    rig.ask(Request::DeleteService { service: vip() });
+    rig.publish();
+    assert!(!rig.has(one, DestLine::AVAILABLE) && !rig.has(two, DestLine::AVAILABLE));
+}
+
+#[test]
+fn a_dest_is_available_before_and_unavailable_after_workers_learn_of_it() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    let (_unpublished, gone) = rig.compiler.compile(&rig.state);
+    assert!(gone.is_empty() && rig.has(DestId(0), DestLine::AVAILABLE));
+    rig.delete(vip(), 11);
+    let (_unpublished, gone) = rig.compiler.compile(&rig.state);
+    assert_eq!(gone, [DestId(0)]);
+    assert!(rig.has(DestId(0), DestLine::AVAILABLE), "not before the publication");
+    rig.compiler.retire(&gone);
+    assert!(!rig.has(DestId(0), DestLine::AVAILABLE));
+}
+
+#[test]
+fn a_dest_that_left_and_came_back_in_one_batch_is_not_gone() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    rig.publish();
+    rig.ask(Request::Flush);
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    rig.publish();
+    assert!(rig.has(DestId(0), DestLine::AVAILABLE));
+}
+
+#[test]
+fn only_another_scheduler_or_another_service_is_a_new_epoch() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    let first = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    assert!(first.epoch > 0, "0 is what a worker has seen of nothing");
+    let quiet =
+        ServiceAttributes { timeout_s: 9, ..ServiceAttributes::new("rr", AddressFamily::V4) };
+    rig.edit_service(vip(), quiet);
+    let second = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    assert_eq!((first.epoch, first.version), (second.epoch, second.version));
+    rig.edit_service(vip(), ServiceAttributes::new("wlc", AddressFamily::V4));
+    let third = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    assert!(third.epoch > second.epoch);
+    assert_eq!(third.scheduler.kind(), SchedulerKind::Wlc);
+    rig.ask(Request::Flush);
+    rig.add_service(tcp("203.0.113.9:80"), "wlc");
+    let fourth = service_at(&rig.publish(), "203.0.113.9:80").clone();
+    assert!(fourth.epoch > third.epoch);
+}
+
+/// The kernel's round begins where the changes led it, one by one: weights 1, 3, 2 added in this
+/// order leave another level than all three at once.
+#[test]
+fn a_scheduler_has_seen_each_change_of_a_batch_by_itself() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "wrr");
+    for (last, weight) in [(11, 1), (12, 3), (13, 2)] {
+        rig.add(vip(), last, weight);
+    }
+    let service = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    let mut stepwise = Scheduler::new(SchedulerKind::Wrr);
+    let all = &service.candidates;
+    stepwise.update(&[]);
+    for from in [2, 1, 0] {
+        stepwise.update(&all[from..]);
+    }
+    let picks = |mut scheduler: Scheduler| -> Vec<_> {
+        (0..12).map(|_| scheduler.pick(all, |_| Load::default())).collect()
+    };
+    assert_eq!(picks(service.scheduler), picks(stepwise));
+    let mut at_once = Scheduler::new(SchedulerKind::Wrr);
+    at_once.update(all);
+    assert_ne!(picks(service.scheduler), picks(at_once), "the order would not matter otherwise");
+}

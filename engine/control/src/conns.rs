@@ -1,0 +1,226 @@
+//! Connections, listed from the workers that hold them.
+//!
+//! ```text
+//!  client thread ──Dump, room for ROWS──► worker 0, IPv4 … IPv6, worker 1, …
+//!                ◄──rows, where to go on──    some each breath, no allocation
+//! ```
+//!
+//! A worker is never waited for longer than [`PATIENCE`]; one that owes an answer is not asked
+//! again until it gave it. What is listed is not one moment's: connections that come and go
+//! meanwhile may be missing, and none is listed twice unless it moved.
+
+use core::time::Duration;
+use rvs_api::{ConnEntry, ConnState};
+use rvs_model::{Protocol, TICKS_PER_SECOND};
+use rvs_plane::shared::{Command, ConnRow, Dump, Shared};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+/// Connections asked for at a time.
+const ROWS: usize = 1024;
+/// How long an answer may take: a worker answers within a few breaths.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks for the answer.
+const LOOK: Duration = Duration::from_micros(50);
+
+/// A worker did not answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("worker {0} does not answer")]
+pub struct NoAnswer(pub usize);
+
+/// Whom to ask for connections.
+#[derive(Debug)]
+pub struct Conns {
+    workers: Vec<Desk>,
+    patience: Duration,
+}
+
+/// One worker's rings, for one asker at a time.
+#[derive(Debug)]
+struct Desk {
+    shared: Shared,
+    /// Whether an answer is to come that nobody waits for any more.
+    owes: Mutex<bool>,
+}
+
+impl Conns {
+    /// Of these workers.
+    #[must_use]
+    pub fn new(workers: &[Shared]) -> Self {
+        let desk = |shared: &Shared| Desk { shared: shared.clone(), owes: Mutex::new(false) };
+        Self { workers: workers.iter().map(desk).collect(), patience: PATIENCE }
+    }
+
+    /// Shows all connections to `page`, at most [`ROWS`] at a time, until it fails.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`], or what `page` says.
+    pub fn each_page<E: From<NoAnswer>>(
+        &self,
+        mut page: impl FnMut(&[ConnRow]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (desk, number) in self.workers.iter().zip(0..) {
+            for v6 in [false, true] {
+                let mut dump = Dump { v6, from: 0, rows: Vec::with_capacity(ROWS), done: false };
+                while !dump.done {
+                    dump.rows.clear();
+                    dump = desk.ask(dump, self.patience).ok_or(NoAnswer(number))?;
+                    page(&dump.rows)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Desk {
+    fn ask(&self, dump: Dump, patience: Duration) -> Option<Dump> {
+        let mut owes = self.owes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *owes {
+            self.shared.replies.pop()?;
+            *owes = false;
+        }
+        self.shared.commands.push(Command::Dump(dump)).ok()?;
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(Command::Dump(dump)) = self.shared.replies.pop() {
+                return Some(dump);
+            }
+            if Instant::now() >= until {
+                *owes = true;
+                return None;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// A connection as clients are told of it. `dest` is the destination's address where the connection
+/// itself does not know it. `None` for a protocol that no service has.
+#[must_use]
+pub fn entry(row: &ConnRow, dest: Option<core::net::SocketAddr>) -> Option<ConnEntry> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let protocol = protocols.into_iter().find(|it| it.number() == row.protocol)?;
+    Some(ConnEntry {
+        protocol: Some(protocol),
+        client: row.client,
+        vip: row.vip,
+        dest: match dest {
+            // A tunnel to the other family: the connection keeps the port alone.
+            Some(known) if known.is_ipv4() != row.dest.is_ipv4() => known,
+            _ => row.dest,
+        },
+        state: ConnState::Conn(row.state),
+        expires_s: row.expires / TICKS_PER_SECOND,
+        engine: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rvs_model::{DestId, State};
+
+    fn row(port: u16) -> ConnRow {
+        ConnRow {
+            protocol: 6,
+            state: State::Established,
+            expires: 899 * TICKS_PER_SECOND + 7,
+            client: ([198, 51, 100, 7], port).into(),
+            vip: ([203, 0, 113, 1], 80).into(),
+            dest: ([192, 0, 2, 11], 8080).into(),
+            dest_id: DestId(3),
+        }
+    }
+
+    fn conns(workers: &[Shared]) -> Conns {
+        Conns { patience: Duration::from_millis(20), ..Conns::new(workers) }
+    }
+
+    /// Answers one command as a worker with `held` connections of each family would.
+    fn answer(worker: &Shared, held: u16) -> bool {
+        let Some(Command::Dump(mut dump)) = worker.commands.pop() else { return false };
+        let first = u16::try_from(dump.from).unwrap();
+        let room = u16::try_from(dump.rows.capacity()).unwrap();
+        let next = held.min(first + room);
+        dump.rows.extend((first..next).map(row));
+        dump.from = next.into();
+        dump.done = next == held;
+        worker.replies.push(Command::Dump(dump)).unwrap();
+        true
+    }
+
+    #[test]
+    fn all_workers_are_asked_for_both_families_page_by_page() {
+        let workers = [Shared::new(1), Shared::new(1)];
+        let conns = conns(&workers);
+        let mut seen = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut asked = 0;
+                while asked < 12 {
+                    let answered = workers.iter().filter(|worker| answer(worker, 2500)).count();
+                    asked += answered;
+                    if answered == 0 {
+                        thread::yield_now();
+                    }
+                }
+            });
+            let mut pages = 0;
+            conns
+                .each_page(|rows| {
+                    assert!(rows.len() <= ROWS);
+                    (pages, seen) = (pages + 1, seen + rows.len());
+                    Ok::<(), NoAnswer>(())
+                })
+                .unwrap();
+            assert_eq!(pages, 12);
+        });
+        assert_eq!(seen, 4 * 2500);
+    }
+
+    #[test]
+    fn a_stuck_worker_costs_its_patience_once_and_its_late_answer_is_nobodys() {
+        let workers = [Shared::new(1)];
+        let conns = conns(&workers);
+        let none = |_: &[ConnRow]| Ok::<(), NoAnswer>(());
+        assert_eq!(conns.each_page(none), Err(NoAnswer(0)));
+        for _ in 0..100 {
+            assert_eq!(conns.each_page(none), Err(NoAnswer(0)));
+        }
+        assert_eq!(workers[0].commands.len(), 1, "it is not asked again and again");
+        assert!(answer(&workers[0], 1));
+        assert_eq!(conns.each_page(none), Err(NoAnswer(0)), "it answers no new question");
+        assert!(answer(&workers[0], 1));
+        thread::scope(|scope| {
+            let worker = &workers[0];
+            scope.spawn(|| {
+                let mut asked = 0;
+                while asked < 2 {
+                    asked += u32::from(answer(worker, 0));
+                    thread::yield_now();
+                }
+            });
+            let pages = conns.each_page(|rows| {
+                assert!(rows.is_empty(), "the late answer had a row");
+                Ok::<(), NoAnswer>(())
+            });
+            assert_eq!(pages, Ok(()));
+        });
+    }
+
+    #[test]
+    fn an_entry_says_what_ipvsadm_prints() {
+        let told = entry(&row(4711), None).unwrap();
+        assert_eq!(told.protocol, Some(Protocol::Tcp));
+        assert_eq!((told.expires_s, told.state.name()), (899, "ESTABLISHED"));
+        assert_eq!(told.dest, "192.0.2.11:8080".parse().unwrap());
+        let far = "[2001:db8::11]:80".parse().unwrap();
+        assert_eq!(entry(&row(1), Some(far)).unwrap().dest, far);
+        let same = "192.0.2.99:0".parse().unwrap();
+        assert_eq!(entry(&row(1), Some(same)).unwrap().dest, "192.0.2.11:8080".parse().unwrap());
+        assert_eq!(entry(&ConnRow { protocol: 47, ..row(1) }, None), None);
+    }
+}

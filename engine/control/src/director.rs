@@ -1,0 +1,177 @@
+//! The director as the control plane has it: one table, its snapshots, and what workers counted.
+//!
+//! Requests are carried out one after the other by whoever holds it; nothing here waits for a
+//! worker or a client.
+
+use crate::compile::Compiler;
+use crate::config::Config;
+use crate::rates::STEP_SECONDS;
+use crate::state::{Limits, Readings, State};
+use core::net::SocketAddr;
+use core::time::Duration;
+use rvs_api::{Outcome, Request, ServiceKey, Totals};
+use rvs_model::{DestId, DestLine, Load};
+use rvs_plane::shared::Shared;
+use rvs_plane::{Publisher, Reader, Snapshot};
+use std::sync::Arc;
+
+/// What all workers counted for destinations, added up.
+#[derive(Clone, Debug)]
+pub struct Lines(Vec<Arc<[DestLine]>>);
+
+impl Lines {
+    /// Of these workers.
+    #[must_use]
+    pub fn new(workers: &[Shared]) -> Self {
+        Self(workers.iter().map(|worker| Arc::clone(&worker.lines)).collect())
+    }
+
+    /// Each worker's, to be handed to every worker.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<Arc<[DestLine]>> {
+        self.0.clone()
+    }
+
+    fn of(&self, id: DestId) -> impl Iterator<Item = &DestLine> {
+        let place = usize::try_from(id.0).unwrap_or(usize::MAX);
+        self.0.iter().filter_map(move |lines| lines.get(place))
+    }
+}
+
+impl Readings for Lines {
+    fn load(&self, dest: DestId) -> Load {
+        // One worker may close what another opened, so a single line may have wrapped.
+        self.of(dest).map(DestLine::load).fold(Load::default(), |sum, more| Load {
+            active: sum.active.wrapping_add(more.active),
+            inactive: sum.inactive.wrapping_add(more.inactive),
+        })
+    }
+
+    fn totals(&self, dest: DestId) -> Totals {
+        self.of(dest).map(DestLine::totals).fold(Totals::default(), |sum, more| {
+            let ([conns, packets_in, packets_out], [octets_in, octets_out]) = more;
+            sum.plus(Totals { conns, packets_in, packets_out, octets_in, octets_out })
+        })
+    }
+}
+
+/// Services, destinations, snapshots.
+pub struct Director {
+    state: State,
+    compiler: Compiler,
+    publisher: Publisher<Snapshot>,
+    workers: Vec<Shared>,
+    lines: Lines,
+    published: u64,
+    /// Steps of the rate estimator so far.
+    steps: u64,
+    /// Breaths of each worker when places were last freed.
+    breaths: Vec<u64>,
+}
+
+impl Director {
+    /// A director without services, for workers that share `workers` with it.
+    #[must_use]
+    pub fn new(config: &Config, workers: Vec<Shared>) -> Self {
+        let conns = config.tables.conns4.saturating_mul(config.workers.count().into());
+        let limits = Limits { services: config.tables.services, dests: config.tables.dests, conns };
+        let mut state = State::new(limits);
+        state.set_all_timeouts(config.timeouts);
+        let lines = Lines::new(&workers);
+        let network = config.network.clone();
+        let mut compiler = Compiler::new(network, config.tunables, lines.to_vec());
+        let (snapshot, _nobody) = compiler.compile(&state);
+        let published = state.version();
+        Self {
+            state,
+            compiler,
+            publisher: Publisher::new(snapshot),
+            breaths: vec![0; workers.len()],
+            workers,
+            lines,
+            published,
+            steps: 0,
+        }
+    }
+
+    /// A worker's view of the snapshots.
+    #[must_use]
+    pub fn reader(&self) -> Reader<Snapshot> {
+        self.publisher.reader()
+    }
+
+    /// Carries out `requests` in their order, whether those before were refused or not, and shows
+    /// workers the result once. [`Request::ListConns`] is not for the director: see
+    /// [`crate::conns`].
+    pub fn apply(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<Outcome> {
+        let outcomes = requests.into_iter().map(|request| self.carry_out(request)).collect();
+        self.publish();
+        outcomes
+    }
+
+    /// What is due at `now`, counted from the start: rates, places that became free. To be called
+    /// once a second or so.
+    pub fn tick(&mut self, now: Duration) {
+        let due = now.as_secs() / STEP_SECONDS;
+        // After a pause of the process one step makes up for all: rates are about now.
+        if self.steps < due {
+            self.steps = due;
+            self.state.estimate(&self.lines);
+        }
+        // A worker that does not breathe may hold a snapshot, and a packet, of long ago.
+        let breaths: Vec<_> =
+            self.workers.iter().map(|worker| worker.frames.read().breaths).collect();
+        let all_breathed = breaths.iter().zip(&self.breaths).all(|(now, then)| *now >= *then + 2);
+        if all_breathed {
+            self.breaths = breaths;
+            self.state.reclaim(now.as_secs(), &self.lines);
+        }
+        self.publisher.reclaim();
+    }
+
+    /// Address and port of a destination, deleted ones included.
+    #[must_use]
+    pub fn dest(&self, id: DestId) -> Option<SocketAddr> {
+        Some(self.state.dest(id)?.address())
+    }
+
+    fn carry_out(&mut self, request: Request) -> Outcome {
+        let Self { state, compiler, lines, .. } = self;
+        let concerned = concerned(&request);
+        let before = state.version();
+        let outcome = state.apply(request, lines);
+        if let Some((key, dests)) = concerned
+            && state.version() != before
+        {
+            compiler.note(state, &key, dests);
+        }
+        outcome
+    }
+
+    fn publish(&mut self) {
+        let version = self.state.version();
+        if version == self.published {
+            return;
+        }
+        self.published = version;
+        let (snapshot, gone) = self.compiler.compile(&self.state);
+        self.publisher.publish(snapshot);
+        self.compiler.retire(&gone);
+    }
+}
+
+/// The service that a request may leave changed, and whether its destinations are what changes.
+fn concerned(request: &Request) -> Option<(ServiceKey, bool)> {
+    match request {
+        Request::AddService { service, .. } | Request::EditService { service, .. } => {
+            Some((*service, false))
+        }
+        Request::AddDest { service, .. }
+        | Request::EditDest { service, .. }
+        | Request::DeleteDest { service, .. } => Some((*service, true)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use super::*;
+use crate::config::Machine;
+use rvs_api::{AddressFamily, DestAttributes, Errno, Reply, ServiceAttributes};
+use rvs_model::{ForwardMethod, Protocol, Weight};
+use std::path::Path;
+
+const CONFIG: &str = "[tables]\nservices = 4\ndests = 8\nconns = 100\n[timeouts]\nudp = 30\n\
+                      [[link]]\nname = \"a\"\nkind = \"tap\"\n";
+
+fn director(workers: &[Shared]) -> Director {
+    let config = Config::parse(Path::new("test"), CONFIG, &Machine::default()).unwrap();
+    Director::new(&config, workers.to_vec())
+}
+
+fn vip() -> ServiceKey {
+    ServiceKey::Address { protocol: Protocol::Tcp, address: "203.0.113.1:80".parse().unwrap() }
+}
+
+fn add_service() -> Request {
+    let attributes = ServiceAttributes::new("rr", AddressFamily::V4);
+    Request::AddService { service: vip(), attributes }
+}
+
+fn add_dest(last: u8) -> Request {
+    let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(1));
+    Request::AddDest { service: vip(), dest: ([192, 0, 2, last], 80).into(), attributes }
+}
+
+#[test]
+fn a_batch_is_carried_out_in_order_and_published_once() {
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    let mut reader = director.reader();
+    let before = reader.generation();
+    let outcomes = director.apply([add_dest(11), add_service(), add_dest(11), add_dest(11)]);
+    let errnos: Vec<_> = outcomes.iter().map(|it| it.as_ref().err().map(|no| no.errno)).collect();
+    assert_eq!(errnos, [Some(Errno::Srch), None, None, Some(Errno::Exist)]);
+    assert_eq!(reader.generation(), before + 1);
+    let snapshot = reader.refresh();
+    assert_eq!(snapshot.services[0].as_ref().unwrap().dests.len(), 1);
+    assert!(workers[0].lines[0].has(DestLine::AVAILABLE));
+}
+
+#[test]
+fn questions_and_refusals_publish_nothing() {
+    let mut director = director(&[Shared::new(8)]);
+    let reader = director.reader();
+    let before = reader.generation();
+    director.apply([Request::ListServices { service: None }, Request::GetInfo, add_dest(11)]);
+    director.apply([Request::Zero { service: None }]);
+    assert_eq!(reader.generation(), before);
+}
+
+#[test]
+fn workers_begin_with_the_configured_timeouts() {
+    let mut director = director(&[Shared::new(8)]);
+    let mut reader = director.reader();
+    let udp =
+        |reader: &mut Reader<Snapshot>| reader.refresh().timeouts.seconds(rvs_model::State::Udp);
+    assert_eq!(udp(&mut reader), 30);
+    let change = rvs_api::TimeoutsChange { udp_s: 7, ..rvs_api::TimeoutsChange::default() };
+    director.apply([Request::SetTimeouts(change)]);
+    assert_eq!(udp(&mut reader), 7);
+}
+
+#[test]
+fn what_workers_count_is_added_up() {
+    let workers = [Shared::new(8), Shared::new(8)];
+    let mut director = director(&workers);
+    director.apply([add_service(), add_dest(11)]);
+    for (worker, packets) in workers.iter().zip([3, 5]) {
+        let line = &worker.lines[0];
+        line.count_conn();
+        line.step_load(true, true);
+        for _ in 0..packets {
+            line.count_packet(false, 100);
+        }
+    }
+    // One worker may see the end of what another opened.
+    workers[0].lines[0].step_load(true, false);
+    workers[0].lines[0].step_load(true, false);
+    let outcome = director.apply([Request::ListServices { service: None }]).remove(0);
+    let Ok(Reply::Services(services)) = outcome else { panic!("{outcome:?}") };
+    let dest = &services[0].dests[0];
+    let totals = Totals { conns: 2, packets_in: 8, octets_in: 800, ..Totals::default() };
+    assert_eq!((dest.totals, dest.active, dest.inactive), (totals, 0, 0));
+}
+
+#[test]
+fn rates_are_estimated_every_two_seconds() {
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    director.apply([add_service(), add_dest(11)]);
+    for second in 0..120 {
+        for _ in 0..10 {
+            workers[0].lines[0].count_packet(false, 100);
+        }
+        director.tick(Duration::from_secs(second));
+        director.tick(Duration::from_millis(second * 1000 + 500));
+    }
+    let outcome = director.apply([Request::ListServices { service: None }]).remove(0);
+    let Ok(Reply::Services(services)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(services[0].dests[0].rates.packets_in, 10);
+}
+
+#[test]
+fn places_are_not_freed_while_a_worker_holds_its_breath() {
+    let mut director = director(&[Shared::new(8)]);
+    director.apply([add_service(), add_dest(11)]);
+    director.apply([Request::DeleteDest { service: vip(), dest: ([192, 0, 2, 11], 80).into() }]);
+    for second in (0..1_000).step_by(10) {
+        director.tick(Duration::from_secs(second));
+    }
+    assert!(director.dest(DestId(0)).is_some(), "nobody knows what a stuck worker still does");
+}

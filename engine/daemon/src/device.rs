@@ -1,0 +1,87 @@
+//! The kinds of links, and what rvsd wants of one beside moving frames.
+
+use crate::Failure;
+use core::time::Duration;
+use rvs_control::config::{PcapLink, TapLink};
+use rvs_io::pcap::{PcapQueue, Recorder, Replay};
+use rvs_io::tap::{self, HostEnd, TapQueue};
+use rvs_io::{Queue, RoomFrame, RoomPool};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// A queue of a link that rvsd can open.
+pub trait Device: Queue<Frame = RoomFrame, Pool = RoomPool> + Sized + 'static {
+    /// What the configuration says of a link of this kind.
+    type Link;
+
+    /// Opens `link` with a queue for each of `workers` workers.
+    fn open(link: &Self::Link, workers: u16) -> Result<Vec<Self>, Failure>;
+
+    /// Tells it the time, counted from 1970.
+    fn tell_time(&mut self, _now: Duration) {}
+
+    /// Whether nothing will ever arrive any more.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
+
+    /// Ends it, and says in one line what went wrong with it meanwhile.
+    fn close(self, link: &Self::Link) -> Option<String>;
+}
+
+impl Device for TapQueue {
+    type Link = TapLink;
+
+    fn open(link: &TapLink, workers: u16) -> Result<Vec<Self>, Failure> {
+        let host = HostEnd { mtu: link.mtu, mac: None };
+        Ok(tap::open(&link.device, workers, &host)?)
+    }
+
+    fn close(self, link: &TapLink) -> Option<String> {
+        let fault = self.fault()?;
+        Some(format!("TAP {}: it last refused a frame with: {fault}", link.device))
+    }
+}
+
+impl Device for PcapQueue {
+    type Link = PcapLink;
+
+    fn open(link: &PcapLink, _one: u16) -> Result<Vec<Self>, Failure> {
+        let named = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| Failure::Capture { path, source }
+        };
+        let replay = link.read.as_ref().map(|path| Replay::open(path).map_err(named(path)));
+        let recorder = link.write.as_ref().map(|path| Recorder::create(path).map_err(named(path)));
+        Ok(vec![Self { replay: replay.transpose()?, recorder: recorder.transpose()? }])
+    }
+
+    fn tell_time(&mut self, now: Duration) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stamp(now);
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.replay.as_ref().is_none_or(|replay| replay.next_due().is_none())
+    }
+
+    fn close(self, link: &PcapLink) -> Option<String> {
+        let cannot = |file: &Option<PathBuf>, error: &dyn core::fmt::Display| {
+            let file = file.as_ref().map_or(String::new(), |file| file.display().to_string());
+            format!("capture {file}: {error}")
+        };
+        let read = self.replay.as_ref().and_then(Replay::error).map(|it| cannot(&link.read, it));
+        let finished = self.recorder.map(Recorder::finish);
+        let wrote = finished.and_then(Result::err).map(|error| cannot(&link.write, &error));
+        match (read, wrote) {
+            (Some(read), Some(wrote)) => Some(format!("{read}; {wrote}")),
+            (read, wrote) => read.or(wrote),
+        }
+    }
+}
+
+/// Time since 1970 at the start, from which [`Device::tell_time`] counts on.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,327 @@
+//! `rvsd run`: the order of starting and of ending.
+//!
+//! ```text
+//!  control socket bound ─► links opened ─► workers pinned, tables made ─► clients served ─► ready
+//!  SIGTERM ─► socket gone ─► workers stop breathing, all of them ─► what waits is counted ─► summary
+//! ```
+
+use crate::check::placement;
+use crate::device::Device;
+use crate::turn::Turns;
+use crate::{Failure, exit, log, print};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use rvs_control::config::{Config, Links};
+use rvs_control::conns::Conns;
+use rvs_control::director::{Director, Lines};
+use rvs_control::server::{Desk, Server, Socket};
+use rvs_control::summary::Summary;
+use rvs_io::Reserve;
+use rvs_io::pcap::PcapQueue;
+use rvs_io::tap::TapQueue;
+use rvs_plane::{Mesh, Setup, Shared, Steering, Worker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// Between two looks at workers, rates and places that may be free.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks without a breath after which a worker is reported.
+const STALLED_LOOKS: u32 = 2;
+/// How long workers may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a director until it is told to stop.
+pub fn run(config: &Config) -> Result<ExitCode, Failure> {
+    Ok(match &config.links {
+        Links::Tap(links) => Running::<TapQueue>::start(config, links)?.until_the_end(),
+        Links::Pcap(links) => Running::<PcapQueue>::start(config, links)?.until_the_end(),
+    })
+}
+
+/// What the main thread waits for.
+enum Event {
+    /// A signal says stop.
+    Stop,
+    /// A worker has made its tables, or cannot.
+    Started(usize, Result<(), String>),
+    /// A worker stopped breathing: as told, or because there is nothing to come.
+    Stopped,
+    /// A worker's thread is over.
+    Over(usize),
+}
+
+/// A director at work.
+struct Running<'c, D: Device> {
+    links: &'c [D::Link],
+    workers: Vec<Option<JoinHandle<Vec<D>>>>,
+    shared: Vec<Shared>,
+    desk: Arc<Desk>,
+    server: Server,
+    stop: Arc<AtomicBool>,
+    events: Receiver<Event>,
+    start: Instant,
+    /// A signal came while it was starting.
+    told_to_stop: bool,
+}
+
+impl<'c, D: Device> Running<'c, D> {
+    fn start(config: &Config, links: &'c [D::Link]) -> Result<Self, Failure> {
+        let (sender, events) = mpsc::channel();
+        listen_for_signals(sender.clone())?;
+        let socket = Socket::bind(&config.control)?;
+        let count = config.workers.count();
+        let queues = open(links, count)?;
+
+        let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
+        let director = Director::new(config, shared.clone());
+        let reserve = Reserve::new(
+            config.tables.frames.saturating_mul(usize::from(count)),
+            config.tables.frame_octets,
+        );
+        let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let (mesh, steering) = (Mesh::new(count), Steering::new(count));
+        let all_lines = Lines::new(&shared).to_vec();
+        let barrier = Arc::new(Barrier::new(usize::from(count)));
+        let mut workers = Vec::new();
+        for ((queues, shared), id) in queues.into_iter().zip(&shared).zip(0..) {
+            let setup = Setup {
+                id,
+                queues,
+                pool: reserve.pool(),
+                reader: director.reader(),
+                shared: shared.clone(),
+                all_lines: all_lines.clone(),
+                mesh: mesh.clone(),
+                steering: steering.clone(),
+                limits: config.limits(),
+                seed: seed()?,
+                now: 0,
+            };
+            let turns = Turns {
+                start,
+                stop: Arc::clone(&stop),
+                idle: config.workers.idle,
+                frames: Arc::clone(&shared.frames),
+            };
+            let core = config.workers.cores.get(usize::from(id)).copied();
+            workers.push(Some(spawn(setup, turns, core, &barrier, &sender)?));
+        }
+        let told_to_stop = await_start(&events, workers.len())?;
+
+        let desk = Arc::new(Desk::new(director, Conns::new(&shared), |line| log(line)));
+        let server = socket.serve(Arc::clone(&desk))?;
+        log(format_args!(
+            "rvsd: ready: {}; {} {} {}; a connection is its client's address and port, whose hash \
+             names the worker",
+            placement(config),
+            config.links.count(),
+            config.links.kind(),
+            if config.links.count() == 1 { "link" } else { "links" },
+        ));
+        Ok(Self { links, workers, shared, desk, server, stop, events, start, told_to_stop })
+    }
+
+    fn until_the_end(mut self) -> ExitCode {
+        let mut watch = vec![Watch::default(); self.shared.len()];
+        while !self.told_to_stop {
+            match self.events.recv_timeout(LOOK) {
+                Ok(Event::Stop | Event::Stopped) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Event::Over(worker)) => return self.died(worker),
+                Ok(Event::Started(..)) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.desk.director().tick(self.start.elapsed());
+                    for ((watch, shared), worker) in watch.iter_mut().zip(&self.shared).zip(0..) {
+                        watch.look(worker, shared.frames.read().breaths);
+                    }
+                }
+            }
+        }
+        self.end()
+    }
+
+    /// Stops the workers and gives account.
+    fn end(mut self) -> ExitCode {
+        self.server.stop();
+        self.stop.store(true, Ordering::Relaxed);
+        let until = Instant::now() + STOP_PATIENCE;
+        let mut left = self.workers.len();
+        let mut complaints = Vec::new();
+        while left > 0 {
+            let patience = until.saturating_duration_since(Instant::now());
+            let Ok(event) = self.events.recv_timeout(patience) else {
+                log(format_args!("rvsd: {left} workers did not stop: no account can be given"));
+                return ExitCode::from(exit::WORKER);
+            };
+            let Event::Over(worker) = event else { continue };
+            let Some(thread) = self.workers.get_mut(worker).and_then(Option::take) else {
+                continue;
+            };
+            let Ok(queues) = thread.join() else { return self.died(worker) };
+            complaints
+                .extend(queues.into_iter().zip(self.links).filter_map(|(it, link)| it.close(link)));
+            left -= 1;
+        }
+        let summary = Summary::of(&self.shared);
+        print(&summary);
+        for complaint in &complaints {
+            log(format_args!("rvsd: {complaint}"));
+        }
+        ExitCode::from(match (summary.is_conserved(), complaints.is_empty()) {
+            (false, _) => exit::UNACCOUNTED,
+            (true, false) => exit::FAILED,
+            (true, true) => 0,
+        })
+    }
+
+    /// A worker ended that should not. The others hold no connection of its clients: rather nobody
+    /// forwards than half.
+    fn died(&mut self, worker: usize) -> ExitCode {
+        log(format_args!("rvsd: worker {worker} died: see above; nothing is forwarded any more"));
+        self.server.stop();
+        ExitCode::from(exit::WORKER)
+    }
+}
+
+/// The queues of each worker: one of every link.
+fn open<D: Device>(links: &[D::Link], workers: u16) -> Result<Vec<Vec<D>>, Failure> {
+    let mut of_worker: Vec<Vec<D>> = (0..workers).map(|_| Vec::new()).collect();
+    for link in links {
+        for (queues, queue) in of_worker.iter_mut().zip(D::open(link, workers)?) {
+            queues.push(queue);
+        }
+    }
+    Ok(of_worker)
+}
+
+/// Starts a worker on `core`. Its thread gives the queues back.
+fn spawn<D: Device>(
+    setup: Setup<D>,
+    turns: Turns,
+    core: Option<usize>,
+    barrier: &Arc<Barrier>,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<Vec<D>>, Failure> {
+    let number = usize::from(setup.id);
+    let (barrier, events) = (Arc::clone(barrier), events.clone());
+    let life = move || {
+        let _over = Over(number, events.clone());
+        let tell = |event| {
+            // The main thread listens until the process ends.
+            let _nobody = events.send(event);
+        };
+        let mut worker = match prepare(setup, core) {
+            Ok(worker) => worker,
+            Err(what) => {
+                tell(Event::Started(number, Err(what)));
+                return Vec::new();
+            }
+        };
+        tell(Event::Started(number, Ok(())));
+        turns.take(&mut worker);
+        tell(Event::Stopped);
+        // Only when nobody hands anything over any more, what waits can be counted.
+        barrier.wait();
+        worker.finish().0
+    };
+    thread::Builder::new()
+        .name(format!("rvs-worker-{number}"))
+        .spawn(life)
+        .map_err(|source| Failure::System { what: "a thread for a worker", source })
+}
+
+/// On its own core, so that its memory is near it.
+fn prepare<D: Device>(setup: Setup<D>, core: Option<usize>) -> Result<Worker<D>, String> {
+    if let Some(id) = core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id })
+    {
+        return Err(format!("cannot be pinned to core {id}"));
+    }
+    Worker::new(setup).map_err(|error| error.to_string())
+}
+
+/// Tells the main thread that a worker's thread is over, however it came to that.
+struct Over(usize, Sender<Event>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let _nobody = self.1.send(Event::Over(self.0));
+    }
+}
+
+/// Waits for all workers to have made their tables, and says whether a signal came meanwhile.
+fn await_start(events: &Receiver<Event>, workers: usize) -> Result<bool, Failure> {
+    let (mut left, mut told_to_stop) = (workers, false);
+    while left > 0 {
+        match events.recv() {
+            Ok(Event::Started(_, Ok(()))) => left -= 1,
+            Ok(Event::Started(worker, Err(what))) => return Err(Failure::Worker { worker, what }),
+            Ok(Event::Over(worker)) => {
+                return Err(Failure::Worker { worker, what: "died at the start".to_owned() });
+            }
+            Ok(Event::Stop) => told_to_stop = true,
+            Ok(Event::Stopped) | Err(_) => {}
+        }
+    }
+    Ok(told_to_stop)
+}
+
+fn listen_for_signals(events: Sender<Event>) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|source| Failure::System { what: "signals", source })?;
+    let listen = move || {
+        for _signal in signals.forever() {
+            if events.send(Event::Stop).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("rvs-signals".to_owned()).spawn(listen);
+    thread.map(drop).map_err(|source| Failure::System { what: "a thread for signals", source })
+}
+
+/// Keys for a table's hash that nobody can guess.
+fn seed() -> Result<[u64; 2], Failure> {
+    let mut octets = [0; 16];
+    let filled = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
+    let failed = |source| Failure::System { what: "random octets", source };
+    match filled {
+        Ok(16) => {
+            let (low, high) = octets.split_at(8);
+            let word =
+                |half: &[u8]| half.iter().fold(0, |word, octet| word << 8 | u64::from(*octet));
+            Ok([word(low), word(high)])
+        }
+        Ok(_) => Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Looks whether a worker breathes.
+#[derive(Clone, Debug, Default)]
+struct Watch {
+    breaths: u64,
+    /// Looks since the last breath.
+    looks: u32,
+}
+
+impl Watch {
+    fn look(&mut self, worker: usize, breaths: u64) {
+        if breaths == self.breaths {
+            self.looks = self.looks.saturating_add(1);
+            if self.looks == STALLED_LOOKS {
+                let seconds = LOOK.as_secs() * u64::from(STALLED_LOOKS);
+                log(format_args!("rvsd: worker {worker} stalled: no breath for {seconds} s"));
+            }
+        } else {
+            if self.looks >= STALLED_LOOKS {
+                log(format_args!("rvsd: worker {worker} breathes again after {} s", self.looks));
+            }
+            *self = Self { breaths, looks: 0 };
+        }
+    }
+}
