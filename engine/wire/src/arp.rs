@@ -12,7 +12,7 @@ use core::net::Ipv4Addr;
 
 /// Octets of a message.
 pub const MESSAGE_LEN: usize = 28;
-/// Octets of a frame with a message: [`frame`] makes them.
+/// Octets of a frame with a message: [`Arp::frame`] makes them.
 pub const FRAME_LEN: usize = ethernet::HEADER_LEN + MESSAGE_LEN;
 
 /// Hardware type 1 (Ethernet), protocol 0x0800 (IPv4), address lengths 6 and 4.

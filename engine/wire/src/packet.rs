@@ -9,6 +9,9 @@
 //! Frames of almost all traffic are untagged, for this MAC address, and have a plain IP header
 //! before TCP or UDP: [`classify`] reads those straight on. All others go through one function that
 //! is out of the way, takes care and names what is wrong.
+//!
+//! DIFFERS from Linux, where IPVS leaves TCP data offsets, UDP lengths and routing headers with
+//! segments left for the destination to refuse: they are refused here, where they are counted.
 
 use crate::arp::Arp;
 use crate::checksum;

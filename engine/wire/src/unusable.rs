@@ -90,36 +90,36 @@ impl Unusable {
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Truncated => ("truncated", "the frame ends before its headers do"),
-            Self::OtherHost => ("other_host", "the frame is for another MAC address"),
-            Self::VlanStack => ("vlan_stack", "the frame has a service tag or two VLAN tags"),
+            Self::OtherHost => ("other-host", "the frame is for another MAC address"),
+            Self::VlanStack => ("vlan-stack", "the frame has a service tag or two VLAN tags"),
             Self::Ethertype => ("ethertype", "the frame is neither IPv4, IPv6 nor ARP"),
-            Self::ArpFormat => ("arp_format", "the ARP message is not about IPv4 over Ethernet"),
-            Self::Ipv4Version => ("ipv4_version", "the IPv4 header has another version"),
+            Self::ArpFormat => ("arp-format", "the ARP message is not about IPv4 over Ethernet"),
+            Self::Ipv4Version => ("ipv4-version", "the IPv4 header has another version"),
             Self::Ipv4HeaderLength => {
-                ("ipv4_header_length", "the IPv4 header length is below 20 or beyond the packet")
+                ("ipv4-header-length", "the IPv4 header length is below 20 or beyond the packet")
             }
             Self::Ipv4TotalLength => (
-                "ipv4_total_length",
+                "ipv4-total-length",
                 "the IPv4 total length is below the header's or beyond the frame",
             ),
-            Self::Ipv4Checksum => ("ipv4_checksum", "the IPv4 header checksum is wrong"),
-            Self::Ipv4Options => ("ipv4_options", "an IPv4 option has a wrong length"),
-            Self::SourceRoute => ("source_route", "the sender asks for a source route"),
-            Self::Ipv6Version => ("ipv6_version", "the IPv6 header has another version"),
+            Self::Ipv4Checksum => ("ipv4-checksum", "the IPv4 header checksum is wrong"),
+            Self::Ipv4Options => ("ipv4-options", "an IPv4 option has a wrong length"),
+            Self::SourceRoute => ("source-route", "the sender asks for a source route"),
+            Self::Ipv6Version => ("ipv6-version", "the IPv6 header has another version"),
             Self::Ipv6PayloadLength => {
-                ("ipv6_payload_length", "the IPv6 payload length is beyond the frame")
+                ("ipv6-payload-length", "the IPv6 payload length is beyond the frame")
             }
             Self::Ipv6Extensions => (
-                "ipv6_extensions",
+                "ipv6-extensions",
                 "the IPv6 extension headers are too many or in a forbidden order",
             ),
             Self::TcpHeaderLength => {
-                ("tcp_header_length", "the TCP data offset is below 20 or beyond the segment")
+                ("tcp-header-length", "the TCP data offset is below 20 or beyond the segment")
             }
             Self::UdpLength => {
-                ("udp_length", "the UDP length is below the header's or beyond the packet")
+                ("udp-length", "the UDP length is below the header's or beyond the packet")
             }
-            Self::IcmpChecksum => ("icmp_checksum", "the ICMP checksum is wrong"),
+            Self::IcmpChecksum => ("icmp-checksum", "the ICMP checksum is wrong"),
             Self::Ndp => ("ndp", "the neighbour discovery message fails RFC 4861's checks"),
         }
     }

@@ -5,16 +5,16 @@ mod examples;
 
 use examples::*;
 use rvs_wire::checksum::Delta;
-use rvs_wire::flow::{Ends, V4, V6, protocol};
+use rvs_wire::flow::{Ends, Ends4, Ends6, V4, V6, protocol};
 use rvs_wire::icmp::{Error, Icmp, Kind};
 use rvs_wire::ipip::{self, Outer};
 use rvs_wire::ipv4::Ipv4;
 use rvs_wire::ipv6::Ipv6;
 use rvs_wire::ipv6_ext::next_header;
 use rvs_wire::packet::{Class, classify};
-use rvs_wire::rewrite::Rewrite;
-use rvs_wire::tcp::{Tcp, TcpMut};
-use rvs_wire::udp::{Udp, UdpMut};
+use rvs_wire::rewrite::{Rewrite, Stop};
+use rvs_wire::tcp::{self, Tcp, TcpMut};
+use rvs_wire::udp::{self, Udp, UdpMut};
 
 #[test]
 fn every_example_adds_up() {
@@ -93,6 +93,47 @@ fn masquerading_any_address_and_port_keeps_checksums_right() {
 }
 
 #[test]
+fn a_masqueraded_datagram_always_has_a_checksum() {
+    // Some port makes the checksum come out as zero, which must be sent as all ones.
+    let mut all_ones = 0;
+    for port in 0..=u16::MAX {
+        let (mut four, mut six) = (udp4(), udp6());
+        let ends = ends_of::<V4>(&four, 20);
+        let to = Ends4::new(ends.source(), (REAL, port));
+        let (address, segment) = Delta::end::<V4>(ends.destination(), (REAL, port));
+        V4::masquerade(&mut four, 20, protocol::UDP, &to, address, segment).unwrap();
+        let ends = ends_of::<V6>(&six, 40);
+        let to = Ends6::new(ends.source(), (REAL6, port));
+        let (address, segment) = Delta::end::<V6>(ends.destination(), (REAL6, port));
+        V6::masquerade(&mut six, 40, protocol::UDP, &to, address, segment).unwrap();
+        for (packet, at) in [(&four, 26), (&six, 46)] {
+            assert!(packet[at..at + 2] != [0, 0] && adds_up(packet), "port {port}");
+            all_ones += usize::from(packet[at..at + 2] == [0xff, 0xff]);
+        }
+    }
+    assert_eq!(all_ones, 2);
+}
+
+#[test]
+fn a_filled_in_checksum_is_of_the_datagram_alone() {
+    let datagram = udp::<V4>((CLIENT, VIP), (CLIENT_PORT, 53), b"query");
+    let rest = [&datagram[..], &[0xee; 9]].concat();
+    let mut packet = ipv4(protocol::UDP, (CLIENT, VIP), false, &[], &rest);
+    packet[26..28].fill(0);
+    let ends = Ends4::new((CLIENT, CLIENT_PORT), (REAL, 53));
+    let (address, segment) = Delta::end::<V4>((VIP, 53), (REAL, 53));
+    V4::masquerade(&mut packet, 20, protocol::UDP, &ends, address, segment).unwrap();
+    let expected = udp::<V4>((CLIENT, REAL), (CLIENT_PORT, 53), b"query");
+    assert_eq!(packet[20..33], expected);
+    assert_eq!(packet[33..], [0xee; 9]);
+    // Of a first fragment the datagram's end is missing.
+    let mut packet = udp4();
+    packet[24..28].copy_from_slice(&[0, 200, 0, 0]);
+    V4::masquerade(&mut packet, 20, protocol::UDP, &ends, address, segment).unwrap();
+    assert_eq!(packet[26..28], [0, 0]);
+}
+
+#[test]
 fn what_goes_into_a_tunnel_comes_out_in_all_four_combinations() {
     fn through<F: Rewrite>(packet: &[u8], outer: Outer, inner_protocol: u8) {
         let whole = tunnelled::<F>(packet, outer);
@@ -115,6 +156,20 @@ fn what_goes_into_a_tunnel_comes_out_in_all_four_combinations() {
     assert_eq!(Outer::new(LOCAL.into(), REAL6.into()), None);
     assert_eq!(ipip::decapsulate(&tcp4()), Ok(None));
     assert_eq!(ipip::decapsulate(&tcp6()), Ok(None));
+}
+
+#[test]
+fn a_fragment_of_a_tunnel_has_no_packet_in_it() {
+    let outer = Outer::new(LOCAL.into(), REAL.into()).unwrap();
+    let mut packet = tunnelled::<V4>(&tcp4(), outer);
+    packet[6] = 0x20;
+    sum_up_v4(&mut packet);
+    assert_eq!(ipip::decapsulate(&packet), Ok(None));
+    let outer = Outer::new(LOCAL6.into(), REAL6.into()).unwrap();
+    let mut packet = extended(tunnelled::<V4>(&tcp4(), outer), &[next_header::FRAGMENT]);
+    assert_eq!(ipip::decapsulate(&packet).unwrap().unwrap().packet, tcp4());
+    packet[43] = 1;
+    assert_eq!(ipip::decapsulate(&packet), Ok(None));
 }
 
 #[test]
@@ -161,6 +216,22 @@ fn views_read_what_was_written() {
     let (udp, data) = Udp::parse(&packet[40..]).unwrap();
     assert_eq!((udp.source_port(), udp.destination_port()), (CLIENT_PORT, 53));
     assert_eq!((udp.len(), data), (13, &b"query"[..]));
+}
+
+#[test]
+fn written_headers_have_right_checksums_and_udp_never_none() {
+    let pseudo = V4::pseudo_sum(CLIENT, VIP, protocol::TCP, 24);
+    let header = tcp::Header { source_port: 1, sequence: 7, ..tcp::Header::default() };
+    let segment = [&header.octets(b"data", pseudo), &b"data"[..]].concat();
+    assert!(adds_up(&ipv4(protocol::TCP, (CLIENT, VIP), true, &[], &segment)));
+    let pseudo = V4::pseudo_sum(CLIENT, VIP, protocol::UDP, 8);
+    let mut all_ones = 0;
+    for port in 0..=u16::MAX {
+        let header = udp::header(port, 53, &[], pseudo);
+        assert_ne!(header[6..], [0, 0]);
+        all_ones += usize::from(header[6..] == [0xff, 0xff]);
+    }
+    assert_eq!(all_ones, 1);
 }
 
 #[test]
@@ -239,9 +310,37 @@ fn errors_fragments_and_groups_deserve_no_error() {
         packet[at] = 0xff;
         assert!(!V6::deserves_error(&packet), "group at {at}");
     }
-    let mut nobody = udp6();
-    nobody[8..24].fill(0);
-    assert!(!V6::deserves_error(&nobody));
+    let (mut nobody4, mut nobody6) = (udp4(), udp6());
+    nobody4[12..16].fill(0);
+    nobody6[8..24].fill(0);
+    assert!(!V4::deserves_error(&nobody4) && !V6::deserves_error(&nobody6));
+    let (mut redirect4, mut redirect6) = (echo_request4(), echo_request6());
+    (redirect4[20], redirect6[40]) = (5, 137);
+    assert!(!V4::deserves_error(&redirect4) && !V6::deserves_error(&redirect6));
+}
+
+#[test]
+fn only_first_fragments_of_known_protocols_have_ends_to_quote() {
+    assert!(V4::quoted(&udp4()).unwrap().is_some() && V6::quoted(&udp6()).unwrap().is_some());
+    assert_eq!(V4::quoted(&echo_request4()), Ok(None));
+    assert_eq!(V6::quoted(&echo_request6()), Ok(None));
+    let mut later = udp4();
+    later[7] = 1;
+    assert_eq!(V4::quoted(&later), Ok(None));
+    let mut later = extended(udp6(), &[next_header::FRAGMENT]);
+    assert_eq!(V6::quoted(&later).unwrap().unwrap().l4, 48);
+    later[43] = 8;
+    assert_eq!(V6::quoted(&later), Ok(None));
+}
+
+#[test]
+fn an_error_with_one_hop_left_is_not_translated() {
+    let (mut four, mut six) = (error4(), error6());
+    (four[8], six[7]) = (1, 1);
+    let (before4, before6) = (four.clone(), six.clone());
+    assert_eq!(V4::translate_error(&mut four, 20, false, (REAL, 1)), Err(Stop::Exceeded));
+    assert_eq!(V6::translate_error(&mut six, 40, false, (REAL6, 1)), Err(Stop::Exceeded));
+    assert_eq!((four, six), (before4, before6));
 }
 
 #[test]
