@@ -4,7 +4,9 @@
 //! checksum checked. Only rvsd's frames: those of the hosts' kernels may have checksums that their
 //! device was to complete.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,6 +21,9 @@ const COMPLAINTS: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checks
 /// tshark checks these only when told.
 const CHECKED: [&str; 3] =
     ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE"];
+
+/// A capture whose file has not grown for so long is complete; dumpcap's own wait is a quarter of it.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A running capture of every link of the director.
 #[derive(Debug)]
@@ -79,6 +84,7 @@ impl Inspection {
     pub fn end(self, limits: &Limits) -> Result<Findings> {
         let mut findings = Findings::default();
         for Capture { network, mut dumpcap, file } in self.captures {
+            written_out(&file, limits)?;
             dumpcap.terminate(limits).with_context(|| format!("the capture on {network}"))?;
             let frames = dissect(&file, "frame")?.lines().count();
             ensure!(frames > 0, "rvsd sent no frame on {network}");
@@ -88,6 +94,19 @@ impl Inspection {
         }
         Ok(findings)
     }
+}
+
+/// Waits until `file` grows no more: the kernel hands frames over in blocks, some time later, and
+/// dumpcap does not wait for the last one.
+fn written_out(file: &Path, limits: &Limits) -> Result<()> {
+    let (mut octets, mut since) = (0, Instant::now());
+    limits.wait("the end of a capture", Duration::from_secs(10), || {
+        let now = fs::metadata(file)?.len();
+        if now != octets {
+            (octets, since) = (now, Instant::now());
+        }
+        Ok((since.elapsed() > QUIET).then_some(()))
+    })
 }
 
 /// A line for each frame of `file` that `filter` lets through.

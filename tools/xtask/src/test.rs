@@ -79,16 +79,12 @@ fn deny(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
 
 /// Unit, contract, model and scenario tests, and the simulation.
 fn tests(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
-    let installed = if quick {
-        install::has_cargo_tool(install::NEXTEST)
-    } else {
-        install::cargo_tool(&install::NEXTEST).is_ok()
-    };
     let mut tests = workspace.cargo();
-    if installed {
+    if install::has_cargo_tool(install::NEXTEST) {
         tests.args(["nextest", "run", "--workspace"]);
     } else {
-        println!("cargo-nextest is missing; cargo test runs the tests, one crate after another.");
+        // Building it takes longer than it saves once; `cargo xtask install` does.
+        println!("cargo-nextest is missing: cargo test runs the tests, one program after another.");
         tests.args(["test", "--workspace", "--lib", "--bins", "--tests"]);
     }
     if quick {
