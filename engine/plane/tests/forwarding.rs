@@ -49,7 +49,7 @@ fn from_dest(packet: &[u8]) -> Vec<u8> {
     ethernet(OUR_MACS[1], dest_mac(0), packet)
 }
 
-fn only(out: Vec<(usize, Vec<u8>)>) -> (usize, Seen) {
+fn only(out: &[(usize, Vec<u8>)]) -> (usize, Seen) {
     assert_eq!(out.len(), 1, "{out:?}");
     let (link, frame) = &out[0];
     (*link, read(frame))
@@ -61,15 +61,15 @@ fn masqueraded_connections_go_there_and_back_with_ports_mapped() {
         let ends = ends(v6);
         let mut rig = rig(Masquerade, &ends);
         let syn = from_client(&tcp(ends.client, ends.vip, SYN, b""));
-        let (link, seen) = only(rig.send(0, &[syn]));
+        let (link, seen) = only(&rig.send(0, &[syn]));
         assert_eq!((link, seen.source, seen.destination), (1, ends.client, ends.dest));
         assert_eq!((seen.hops, seen.to, seen.from), (63, dest_mac(0), OUR_MACS[1]));
         let answer = from_dest(&tcp(ends.dest, ends.client, SYN | ACK, b""));
-        let (link, seen) = only(rig.send(1, &[answer]));
+        let (link, seen) = only(&rig.send(1, &[answer]));
         assert_eq!((link, seen.source, seen.destination), (0, ends.vip, ends.client));
         assert_eq!((seen.hops, seen.to, seen.from), (63, CLIENT_MAC, OUR_MACS[0]));
         let data = from_client(&tcp(ends.client, ends.vip, ACK, b"GET / HTTP/1.0\r\n\r\n"));
-        let (_, seen) = only(rig.send(0, &[data]));
+        let (_, seen) = only(&rig.send(0, &[data]));
         assert_eq!(seen.data, b"GET / HTTP/1.0\r\n\r\n");
         assert_eq!(rig.workers[0].conns(), if v6 { [0, 1] } else { [1, 0] });
         let ([conns, inbound, outbound], _) = rig.shared[0].lines[0].totals();
@@ -82,7 +82,7 @@ fn direct_routing_changes_nothing_but_hop_limit_and_addresses_of_the_frame() {
     for v6 in [false, true] {
         let ends = ends(v6);
         let mut rig = rig(Direct, &ends);
-        let (link, seen) = only(rig.send(0, &[from_client(&udp(ends.client, ends.vip, b"q"))]));
+        let (link, seen) = only(&rig.send(0, &[from_client(&udp(ends.client, ends.vip, b"q"))]));
         assert_eq!((link, seen.source, seen.destination), (1, ends.client, ends.vip));
         assert_eq!((seen.hops, seen.to, seen.data.as_slice()), (63, dest_mac(0), &b"q"[..]));
     }
@@ -94,7 +94,7 @@ fn tunnelled_packets_arrive_whole_in_an_outer_packet_to_the_destination() {
         let ends = ends(v6);
         let mut rig = rig(Tunnel, &ends);
         let packet = tcp(ends.client, ends.vip, SYN, b"");
-        let (link, outer) = only(rig.send(0, &[from_client(&packet)]));
+        let (link, outer) = only(&rig.send(0, &[from_client(&packet)]));
         assert_eq!((link, outer.destination.ip()), (1, ends.dest.ip()));
         assert_eq!((outer.protocol, outer.to), (if v6 { 41 } else { 4 }, dest_mac(0)));
         let inner = read_packet(&outer.data);
@@ -110,7 +110,7 @@ fn a_tunnel_may_be_of_the_other_family() {
         let mut rig = rig(Tunnel, &Ends { dest, ..*ends });
         for _ in 0..2 {
             let packet = tcp(ends.client, ends.vip, SYN, b"");
-            let (_, outer) = only(rig.send(0, &[from_client(&packet)]));
+            let (_, outer) = only(&rig.send(0, &[from_client(&packet)]));
             assert_eq!(outer.destination.ip(), dest.ip());
             assert_eq!(read_packet(&outer.data).destination, ends.vip);
         }
@@ -125,7 +125,7 @@ fn a_service_without_destinations_answers_port_unreachable_to_tcp_too() {
         let mut rig = Rig::single();
         rig.add_service((TCP, &ends.vip.to_string()), SchedulerKind::Wlc, &[]);
         let syn = tcp(ends.client, ends.vip, SYN, b"");
-        let (link, seen) = only(rig.send(0, &[from_client(&syn)]));
+        let (link, seen) = only(&rig.send(0, &[from_client(&syn)]));
         let (kind, quoted) = if v6 { (1, &seen.data[8..]) } else { (3, &seen.data[8..]) };
         assert_eq!((link, seen.destination.ip(), seen.data[0]), (0, ends.client.ip(), kind));
         assert_eq!(quoted, syn);

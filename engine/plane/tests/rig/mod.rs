@@ -3,6 +3,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::missing_panics_doc,
     missing_docs,
     reason = "each test file uses part of it, and a test may panic"
@@ -10,9 +11,9 @@
 
 pub mod frames;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use rvs_io::memory::{FarEnd, MemoryQueue, link};
-use rvs_io::{Reserve, RoomFrame};
+use rvs_io::{Frame, Pool, Reserve, RoomFrame};
 use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, Tick, Weight};
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::shared::FrameCounts;
@@ -23,86 +24,27 @@ use rvs_wire::mac::MacAddr;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The router that clients are behind.
 pub const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
 pub const OUR_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 1, 1])];
+pub const LINKS: usize = 2;
 
-/// The hash that the simulated card computes, and the director's own rule in software.
+/// What a card computes over a frame to choose a queue.
 pub type Rss = fn(&[u8]) -> u32;
 
-pub struct Rig {
-    pub workers: Vec<Worker<MemoryQueue>>,
-    pub far: Vec<FarEnd<Rss>>,
-    pub publisher: Publisher<Snapshot>,
-    pub shared: Vec<Shared>,
-    pub mesh: Mesh<RoomFrame>,
-    pub snapshot: Snapshot,
-    pub reserve: Reserve,
-    pub now: Tick,
-    versions: u64,
-}
-
-/// Two links: clients on 198.51.100.0/24 and 2001:db8:c::/64 behind the first, destinations on
-/// 192.0.2.0/24 and 2001:db8:d::/64 behind the second.
-pub fn network() -> Network {
-    let interface = |link: u8, addresses: [&str; 2], mtu| Interface {
-        name: format!("link{link}"),
-        link,
-        vlan: 0,
-        mac: OUR_MACS[usize::from(link)],
-        mtu,
-        addresses: addresses.map(|text| text.parse().unwrap()).to_vec(),
-    };
-    let interfaces = vec![
-        interface(0, ["198.51.100.1/24", "2001:db8:c::1/64"], 1500),
-        interface(1, ["192.0.2.1/24", "2001:db8:d::1/64"], 1500),
-    ];
-    let via = |to: &str, gateway: &str| Route {
-        to: to.parse().unwrap(),
-        interface: InterfaceId(0),
-        via: Some(gateway.parse().unwrap()),
-    };
-    let routes = vec![via("0.0.0.0/0", "198.51.100.254"), via("::/0", "2001:db8:c::fe")];
-    let gateway = |address: &str| StaticNeighbor {
-        interface: InterfaceId(0),
-        address: address.parse().unwrap(),
-        mac: CLIENT_MAC,
-    };
-    let neighbors = vec![gateway("198.51.100.254"), gateway("2001:db8:c::fe")];
-    Network::new(interfaces, routes, vec![], neighbors, true)
-}
-
-/// Neighbours 192.0.2.11.. and 2001:db8:d::11.. at 02:00:00:00:02:11.., known beforehand.
-pub fn with_known_dests(network: Network, count: u8) -> Network {
-    let mut neighbors = network.static_neighbors().to_vec();
-    for number in 0..count {
-        for address in [
-            IpAddr::from([192, 0, 2, 11 + number]),
-            IpAddr::from([0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 0x11 + u16::from(number)]),
-        ] {
-            neighbors.push(StaticNeighbor {
-                interface: InterfaceId(1),
-                address,
-                mac: dest_mac(number),
-            });
-        }
-    }
-    let routes = vec![
-        Route {
-            to: "0.0.0.0/0".parse().unwrap(),
-            interface: InterfaceId(0),
-            via: Some("198.51.100.254".parse().unwrap()),
-        },
-        Route {
-            to: "::/0".parse().unwrap(),
-            interface: InterfaceId(0),
-            via: Some("2001:db8:c::fe".parse().unwrap()),
-        },
-    ];
-    Network::new(network.interfaces().to_vec(), routes, vec![], neighbors, true)
-}
-
-pub fn dest_mac(number: u8) -> MacAddr {
-    MacAddr([2, 0, 0, 0, 2, 0x11 + number])
+/// What a director is built with.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub workers: u16,
+    pub limits: Limits,
+    /// The hash of each link's card.
+    pub rss: [Rss; LINKS],
+    /// Frames in each ring of each queue.
+    pub ring: usize,
+    /// Frames in all.
+    pub frames: usize,
+    /// Frames that each pool keeps.
+    pub cache: usize,
 }
 
 pub const LIMITS: Limits = Limits {
@@ -115,19 +57,107 @@ pub const LIMITS: Limits = Limits {
     huge_pages: false,
 };
 
+pub const PLAN: Plan =
+    Plan { workers: 1, limits: LIMITS, rss: [|_| 0, |_| 0], ring: 512, frames: 4096, cache: 64 };
+
+/// A frame that left the director.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Left {
+    pub link: usize,
+    /// Whose it was: worker `n` has queue `n` of every link.
+    pub worker: u16,
+    pub frame: Vec<u8>,
+}
+
+pub struct Rig {
+    pub workers: Vec<Worker<MemoryQueue>>,
+    pub far: Vec<FarEnd<Rss>>,
+    pub publisher: Publisher<Snapshot>,
+    pub shared: Vec<Shared>,
+    pub mesh: Mesh<RoomFrame>,
+    pub snapshot: Snapshot,
+    pub reserve: Reserve,
+    pub now: Tick,
+    base: Network,
+    versions: u64,
+    /// Destinations that were ever there: one that returns is the same one.
+    known: HashMap<(ServiceKey, SocketAddr), DestId>,
+}
+
+/// Two links: clients on 198.51.100.0/24 and `2001:db8:c::/64` behind the first, destinations on
+/// 192.0.2.0/24 and `2001:db8:d::/64` behind the second. Everybody else is behind a router on the
+/// first.
+pub fn network() -> Network {
+    network_with(vec![interface(0, 0, 1500), interface(1, 0, 1500)], 0)
+}
+
+/// An interface of the usual network: VLAN 0 has its addresses, any other has 10.VLAN.LINK.1/24 and
+/// `fd00:VLAN:LINK::1/64`.
+pub fn interface(link: u8, vlan: u16, mtu: u16) -> Interface {
+    let addresses = match (link, vlan) {
+        (0, 0) => ["198.51.100.1/24".to_owned(), "2001:db8:c::1/64".to_owned()],
+        (_, 0) => ["192.0.2.1/24".to_owned(), "2001:db8:d::1/64".to_owned()],
+        _ => [format!("10.{vlan}.{link}.1/24"), format!("fd00:{vlan}:{link}::1/64")],
+    };
+    Interface {
+        name: format!("link{link}.{vlan}"),
+        link,
+        vlan,
+        mac: OUR_MACS[usize::from(link)],
+        mtu,
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+/// A network of these interfaces, of which the first leads to the router, and whose first `known`
+/// destinations are static neighbours.
+pub fn network_with(interfaces: Vec<Interface>, known: u8) -> Network {
+    let via = |to: &str, gateway: &str| Route {
+        to: to.parse().unwrap(),
+        interface: InterfaceId(0),
+        via: Some(gateway.parse().unwrap()),
+    };
+    let routes = vec![via("0.0.0.0/0", "198.51.100.254"), via("::/0", "2001:db8:c::fe")];
+    let at = |interface, address, mac| StaticNeighbor { interface, address, mac };
+    let gateways = ["198.51.100.254", "2001:db8:c::fe"];
+    let mut neighbors: Vec<_> = gateways
+        .iter()
+        .map(|gateway| at(InterfaceId(0), gateway.parse().unwrap(), CLIENT_MAC))
+        .collect();
+    for number in 0..known {
+        for v6 in [false, true] {
+            neighbors.push(at(InterfaceId(1), dest_ip(v6, number), dest_mac(number)));
+        }
+    }
+    Network::new(interfaces, routes, vec![], neighbors, true)
+}
+
+/// The address of a destination: 192.0.2.11.. and `2001:db8:d::11`..
+pub fn dest_ip(v6: bool, number: u8) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 0x11 + u16::from(number)).into()
+    } else {
+        IpAddr::from([192, 0, 2, 11 + number])
+    }
+}
+
+pub fn dest_mac(number: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 2, 0x11 + number])
+}
+
 impl Rig {
-    pub fn new(network: Network, workers: u16, limits: Limits, rss: Rss) -> Self {
-        let links = 2;
-        let reserve = Reserve::new(16_384, 1984);
-        let snapshot = Snapshot::new(network);
+    pub fn new(network: Network, plan: &Plan) -> Self {
+        let reserve = Reserve::new(plan.frames, 1984);
+        let snapshot = Snapshot::new(network.clone());
         let publisher = Publisher::new(snapshot.clone());
-        let mesh = Mesh::new(workers);
-        let shared: Vec<_> = (0..workers).map(|_| Shared::new(limits.dests)).collect();
+        let mesh = Mesh::new(plan.workers);
+        let shared: Vec<_> = (0..plan.workers).map(|_| Shared::new(plan.limits.dests)).collect();
         let all_lines: Vec<_> = shared.iter().map(|it| Arc::clone(&it.lines)).collect();
-        let mut queues: Vec<Vec<MemoryQueue>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut queues: Vec<Vec<MemoryQueue>> = (0..plan.workers).map(|_| Vec::new()).collect();
         let mut far = Vec::new();
-        for _ in 0..links {
-            let (near, end) = link(workers, 512, reserve.pool_with_cache(64), rss);
+        for rss in plan.rss {
+            let pool = reserve.pool_with_cache(plan.cache);
+            let (near, end) = link(plan.workers, plan.ring, pool, rss);
             for (worker, queue) in queues.iter_mut().zip(near) {
                 worker.push(queue);
             }
@@ -137,28 +167,40 @@ impl Rig {
             Worker::new(Setup {
                 id,
                 queues,
-                pool: reserve.pool_with_cache(64),
+                pool: reserve.pool_with_cache(plan.cache),
                 reader: publisher.reader(),
                 shared: shared[usize::from(id)].clone(),
                 all_lines: all_lines.clone(),
                 mesh: mesh.clone(),
-                steering: Steering::new(workers),
-                limits,
+                steering: Steering::new(plan.workers),
+                limits: plan.limits,
                 seed: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
                 now: 0,
             })
             .unwrap()
         };
-        let workers = (0..).zip(queues).map(make).collect();
-        Self { workers, far, publisher, shared, mesh, snapshot, reserve, now: 0, versions: 0 }
+        Self {
+            workers: (0..).zip(queues).map(make).collect(),
+            far,
+            publisher,
+            shared,
+            mesh,
+            snapshot,
+            reserve,
+            now: 0,
+            base: network,
+            versions: 0,
+            known: HashMap::new(),
+        }
     }
 
-    /// One worker, destinations known.
+    /// One worker, eight destinations known.
     pub fn single() -> Self {
-        Self::new(with_known_dests(network(), 8), 1, LIMITS, |_| 0)
+        let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+        Self::new(network_with(interfaces, 8), &PLAN)
     }
 
-    /// Adds a service in the next place, its destinations newest first, and publishes.
+    /// Adds a service, its destinations newest first, and publishes.
     pub fn add_service(
         &mut self,
         (protocol, vip): (u8, &str),
@@ -166,55 +208,122 @@ impl Rig {
         dests: &[(&str, ForwardMethod, u32)],
     ) -> ServiceId {
         let vip: SocketAddr = vip.parse().unwrap();
-        self.versions += 1;
-        let first: u32 = self
-            .snapshot
-            .services
-            .iter()
-            .flatten()
-            .map(|s| u32::try_from(s.dests.len()).unwrap())
-            .sum();
-        let list: Vec<Dest> = dests
-            .iter()
-            .zip(first..)
-            .map(|((socket, method, _), id)| Dest {
-                id: DestId(id),
-                socket: socket.parse().unwrap(),
-                method: *method,
-            })
-            .collect();
-        let candidates: Vec<Candidate> = list
-            .iter()
-            .zip(dests)
-            .map(|(dest, (_, _, weight))| Candidate { id: dest.id, weight: Weight(*weight) })
-            .collect();
-        for dest in &list {
-            for shared in &self.shared {
-                shared.lines[usize::try_from(dest.id.0).unwrap()].set_flags(DestLine::AVAILABLE);
-            }
-        }
-        let mut scheduler = Scheduler::new(kind);
-        scheduler.update(&candidates);
-        let id = ServiceId(u32::try_from(self.snapshot.services.len()).unwrap());
         let key = ServiceKey { protocol, address: vip.ip(), port: vip.port() };
-        self.snapshot.services.push(Some(Arc::new(Service {
+        let empty = self.snapshot.services.iter().position(Option::is_none);
+        let place = empty.unwrap_or(self.snapshot.services.len());
+        let id = ServiceId(u32::try_from(place).unwrap());
+        self.versions += 1;
+        let service = Arc::new(Service {
             id,
             key,
-            scheduler,
+            scheduler: Scheduler::new(kind),
             epoch: self.versions,
             version: self.versions,
-            candidates,
-            dests: list,
-        })));
-        let mut index = (*self.snapshot.index).clone();
-        index.insert(key, id);
-        self.snapshot.index = Arc::new(index);
-        self.snapshot.network = Arc::new(self.snapshot.network.with_vips([vip.ip()]));
+            candidates: vec![],
+            dests: vec![],
+        });
+        if place == self.snapshot.services.len() {
+            self.snapshot.services.push(Some(service));
+        } else {
+            self.snapshot.services[place] = Some(service);
+        }
+        for (socket, method, weight) in dests.iter().rev() {
+            self.insert_dest(id, socket.parse().unwrap(), *method, *weight);
+        }
         self.publish();
         id
     }
 
+    pub fn service(&self, id: ServiceId) -> &Service {
+        self.snapshot.services[usize::try_from(id.0).unwrap()].as_ref().unwrap()
+    }
+
+    /// Changes a service as the control plane does: one version, one update of the scheduler.
+    fn change(&mut self, id: ServiceId, change: impl FnOnce(&mut Service)) {
+        self.versions += 1;
+        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].as_mut().unwrap();
+        let service = Arc::make_mut(place);
+        change(service);
+        service.version = self.versions;
+        service.scheduler.update(&service.candidates);
+    }
+
+    fn insert_dest(
+        &mut self,
+        service: ServiceId,
+        socket: SocketAddr,
+        method: ForwardMethod,
+        weight: u32,
+    ) -> DestId {
+        let next = DestId(u32::try_from(self.known.len()).unwrap());
+        let id = *self.known.entry((self.service(service).key, socket)).or_insert(next);
+        self.flag(id, DestLine::AVAILABLE | if weight == 0 { DestLine::DRAINED } else { 0 });
+        self.change(service, |service| {
+            service.dests.insert(0, Dest { id, socket, method });
+            service.candidates.insert(0, Candidate { id, weight: Weight(weight) });
+        });
+        id
+    }
+
+    pub fn add_dest(
+        &mut self,
+        service: ServiceId,
+        socket: SocketAddr,
+        method: ForwardMethod,
+        weight: u32,
+    ) -> DestId {
+        let id = self.insert_dest(service, socket, method, weight);
+        self.publish();
+        id
+    }
+
+    pub fn remove_dest(&mut self, service: ServiceId, id: DestId) {
+        self.flag(id, 0);
+        self.change(service, |service| {
+            service.dests.retain(|dest| dest.id != id);
+            service.candidates.retain(|dest| dest.id != id);
+        });
+        self.publish();
+    }
+
+    pub fn set_weight(&mut self, service: ServiceId, id: DestId, weight: u32) {
+        self.flag(id, DestLine::AVAILABLE | if weight == 0 { DestLine::DRAINED } else { 0 });
+        self.change(service, |service| {
+            let mut all = service.candidates.iter_mut();
+            all.find(|dest| dest.id == id).unwrap().weight = Weight(weight);
+        });
+        self.publish();
+    }
+
+    /// Another method for a destination, as `ipvsadm -e` does.
+    pub fn set_method(&mut self, service: ServiceId, id: DestId, method: ForwardMethod) {
+        self.change(service, |service| {
+            service.dests.iter_mut().find(|dest| dest.id == id).unwrap().method = method;
+        });
+        self.publish();
+    }
+
+    pub fn remove_service(&mut self, id: ServiceId) {
+        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].take().unwrap();
+        for dest in &place.dests {
+            self.flag(dest.id, 0);
+        }
+        self.publish();
+    }
+
+    fn flag(&self, id: DestId, flags: u32) {
+        for shared in &self.shared {
+            shared.lines[usize::try_from(id.0).unwrap()].set_flags(flags);
+        }
+    }
+
+    /// Shows the workers the services and tunables as they are now.
     pub fn publish(&mut self) {
+        let services = self.snapshot.services.iter().flatten();
+        let keys: Vec<_> = services.map(|service| (service.key, service.id)).collect();
+        self.snapshot.index = Arc::new(keys.iter().copied().collect());
+        let vips = keys.iter().map(|(key, _)| key.address);
+        self.snapshot.network = Arc::new(self.base.with_vips(vips));
         self.publisher.publish(self.snapshot.clone());
     }
 
@@ -232,15 +341,38 @@ impl Rig {
         loop {
             let now = self.now;
             let moved: usize = self.workers.iter_mut().map(|worker| worker.breathe(now)).sum();
-            for (link, far) in self.far.iter_mut().enumerate() {
-                out.extend(far.collect().into_iter().map(|frame| (link, frame)));
-            }
+            out.extend(self.collect().into_iter().map(|left| (left.link, left.frame)));
             if moved == 0 {
                 break;
             }
         }
         self.assert_conservation();
         out
+    }
+
+    /// Takes what left the director off the wires.
+    pub fn collect(&mut self) -> Vec<Left> {
+        let mut out = Vec::new();
+        for (link, far) in self.far.iter_mut().enumerate() {
+            for worker in 0..u16::try_from(far.queues()).unwrap() {
+                while let Some(frame) = far.collect_frame(worker) {
+                    out.push(Left { link, worker, frame: frame.octets().to_vec() });
+                    far.pool_mut().give(frame);
+                }
+            }
+        }
+        out
+    }
+
+    /// Takes what left the director off the wires and forgets it.
+    pub fn discard(&mut self) {
+        for far in &mut self.far {
+            for worker in 0..u16::try_from(far.queues()).unwrap() {
+                while let Some(frame) = far.collect_frame(worker) {
+                    far.pool_mut().give(frame);
+                }
+            }
+        }
     }
 
     /// Lets time pass, a tick at a time.
@@ -260,13 +392,33 @@ impl Rig {
 
     /// What came in went somewhere: sent, to the host, dropped by name, held, or in a ring.
     pub fn assert_conservation(&self) {
+        for (worker, shared) in self.shared.iter().enumerate() {
+            let counts = shared.frames.read();
+            assert_eq!(counts.unaccounted(), 0, "worker {worker}: {counts:?}");
+        }
         let waiting: usize = (0..self.workers.len())
             .map(|worker| self.mesh.inbox(u16::try_from(worker).unwrap()).unwrap().waiting())
             .sum();
         let counts = self.counts();
         let in_rings = i128::from(counts.handed) - i128::from(counts.taken);
         assert_eq!(in_rings, i128::try_from(waiting).unwrap(), "frames in rings");
-        assert_eq!(counts.unaccounted(), 0, "{counts:?}");
+    }
+
+    /// Connections of all workers.
+    pub fn conns(&self) -> usize {
+        self.workers.iter().flat_map(Worker::conns).sum()
+    }
+
+    /// Ends all workers and asserts that every frame has come back.
+    pub fn finish(self) {
+        let Self { workers, far, reserve, shared, .. } = self;
+        let ended: Vec<_> = workers.into_iter().map(Worker::finish).collect();
+        for (worker, shared) in shared.iter().enumerate() {
+            let counts = shared.frames.read();
+            assert_eq!(counts.unaccounted(), 0, "worker {worker} at the end: {counts:?}");
+        }
+        drop((ended, far));
+        assert_eq!(reserve.free(), reserve.total(), "frames that came back");
     }
 
     /// Drops by name.
