@@ -1,1 +1,22 @@
-//! Being built.
+//! What a packet costs the director, without a network card: the rig that all benches share.
+//!
+//! ```text
+//!        ┌────────── one thread ───────────────────────────────┐
+//!        │  Feed::receive ─► Worker::breathe ─► Feed::send     │   the director
+//!        │  Feed::receive ─► swap MAC addresses ─► Feed::send  │   the floor
+//!        └─────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Feed`] is a link that makes the packets and looks at what comes back, on the same core.
+//! [`Rig`] is a director of one service and [`rig::DESTS`] destinations between two of its ends,
+//! [`Floor`] the least that anything between them can cost. What a packet costs is the difference.
+#![forbid(unsafe_code)]
+
+pub mod case;
+pub mod feed;
+pub mod flow;
+pub mod rig;
+
+pub use case::{Case, Family, Mode};
+pub use feed::Feed;
+pub use rig::{Floor, Rig};
