@@ -212,13 +212,6 @@ impl<'p> Ipv4<'p> {
         }
         Ok(())
     }
-
-    /// The sum of the pseudo-header before `octets` of payload.
-    #[inline]
-    #[must_use]
-    pub fn pseudo_sum(self, octets: u16) -> u32 {
-        checksum::pseudo(self.source(), self.destination(), self.protocol(), octets)
-    }
 }
 
 /// A header to be rewritten; its checksum follows every change.

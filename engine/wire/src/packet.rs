@@ -11,7 +11,8 @@
 //! is out of the way, takes care and names what is wrong.
 //!
 //! DIFFERS from Linux, where IPVS leaves TCP data offsets, UDP lengths and routing headers with
-//! segments left for the destination to refuse: they are refused here, where they are counted.
+//! segments left for the destination to refuse: they are refused here and counted
+//! (ADR 0003).
 
 use crate::arp::Arp;
 use crate::checksum;

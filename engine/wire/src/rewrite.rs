@@ -112,8 +112,8 @@ fn rewrite_segment(
 /// Gives a UDP datagram the checksum it came without.
 ///
 /// DIFFERS from Linux, which sums up the whole IP payload: octets behind the datagram are not part
-/// of it, and a receiver that goes by RFC 768 would find the sum wrong. In a first fragment, where
-/// the datagram's end is missing, there stays none.
+/// of it, and a receiver that goes by RFC 768 would find the sum wrong (ADR 0003). In a first
+/// fragment, where the datagram's end is missing, there stays none.
 #[cold]
 #[inline(never)]
 fn fill_udp<F: Rewrite>(datagram: &mut [u8], ends: &F::Ends) {

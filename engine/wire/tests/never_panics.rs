@@ -70,7 +70,7 @@ fn exercise_views(octets: &[u8], next_header: u8) {
     }
     if let Ok((ip, payload)) = Ipv4::parse(octets) {
         assert_eq!(usize::from(ip.total_len()), ip.header_len() + payload.len());
-        let _ = (ip.check_options(), ip.fragment_offset(), ip.pseudo_sum(ip.total_len()));
+        let _ = (ip.check_options(), ip.fragment_offset());
     }
     if let Ok((ip, payload)) = Ipv6::parse(octets) {
         assert_eq!(usize::from(ip.payload_len()), payload.len());
