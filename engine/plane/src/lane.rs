@@ -310,17 +310,18 @@ impl<B> Settle<'_, '_, B> {
         let Some(conn) = conns.conn_mut(found.index) else { return Ok(false) };
         if found.direction == Direction::Inbound {
             let Some(line) = line_of(self.world.lines, conn) else { return Ok(false) };
+            // Linux 6.1 ip_vs_core.c ip_vs_in(): first whether the client uses its port again, then
+            // whether the destination is still there.
+            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.world) {
+                return Ok(false);
+            }
             if !line.has(DestLine::AVAILABLE) {
-                // Linux 6.1 ip_vs_core.c ip_vs_in(): silently dropped unless the operator wants a
-                // new destination.
+                // Silently dropped unless the operator wants a new destination.
                 return if self.world.snapshot.tunables.expire_nodest_conn {
                     Ok(false)
                 } else {
                     Err(DropReason::DestDeleted.into())
                 };
-            }
-            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.world) {
-                return Ok(false);
             }
         }
         let (hop, to) = match found.direction {
