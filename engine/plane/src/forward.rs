@@ -64,6 +64,10 @@ pub(crate) fn apply<F: Rewrite, B: Frame>(
     frame: &mut B,
 ) -> Sent {
     let l3 = usize::from(packet.l3);
+    // What follows the packet is the link's padding, or more than the next link takes.
+    if !frame.resize(l3 + usize::from(packet.packet_octets)) {
+        return Sent::NoHeadroom;
+    }
     let Some(octets) = frame.octets_mut().get_mut(l3..) else { return Sent::NoHeadroom };
     let overhead = match conn.method {
         ForwardMethod::Tunnel => paths.outer(conn.dest).map_or(0, Outer::len),
@@ -71,7 +75,10 @@ pub(crate) fn apply<F: Rewrite, B: Frame>(
     };
     let mtu = hop.mtu.saturating_sub(u16::try_from(overhead).unwrap_or_default());
     let fits = packet.packet_octets <= mtu;
-    if !fits && F::dont_fragment(octets) && (pmtu_disc || conn.method != ForwardMethod::Tunnel) {
+    // Linux 6.1 ip_vs_xmit.c ensure_mtu_is_adequate(): only IPv4 in a tunnel is ever cut against its
+    // will.
+    let obeys = pmtu_disc || F::IS_V6 || conn.method != ForwardMethod::Tunnel;
+    if !fits && obeys && F::dont_fragment(octets) {
         return too_big::<F>(octets, direction, mtu);
     }
     let done = match conn.method {
@@ -102,10 +109,6 @@ fn encapsulate<F: Rewrite, B: Frame>(
 ) -> Option<()> {
     let outer = paths.outer(conn.dest)?;
     let l3 = usize::from(packet.l3);
-    // What the link padded behind the packet must not travel inside the tunnel.
-    if !frame.resize(l3 + usize::from(packet.packet_octets)) {
-        return None;
-    }
     let mut inner = F::inner(frame.octets().get(l3..)?)?;
     inner.dont_fragment &= pmtu_disc;
     let room = isize::try_from(outer.len()).ok()?;
