@@ -56,25 +56,25 @@ impl Paths {
         let at = usize::try_from(dest.id.0).unwrap_or(usize::MAX);
         let place = self.all.get_mut(at).ok_or(DropReason::NoRoute)?;
         let address = dest.socket.ip();
-        if let Some(path) = place
-            && path.address == address
-            && path.outer.is_some() == (dest.method == ForwardMethod::Tunnel)
+        // Once there, an outer header stays: older connections may need it after an edit of the
+        // destination's method (Linux 6.1 ip_vs_conn.c ip_vs_bind_xmit(): a connection keeps its).
+        let before = place.as_ref().filter(|path| path.address == address);
+        let tunnels = dest.method == ForwardMethod::Tunnel;
+        let has_outer = before.is_some_and(|path| path.outer.is_some());
+        if let Some(path) = before
+            && (path.outer.is_some() || !tunnels)
             && neighbors.hop(path.hop).is_some_and(|hop| hop.leads_to(peer(address)))
         {
             return Ok(path.hop);
         }
         let next = network.next_hop(address).ok_or(DropReason::NoRoute)?;
         let hop = neighbors.resolve(network, next, now).ok_or(DropReason::NeighborTableFull)?;
-        let outer = match dest.method {
-            ForwardMethod::Tunnel => {
-                let source = network.source_on(next.interface, next.address);
-                Some(
-                    source
-                        .and_then(|source| Outer::new(source, address))
-                        .ok_or(DropReason::NoRoute)?,
-                )
-            }
-            _ => None,
+        let outer = if tunnels || has_outer {
+            let source = network.source_on(next.interface, next.address);
+            let outer = source.and_then(|source| Outer::new(source, address));
+            Some(outer.ok_or(DropReason::NoRoute)?)
+        } else {
+            None
         };
         *place = Some(Path { address, hop, outer });
         Ok(hop)
