@@ -282,7 +282,7 @@ impl<Q: Queue> Desk<'_, Q> {
         }
         if !unicast || to.is_multicast() || network.is_broadcast(to) {
             self.links.drop(frame, DropReason::Multicast);
-        } else if is_martian(look.source.into()) {
+        } else if is_martian(look.source.into()) || network.is_local(look.source.into()) {
             self.links.drop(frame, DropReason::Martian);
         } else if network.is_local(to) {
             self.local::<F>(frame, interface, l3, look);
