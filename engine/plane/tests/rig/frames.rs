@@ -438,6 +438,14 @@ pub fn read_packet(packet: &[u8]) -> Seen {
     }
 }
 
+/// What a receiver sums up over a segment and its pseudo-header: 0xffff if its checksum is right.
+pub fn segment_sum(packet: &[u8]) -> u16 {
+    let (l4, addresses, protocol) =
+        if packet[0] >> 4 == 4 { (20, &packet[12..20], 9) } else { (40, &packet[8..40], 6) };
+    let octets = u32::try_from(packet.len() - l4).unwrap();
+    folded(sum(&packet[l4..]) + sum(addresses) + u32::from(packet[protocol]) + octets)
+}
+
 /// Cuts an IP packet into pieces whose payloads have `step` octets, a multiple of eight.
 pub fn fragments(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
     assert_eq!(step % 8, 0);

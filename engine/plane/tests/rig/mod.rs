@@ -14,9 +14,9 @@ pub mod frames;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use rvs_io::memory::{FarEnd, MemoryQueue, link};
 use rvs_io::{Frame, Pool, Reserve, RoomFrame};
-use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, Tick, Weight};
+use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State, Tick, Weight};
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
-use rvs_plane::shared::FrameCounts;
+use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::snapshot::{Dest, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
 use rvs_schedulers::{Candidate, Scheduler};
@@ -402,6 +402,36 @@ impl Rig {
         let counts = self.counts();
         let in_rings = i128::from(counts.handed) - i128::from(counts.taken);
         assert_eq!(in_rings, i128::try_from(waiting).unwrap(), "frames in rings");
+    }
+
+    /// Asks a worker for its connections, as the control plane does.
+    pub fn dump(&mut self, worker: usize, v6: bool) -> Vec<ConnRow> {
+        let mut all = Vec::new();
+        let mut from = 0;
+        loop {
+            let dump = Dump { v6, from, rows: Vec::with_capacity(7), done: false };
+            self.shared[worker].commands.push(Command::Dump(dump)).unwrap();
+            let answer = loop {
+                self.workers[worker].breathe(self.now);
+                if let Some(Command::Dump(answer)) = self.shared[worker].replies.pop() {
+                    break answer;
+                }
+            };
+            assert!(answer.rows.len() <= 7, "no more rows than there was room for");
+            all.extend(answer.rows);
+            if answer.done {
+                return all;
+            }
+            from = answer.from;
+        }
+    }
+
+    /// The state of the only connection there is.
+    pub fn state(&mut self) -> State {
+        let mut rows = self.dump(0, false);
+        rows.extend(self.dump(0, true));
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows[0].state
     }
 
     /// Connections of all workers.
