@@ -107,6 +107,11 @@ impl Compiler {
         (snapshot, gone)
     }
 
+    /// What the next snapshot says of corner cases.
+    pub fn set_tunables(&mut self, tunables: Tunables) {
+        self.tunables = tunables;
+    }
+
     /// From now on no packet reaches these destinations.
     pub fn retire(&self, gone: &[DestId]) {
         for id in gone {

@@ -10,7 +10,7 @@ use crate::state::{Limits, Readings, State};
 use core::net::SocketAddr;
 use core::time::Duration;
 use rvs_api::{Outcome, Request, ServiceKey, Totals};
-use rvs_model::{DestId, DestLine, Load};
+use rvs_model::{DestId, DestLine, Load, Tunables};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
 use std::sync::Arc;
@@ -109,6 +109,12 @@ impl Director {
         outcomes
     }
 
+    /// Changes corner cases from now on, as a sysctl of the kernel would.
+    pub fn set_tunables(&mut self, tunables: Tunables) {
+        self.compiler.set_tunables(tunables);
+        self.show();
+    }
+
     /// What is due at `now`, counted from the start: rates, places that became free. To be called
     /// once a second or so.
     pub fn tick(&mut self, now: Duration) {
@@ -153,7 +159,12 @@ impl Director {
         if version == self.published {
             return;
         }
-        self.published = version;
+        self.show();
+    }
+
+    /// Shows workers the table as it is.
+    fn show(&mut self) {
+        self.published = self.state.version();
         let (snapshot, gone) = self.compiler.compile(&self.state);
         self.publisher.publish(snapshot);
         self.compiler.retire(&gone);

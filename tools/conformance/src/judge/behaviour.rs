@@ -1,0 +1,262 @@
+//! `behaviour/`: longer stories, with commands, sleeps and listings in between.
+
+use super::{Maybe, Seen, answers, forwarded, seen};
+use crate::golden::Golden;
+use crate::packet;
+use crate::rows::{self, Lingering};
+use crate::scene::{Scene, Uncovered, refused, whole_ticks};
+use crate::stage::Side;
+use crate::tally::{Aspect, Failure, Ledger, Place};
+use core::net::SocketAddr;
+use rvs_model::Tick;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// What happened. Fields that are not needed are not read.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+enum Operation {
+    Note {},
+    Tcp {
+        flags: String,
+        #[serde(flatten)]
+        trip: Trip,
+    },
+    Udp {
+        #[serde(flatten)]
+        trip: Trip,
+    },
+    Reply {
+        flags: Option<String>,
+        #[serde(flatten)]
+        trip: Trip,
+    },
+    Icmp {},
+    Ipvsadm {
+        args: String,
+        rc: i32,
+    },
+    Sysctl(Map<String, Value>),
+    Sleep {
+        s: f64,
+    },
+    Lnc {
+        rows: Vec<String>,
+    },
+    Ln {
+        text: Vec<String>,
+    },
+    Show {
+        args: String,
+        text: Vec<String>,
+    },
+    Sample {},
+    Count(Map<String, Value>),
+}
+
+/// A packet's way.
+#[derive(Debug, Deserialize)]
+struct Trip {
+    src: SocketAddr,
+    dst: SocketAddr,
+    rs: Option<String>,
+    out: Option<String>,
+    back: Option<Vec<String>>,
+}
+
+/// Lines before the services in `-Ln`.
+const HEADER_LINES: usize = 3;
+
+pub(super) fn play(
+    golden: &Golden,
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+) -> Result<(), Failure> {
+    let mut lingering = Lingering::default();
+    for (event, number) in golden.events.iter().zip(0..) {
+        let Ok(operation) = serde_json::from_value::<Operation>(event.clone()) else {
+            ledger.leave_out("events of a kind that is not known", 1);
+            continue;
+        };
+        let t = event.get("t").and_then(Value::as_f64).map_or(0, whole_ticks);
+        let late = t.saturating_sub(scene.bench.stage.now());
+        pass(scene, &mut lingering, late);
+        let place = || Place::event(number, told(event));
+        let beyond = match &operation {
+            Operation::Sleep { s } => {
+                pass(scene, &mut lingering, whole_ticks(*s));
+                None
+            }
+            Operation::Ipvsadm { args, rc } => command(scene, ledger, place, args, *rc),
+            Operation::Sysctl(fields) => sysctl(scene, fields)?,
+            other => {
+                act(scene, ledger, place, other, &lingering)?;
+                None
+            }
+        };
+        if let Some(Uncovered(reason)) = beyond {
+            ledger.leave_out(format!("from the first {reason}"), golden.events.len() - number);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn pass(scene: &mut Scene, lingering: &mut Lingering, ticks: Tick) {
+    if ticks > 0 {
+        lingering.watch(&mut scene.bench.stage, |stage| {
+            (0..ticks).for_each(|_| stage.pass_tick());
+        });
+    }
+}
+
+fn command(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    args: &str,
+    rc: i32,
+) -> Option<Uncovered> {
+    let beyond = scene.is_beyond(args);
+    let ran = scene.ipvsadm(args);
+    let beyond = beyond.or_else(|| refused(&ran));
+    if beyond.is_none() {
+        ledger.compare(Aspect::Commands, place, &rc, &ran.status);
+    }
+    beyond
+}
+
+/// A sysctl: `name` and `value`, or the name itself as the field.
+fn sysctl(scene: &mut Scene, fields: &Map<String, Value>) -> Result<Option<Uncovered>, Failure> {
+    let named = fields.get("name").and_then(Value::as_str).zip(fields.get("value"));
+    let bare = || fields.iter().find(|(name, _)| *name != "t").map(|(name, value)| (name.as_str(), value));
+    match named.or_else(bare) {
+        Some((name, value)) => scene.sysctl(name, value),
+        None => Ok(Some(Uncovered("sysctl without a name".to_owned()))),
+    }
+}
+
+fn act(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    operation: &Operation,
+    lingering: &Lingering,
+) -> Result<(), Failure> {
+    match operation {
+        Operation::Tcp { flags, trip } => {
+            let made = packet::tcp_flags(flags)
+                .and_then(|flags| packet::tcp(trip.src, trip.dst, flags));
+            client_packet(scene, ledger, place, trip, made)?;
+        }
+        Operation::Udp { trip } => {
+            client_packet(scene, ledger, place, trip, packet::udp(trip.src, trip.dst, b"x"))?;
+        }
+        Operation::Reply { flags, trip } => {
+            let made = match flags {
+                Some(flags) => packet::tcp_flags(flags)
+                    .and_then(|flags| packet::tcp(trip.src, trip.dst, flags)),
+                None => packet::udp(trip.src, trip.dst, b"x"),
+            };
+            let Some(made) = made else {
+                ledger.leave_out("packets that cannot be made from what is told", 1);
+                return Ok(());
+            };
+            let seen = seen(&scene.from_server(&made)?);
+            let out = answers(&seen, Side::Client).first().map(|look| look.to_string());
+            ledger.compare(Aspect::Ways, place, &Maybe(trip.out.clone()), &Maybe(out));
+        }
+        Operation::Lnc { rows } => {
+            let stdout = scene.ipvsadm("-Lnc").stdout;
+            let expected = rows.iter().map(String::as_str);
+            rows::compare_conns(ledger, place, expected, stdout.lines(), lingering);
+        }
+        Operation::Ln { text } => {
+            let got = lines(scene, "-Ln").split_off(HEADER_LINES);
+            rows::compare_services(ledger, place, text, &got, lingering);
+        }
+        Operation::Show { args, text } => {
+            let got = lines(scene, args);
+            rows::compare_services(ledger, place, text, &got, lingering);
+        }
+        Operation::Count(fields) => count(scene, ledger, place, fields),
+        Operation::Icmp {} => {
+            ledger.leave_out("packets that the recording tells in words only", 1);
+        }
+        Operation::Sample {} => {
+            ledger.leave_out("samples: the packets between them are not recorded", 1);
+        }
+        Operation::Note {}
+        | Operation::Ipvsadm { .. }
+        | Operation::Sysctl(_)
+        | Operation::Sleep { .. } => {}
+    }
+    Ok(())
+}
+
+fn lines(scene: &mut Scene, args: &str) -> Vec<String> {
+    scene.ipvsadm(args).stdout.lines().map(str::to_owned).collect()
+}
+
+fn client_packet(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    trip: &Trip,
+    made: Option<Vec<u8>>,
+) -> Result<(), Failure> {
+    let Some(made) = made else {
+        ledger.leave_out("packets that cannot be made from what is told", 1);
+        return Ok(());
+    };
+    let seen = seen(&scene.from_client(&made)?);
+    let to = forwarded(&seen);
+    ledger.compare(Aspect::Picks, &place, &Maybe(trip.rs.clone()), &Maybe(server(trip, to)));
+    if trip.out.is_some() {
+        let out = to.map(|seen| seen.look.to_string());
+        ledger.compare(Aspect::Ways, &place, &Maybe(trip.out.clone()), &Maybe(out));
+    }
+    if let Some(back) = &trip.back {
+        let got: Vec<String> =
+            answers(&seen, Side::Client).iter().map(|look| look.answer()).collect();
+        ledger.compare(Aspect::Answers, &place, &back.join(", "), &got.join(", "));
+    }
+    Ok(())
+}
+
+/// The server that got a packet, with its port if the recording tells ports.
+fn server(trip: &Trip, to: Option<&Seen>) -> Option<String> {
+    let server = to?.server?;
+    let tells_port = trip.rs.as_ref().is_some_and(|rs| rs.parse::<SocketAddr>().is_ok());
+    Some(if tells_port { server.to_string() } else { server.ip().to_string() })
+}
+
+/// Connections by state.
+fn count(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    fields: &Map<String, Value>,
+) {
+    let conns = scene.bench.stage.conns();
+    for (state, expected) in fields.iter().filter(|(name, _)| *name != "t") {
+        let got = conns.iter().filter(|(conn, _)| conn.state.name() == state).count();
+        ledger.compare(Aspect::States, &place, expected, &Value::from(got));
+    }
+}
+
+/// An event in one line.
+fn told(event: &Value) -> String {
+    let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+    let at = event.get("t").map(|t| format!(" at {t} s")).unwrap_or_default();
+    match text("op") {
+        "tcp" => format!("TCP {:?} of {}{at}", text("flags"), text("src")),
+        "udp" => format!("UDP of {}{at}", text("src")),
+        "reply" => format!("reply {:?} of {}{at}", text("flags"), text("src")),
+        "ipvsadm" => format!("ipvsadm {}{at}", text("args")),
+        "lnc" => format!("ipvsadm -Lnc{at}"),
+        "ln" => format!("ipvsadm -Ln{at}"),
+        "show" => format!("ipvsadm {}{at}", text("args")),
+        other => format!("{other}{at}"),
+    }
+}

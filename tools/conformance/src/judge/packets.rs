@@ -1,0 +1,323 @@
+//! `packets/`: every octet that leaves the director, and the frame's addresses.
+
+use super::Maybe;
+use crate::golden::Golden;
+use crate::packet::{self, Look};
+use crate::rows::{self, Lingering};
+use crate::scene::{self, Scene};
+use crate::stage::{Sent, Side};
+use crate::tally::{Aspect, Failure, Ledger, Place};
+use core::fmt::Write as _;
+use rvs_wire::checksum;
+use rvs_wire::ethernet::{self, Ethernet};
+use rvs_wire::flow::protocol;
+use serde::Deserialize;
+
+/// A packet given, and what came of it.
+#[derive(Debug, Deserialize)]
+struct Event {
+    note: String,
+    #[serde(rename = "in")]
+    given: Option<Given>,
+    out: Option<Vec<Out>>,
+    error: Option<String>,
+    lnc: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Given {
+    side: String,
+    hex: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Out {
+    side: String,
+    hex: String,
+    dmac: Option<String>,
+    smac: Option<String>,
+}
+
+/// What later events are not compared for, because of events that were left out.
+#[derive(Default)]
+struct Missing {
+    /// A path MTU that only an ICMP error told.
+    path_mtu: Option<usize>,
+    /// Packets that the recorded counters have.
+    packets: bool,
+}
+
+pub(super) fn play(
+    golden: &Golden,
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+) -> Result<(), Failure> {
+    let mut missing = Missing::default();
+    for (event, number) in golden.events.iter().zip(0..) {
+        let Ok(event) = serde_json::from_value::<Event>(event.clone()) else {
+            ledger.leave_out("events of a kind that is not known", 1);
+            continue;
+        };
+        let place = || Place::event(number, &event.note);
+        if event.error.is_some() {
+            continue;
+        }
+        if let Some(rows) = &event.lnc {
+            compare_states(scene, ledger, place, rows);
+        }
+        if let (Some(given), Some(out)) = (&event.given, &event.out) {
+            give(scene, ledger, place, given, out, &mut missing)?;
+        }
+    }
+    if let Some(rows) = golden.field::<Vec<String>>("lnc") {
+        compare_states(scene, ledger, || Place::whole("ipvsadm -Lnc at the end"), &rows);
+    }
+    if let Some(stats) = golden.field::<String>("stats") {
+        if missing.packets {
+            ledger.leave_out("counters, of packets that are not covered too", 1);
+        } else {
+            let got = scene.ipvsadm("-Ln --stats --exact").stdout;
+            let place = || Place::whole("ipvsadm -Ln --stats --exact at the end");
+            ledger.compare(Aspect::Counts, place, &stats, &got);
+        }
+    }
+    Ok(())
+}
+
+/// Connections and their states; the recording does not tell how much time went by.
+fn compare_states(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    rows: &[String],
+) {
+    let stdout = scene.ipvsadm("-Lnc").stdout;
+    let without_time = |row: &str| {
+        let words = row.split_whitespace().enumerate();
+        let timed = words.map(|(at, word)| if at == 1 { "00:01" } else { word });
+        timed.collect::<Vec<_>>().join(" ")
+    };
+    let expected: Vec<String> = rows.iter().map(|row| without_time(row)).collect();
+    let got: Vec<String> = stdout.lines().map(without_time).collect();
+    let got = got.iter().map(String::as_str);
+    let expected = expected.iter().map(String::as_str);
+    rows::compare_conns(ledger, place, expected, got, &Lingering::default());
+}
+
+fn give(
+    scene: &mut Scene,
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    given: &Given,
+    out: &[Out],
+    missing: &mut Missing,
+) -> Result<(), Failure> {
+    let side = if given.side == Side::Client.name() { Side::Client } else { Side::Servers };
+    let (Some(packet), Some(expected)) = (octets(&given.hex), recorded(out)) else {
+        ledger.leave_out("octets that cannot be read", 1);
+        return Ok(());
+    };
+    let beyond = is_beyond(scene, &packet, missing);
+    let sent = match side {
+        Side::Client => scene.from_client(&packet)?,
+        Side::Servers => scene.from_server(&packet)?,
+    };
+    if let Some(reason) = beyond {
+        missing.packets = true;
+        ledger.leave_out(reason, 1);
+        return Ok(());
+    }
+    let mut expected: Vec<Leaving> = expected;
+    let mut got: Vec<Leaving> = sent.iter().filter_map(leaving).collect();
+    for (expected, got) in expected.iter_mut().zip(&mut got) {
+        level(expected, got, side);
+    }
+    let told = |all: &[Leaving]| all.iter().map(Leaving::told).collect::<Vec<_>>().join("\n");
+    let told = || (Maybe(Some(told(&expected))).to_string(), told(&got));
+    ledger.judge(Aspect::Bytes, expected == got, place, told);
+    Ok(())
+}
+
+/// A packet on its way out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Leaving {
+    side: String,
+    /// Destination and source Ethernet address.
+    macs: Option<(String, String)>,
+    packet: Vec<u8>,
+}
+
+impl Leaving {
+    fn told(&self) -> String {
+        let (to, from) = self.macs.clone().unwrap_or_default();
+        format!("{} {to} {from} {}", self.side, hex(&self.packet))
+    }
+}
+
+fn recorded(out: &[Out]) -> Option<Vec<Leaving>> {
+    let read = |out: &Out| {
+        let macs = out.dmac.clone().zip(out.smac.clone());
+        Some(Leaving { side: out.side.clone(), macs, packet: octets(&out.hex)? })
+    };
+    out.iter().map(read).collect()
+}
+
+fn leaving(sent: &Sent) -> Option<Leaving> {
+    let (ethernet, _) = Ethernet::parse(&sent.frame).ok()?;
+    let macs = (hex(&ethernet.destination().0), hex(&ethernet.source().0));
+    let packet = sent.frame.get(ethernet::HEADER_LEN..)?.to_vec();
+    Some(Leaving { side: sent.side.name().to_owned(), macs: Some(macs), packet })
+}
+
+/// Makes equal what is random in packets that the director itself makes: the identification of
+/// IPv4 packets that may be fragmented, the flow label of IPv6 packets, the identification of
+/// IPv6 fragments.
+fn level(expected: &mut Leaving, got: &mut Leaving, given_on: Side) {
+    if expected.macs.is_none() {
+        got.macs = None;
+    }
+    let made_here = |leaving: &Leaving| {
+        packet::look(&leaving.packet).is_some_and(|look| is_made_here(leaving, &look, given_on))
+    };
+    if !made_here(expected) || !made_here(got) {
+        return;
+    }
+    level_identification(&mut expected.packet, &mut got.packet);
+    for packet in [&mut expected.packet, &mut got.packet] {
+        level_v6(packet);
+    }
+}
+
+/// Whether the director made a packet: a tunnel's outer packet, or an answer on the side where the
+/// question came from.
+fn is_made_here(leaving: &Leaving, look: &Look, given_on: Side) -> bool {
+    let is_outer = scene::OWN.contains(&look.source)
+        && matches!(look.protocol, protocol::IPIP | protocol::IPV6);
+    is_outer || (scene::is_local(look.source) && leaving.side == given_on.name())
+}
+
+/// Blanks the identifications if both are there; one that is zero is so for a reason.
+fn level_identification(expected: &mut [u8], got: &mut [u8]) {
+    let identification = |packet: &[u8]| match packet {
+        [first, _, _, _, a, b, ..] if first >> 4 == 4 => u16::from_be_bytes([*a, *b]),
+        _ => 0,
+    };
+    if identification(expected) != 0 && identification(got) != 0 {
+        for packet in [expected, got] {
+            blank_identification(packet);
+        }
+    }
+}
+
+fn blank_identification(packet: &mut [u8]) {
+    let header_len = packet.first().map_or(0, |first| usize::from(first & 15) * 4);
+    let Some(header) = packet.get_mut(..header_len) else { return };
+    // A header whose checksum is wrong keeps a wrong one.
+    let was_right = checksum::is_right(header, 0);
+    for octets in [4..6, 10..12] {
+        if let Some(place) = header.get_mut(octets) {
+            place.fill(0);
+        }
+    }
+    let sum = if was_right { checksum::checksum(header, 0) } else { [0xff, 0xff] };
+    if let Some(place) = header.get_mut(10..12) {
+        place.copy_from_slice(&sum);
+    }
+}
+
+fn level_v6(packet: &mut [u8]) {
+    let Some(fixed) = packet.first_chunk_mut::<40>().filter(|fixed| fixed[0] >> 4 == 6) else {
+        return;
+    };
+    fixed[1] &= 0xf0;
+    [fixed[2], fixed[3]] = [0, 0];
+    let is_fragment = fixed[6] == 44;
+    if let Some(identification) = packet.get_mut(44..48).filter(|_| is_fragment) {
+        identification.fill(0);
+    }
+}
+
+/// What a packet asks for that this version does not do.
+fn is_beyond(scene: &mut Scene, packet: &[u8], missing: &mut Missing) -> Option<String> {
+    let look = packet::look(packet)?;
+    if look.is_fragment {
+        return Some("fragments of packets to services".to_owned());
+    }
+    if missing.path_mtu.is_some_and(|mtu| look.octets > mtu) {
+        return Some("path MTU that an ICMP error about a tunnel told".to_owned());
+    }
+    let quoted = packet.get(look.l4 + 8..).filter(|_| look.is_icmp_error())?;
+    let about = packet::look(quoted)?;
+    if scene::OWN.contains(&about.source) {
+        let told = packet.get(look.l4 + 6..look.l4 + 8)?.first_chunk()?;
+        let mtu = usize::from(u16::from_be_bytes(*told));
+        if mtu > 0 && look.icmp == Some((3, 4)) {
+            missing.path_mtu = Some(missing.path_mtu.map_or(mtu, |known| known.min(mtu)));
+        }
+        return Some("ICMP errors about tunnels".to_owned());
+    }
+    let is_known = scene.bench.stage.conns().iter().any(|(conn, _)| {
+        let to_dest = (about.source_socket(), about.destination_socket()) == (conn.client, conn.dest);
+        let to_client = (about.source_socket(), about.destination_socket()) == (conn.vip, conn.client);
+        let to_vip = (about.source_socket(), about.destination_socket()) == (conn.client, conn.vip);
+        to_dest || to_client || to_vip
+    });
+    is_known.then(|| "ICMP errors about connections".to_owned())
+}
+
+fn octets(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        let _always = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An echo reply of 10.0.0.100 with this identification.
+    fn reply(identification: u16) -> Leaving {
+        let header = rvs_wire::ipv4::Header {
+            tos: 0,
+            payload_len: 8,
+            identification,
+            dont_fragment: false,
+            ttl: 64,
+            protocol: protocol::ICMP,
+            source: [10, 0, 0, 100].into(),
+            destination: [172, 16, 0, 1].into(),
+        };
+        let packet = [header.octets().as_slice(), &[0, 0, 0xff, 0xff, 0, 0, 0, 0]].concat();
+        Leaving { side: "client".to_owned(), macs: None, packet }
+    }
+
+    #[test]
+    fn identifications_of_own_packets_may_differ_but_not_be_missing() {
+        for (ours, equal) in [(7, true), (8, true), (0, false)] {
+            let (mut expected, mut got) = (reply(7), reply(ours));
+            level(&mut expected, &mut got, Side::Client);
+            assert_eq!(expected == got, equal, "{ours}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_keeps_its_identification() {
+        let (mut expected, mut got) = (reply(7), reply(8));
+        level(&mut expected, &mut got, Side::Servers);
+        assert_ne!(expected, got);
+    }
+
+    #[test]
+    fn a_wrong_header_checksum_stays_a_difference() {
+        let (mut expected, mut got) = (reply(7), reply(8));
+        got.packet[10] ^= 1;
+        level(&mut expected, &mut got, Side::Client);
+        assert_ne!(expected, got);
+    }
+}

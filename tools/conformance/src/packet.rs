@@ -1,0 +1,236 @@
+//! Packets as recordings describe them: made from a few words, and read back into them.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use rvs_wire::ethernet::{self, ethertype};
+use rvs_wire::flow::protocol;
+use rvs_wire::ipv4::{self, Ipv4};
+use rvs_wire::ipv6::{self, Ipv6};
+use rvs_wire::mac::MacAddr;
+use rvs_wire::tcp::{self, flag};
+use rvs_wire::{checksum, ipv6_ext, udp};
+
+/// Hops of packets whose hop limit a recording does not tell.
+const HOPS: u8 = 64;
+
+/// The flags that a recording names by one letter each.
+const FLAGS: [(char, u8); 6] = [
+    ('F', flag::FIN),
+    ('S', flag::SYN),
+    ('R', flag::RST),
+    ('P', flag::PSH),
+    ('A', flag::ACK),
+    ('U', flag::URG),
+];
+
+/// The flags that `letters` name; `None` for a letter that is none.
+#[must_use]
+pub fn tcp_flags(letters: &str) -> Option<u8> {
+    let flag = |letter: char| FLAGS.iter().find(|(name, _)| *name == letter).map(|(_, flag)| *flag);
+    letters.chars().try_fold(0, |all, letter| Some(all | flag(letter)?))
+}
+
+/// A TCP segment without options and data; 40 octets over IPv4. `None` for two families.
+#[must_use]
+pub fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Option<Vec<u8>> {
+    let header = tcp::Header {
+        source_port: source.port(),
+        destination_port: destination.port(),
+        sequence: 1000,
+        acknowledgment: if flags & flag::ACK == 0 { 0 } else { 2000 },
+        flags,
+        window: 8192,
+    };
+    let pseudo = pseudo(source.ip(), destination.ip(), protocol::TCP, 20)?;
+    ip(source.ip(), destination.ip(), protocol::TCP, &header.octets(&[], pseudo))
+}
+
+/// A UDP datagram around `data`. `None` for two families.
+#[must_use]
+pub fn udp(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
+    let octets = u16::try_from(udp::HEADER_LEN + data.len()).ok()?;
+    let pseudo = pseudo(source.ip(), destination.ip(), protocol::UDP, octets)?;
+    let mut datagram = udp::header(source.port(), destination.port(), data, pseudo).to_vec();
+    datagram.extend_from_slice(data);
+    ip(source.ip(), destination.ip(), protocol::UDP, &datagram)
+}
+
+fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Option<u32> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Some(checksum::pseudo(source, destination, protocol, octets))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Some(checksum::pseudo6(source, destination, protocol, octets))
+        }
+        _ => None,
+    }
+}
+
+fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Option<Vec<u8>> {
+    let payload_len = u16::try_from(payload.len()).ok()?;
+    let mut packet = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let (tos, identification, dont_fragment, ttl) = (0, 0, true, HOPS);
+            ipv4::Header {
+                tos,
+                payload_len,
+                identification,
+                dont_fragment,
+                ttl,
+                protocol,
+                source,
+                destination,
+            }
+            .octets()
+            .to_vec()
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => ipv6::Header {
+            traffic_class: 0,
+            payload_len,
+            next_header: protocol,
+            hop_limit: HOPS,
+            source,
+            destination,
+        }
+        .octets()
+        .to_vec(),
+        _ => return None,
+    };
+    packet.extend_from_slice(payload);
+    Some(packet)
+}
+
+/// An Ethernet frame around an IP packet.
+#[must_use]
+pub fn frame(to: MacAddr, from: MacAddr, packet: &[u8]) -> Vec<u8> {
+    let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+    let kind = if is_v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+    let mut frame = ethernet::header(to, from, kind).to_vec();
+    frame.extend_from_slice(packet);
+    frame
+}
+
+/// What a recording says of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Look {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// Who is to have it.
+    pub destination: IpAddr,
+    /// What it carries, behind extension headers.
+    pub protocol: u8,
+    /// Source and destination port of TCP and UDP.
+    pub ports: Option<(u16, u16)>,
+    /// Flags of TCP.
+    pub flags: u8,
+    /// Type and code of ICMP.
+    pub icmp: Option<(u8, u8)>,
+    /// Whether it is a piece of a packet.
+    pub is_fragment: bool,
+    /// Where its payload begins, counted from the IP header.
+    pub l4: usize,
+    /// Its length by its IP header.
+    pub octets: usize,
+}
+
+/// Reads a packet; `None` if it is none.
+#[must_use]
+pub fn look(packet: &[u8]) -> Option<Look> {
+    let (source, destination, protocol, is_fragment, l4, octets, first): (IpAddr, IpAddr, _, _, _, _, _) =
+        if packet.first()? >> 4 == 6 {
+            let (ip, payload) = Ipv6::parse_quoted(packet).ok()?;
+            let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;
+            let l4 = ipv6::HEADER_LEN + upper.extensions_len;
+            let octets = ipv6::HEADER_LEN + usize::from(ip.payload_len());
+            let fragment = upper.fragment;
+            let (is, first) = (
+                fragment.is_some_and(|fragment| !fragment.is_whole()),
+                fragment.is_none_or(|fragment| fragment.offset == 0),
+            );
+            (ip.source().into(), ip.destination().into(), upper.protocol, is, l4, octets, first)
+        } else {
+            let (ip, _) = Ipv4::parse_quoted(packet).ok()?;
+            let (first, octets) = (ip.fragment_offset() == 0, usize::from(ip.total_len()));
+            let l4 = ip.header_len();
+            let is = ip.is_fragment();
+            (ip.source().into(), ip.destination().into(), ip.protocol(), is, l4, octets, first)
+        };
+    let payload = packet.get(l4..).filter(|_| first).unwrap_or_default();
+    let mut look = Look {
+        source,
+        destination,
+        protocol,
+        ports: None,
+        flags: 0,
+        icmp: None,
+        is_fragment,
+        l4,
+        octets,
+    };
+    match (protocol, payload) {
+        (protocol::TCP | protocol::UDP, [a, b, c, d, ..]) => {
+            look.ports = Some((u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));
+            if protocol == protocol::TCP {
+                look.flags = payload.get(13).copied().unwrap_or_default() & 0x3f;
+            }
+        }
+        (protocol::ICMP | protocol::ICMPV6, [kind, code, ..]) => look.icmp = Some((*kind, *code)),
+        _ => {}
+    }
+    Some(look)
+}
+
+impl Look {
+    /// Source address and port.
+    #[must_use]
+    pub fn source_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.source, self.ports.unwrap_or_default().0)
+    }
+
+    /// Destination address and port.
+    #[must_use]
+    pub fn destination_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.destination, self.ports.unwrap_or_default().1)
+    }
+
+    /// Whether it is an ICMP error about another packet.
+    #[must_use]
+    pub fn is_icmp_error(&self) -> bool {
+        match (self.protocol, self.icmp) {
+            (protocol::ICMP, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            (protocol::ICMPV6, Some((kind, _))) => kind < 128,
+            _ => false,
+        }
+    }
+
+    /// What the director answered, in the words of `behaviour/` and `scheduler/`.
+    #[must_use]
+    pub fn answer(&self) -> String {
+        match self.icmp {
+            Some((kind, code)) => format!("icmp type {kind} code {code}"),
+            None if self.protocol == protocol::TCP => format!("proto 6 flags {}", self.flags),
+            None => format!("proto {}", self.protocol),
+        }
+    }
+
+    /// The same in the words of `states/`.
+    #[must_use]
+    pub fn answer_in_states(&self) -> String {
+        match self.icmp {
+            Some((kind, code)) => format!("icmp type {kind} code {code}"),
+            None if self.protocol == protocol::TCP => format!("tcp flags {:#x}", self.flags),
+            None => format!("proto {}", self.protocol),
+        }
+    }
+}
+
+/// Addresses and ports as recordings write them.
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            Some(_) => write!(f, "{} > {}", self.source_socket(), self.destination_socket()),
+            None => write!(f, "proto {} {} > {}", self.protocol, self.source, self.destination),
+        }
+    }
+}
