@@ -117,12 +117,28 @@ impl Bucket {
         }
     }
 
-    /// Puts `entry` into a free way, if there is one.
+    /// Puts `entry` into a free way, if there is one, and in front of those with the same tag.
     #[inline]
     pub(crate) fn put(&mut self, tag: u16, entry: Entry) -> bool {
-        let Some(way) = self.ways(0).next() else { return false };
-        self.set_tag(way, tag);
-        self.entries.get_mut(way).map(|place| *place = entry).is_some()
+        let Some(free) = self.ways(0).next() else { return false };
+        let first = self.ways(tag).next().map_or(free, |way| way.min(free));
+        let Some(place) = self.entries.get_mut(first) else { return false };
+        let older = core::mem::replace(place, entry);
+        if first != free
+            && let Some(place) = self.entries.get_mut(free)
+        {
+            *place = older;
+        }
+        self.set_tag(free, tag);
+        true
+    }
+
+    /// Puts `entry` into the way of the first one with the same tag that is at home here, and hands
+    /// that back; or `entry` itself.
+    pub(crate) fn trade(&mut self, tag: u16, entry: Entry) -> Entry {
+        let first = self.all(tag).find(|(_, other)| !other.is_away());
+        let place = first.and_then(|(way, _)| self.entries.get_mut(way));
+        place.map_or(entry, |place| core::mem::replace(place, entry))
     }
 
     /// Takes `entry` out, wherever it lives, and says whether it lived away.

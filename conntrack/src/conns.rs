@@ -11,7 +11,7 @@
 //! and in the wheel, or in none of them.
 
 use crate::conn::{Conn, Direction};
-use crate::half_open::{HalfOpen, LOOKS};
+use crate::half_open::HalfOpen;
 use crate::hash::Seed;
 use crate::state::{self, View};
 use crate::table::{Capacity, Found, Full, Table};
@@ -210,7 +210,7 @@ impl<F: Family> Conns<F> {
     ///
     /// # Errors
     ///
-    /// [`Full::Conns`] if no half-open connection was found in [`LOOKS`] looks; else as
+    /// [`Full::Conns`] if no half-open connection was found in [`crate::half_open::LOOKS`] looks; else as
     /// [`Conns::open_over`].
     #[cold]
     pub fn open_over_half_open(
@@ -380,5 +380,4 @@ fn in_ticks(timeouts: &Timeouts) -> [Tick; State::ALL.len()] {
     State::ALL.map(|state| timeouts.ticks(state).min(TIMEOUT_MAX))
 }
 
-const _: () = assert!(LOOKS <= 64, "an eviction is cheaper than a burst");
 const _: () = assert!(Capacity::CONNS_MAX <= u32::MAX / ENTRIES_PER_CONN);

@@ -131,7 +131,9 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes `conn` in. Its keys must not be there yet.
+    /// Takes `conn` in. Its inbound key must not be there yet. Its outbound key may: a client that
+    /// uses one port towards two services which share a destination. The younger of two gets the
+    /// replies then, as in the kernel, unless crowding has moved it from its home since.
     ///
     /// # Errors
     ///
@@ -343,21 +345,28 @@ impl<F: Family> Table<F> {
     #[cold]
     fn link_away(&mut self, home: u32, tag: u16, entry: Entry) -> Result<(), Full> {
         let other = self.other(home, tag);
-        if self.put(other, tag, entry.moved())
-            || (self.make_room(other, DISPLACEMENTS) && self.put(other, tag, entry.moved()))
+        let older = self.trade(home, tag, entry);
+        if self.put(other, tag, older.moved())
+            || (self.make_room(other, DISPLACEMENTS) && self.put(other, tag, older.moved()))
         {
             if let Some(home) = self.buckets.get_mut(at(home)) {
                 home.away += 1;
             }
             return Ok(());
         }
+        self.trade(home, tag, older);
         let put = self.make_room(home, DISPLACEMENTS) && self.put(home, tag, entry);
         if put { Ok(()) } else { Err(Full::Index) }
     }
 
-    /// Moves one entry of a full bucket into its other bucket, if need be after moving one there.
+    fn trade(&mut self, bucket: u32, tag: u16, entry: Entry) -> Entry {
+        self.buckets.get_mut(at(bucket)).map_or(entry, |bucket| bucket.trade(tag, entry))
+    }
+
+    /// Moves one entry of a full bucket into its other bucket, if need be after moving one there: the
+    /// last that can be moved, so that of equal keys the older goes.
     fn make_room(&mut self, bucket: u32, depth: u32) -> bool {
-        for way in 0..WAYS {
+        for way in (0..WAYS).rev() {
             let Some(from) = self.buckets.get(at(bucket)) else { return false };
             let (tag, entry) = from.way(way);
             let to = self.other(bucket, tag);
@@ -449,11 +458,17 @@ mod tests {
         let mut held: Vec<u32> = Vec::new();
         let mut refused = 0;
         for number in 0..20_000 {
-            match table.insert(&conn(number)) {
-                Ok(index) => held.push(index),
-                Err(_) => refused += 1,
+            // Every third one shares its outbound key with another service's.
+            let mut other = conn(number);
+            other.inbound = Ends4::new(other.inbound.source(), (Ipv4Addr::LOCALHOST, 80));
+            for conn in [conn(number), other].iter().take(1 + usize::from(number % 3 == 0)) {
+                match table.insert(conn) {
+                    Ok(index) => held.push(index),
+                    Err(_) => refused += 1,
+                }
             }
-            if refused % 2 == 1 || held.len() == 3000 {
+            while refused % 2 == 1 || held.len() >= 2999 {
+                refused += refused % 2;
                 let index = held.swap_remove(at(number) % held.len());
                 assert!(table.remove(index).is_some());
             }

@@ -9,10 +9,10 @@
 
 mod common;
 
-use common::{METHODS, Random, SEED, conn};
-use rvs_conntrack::{Capacity, CapacityError, Direction, Full, Seed, Table};
+use common::{METHODS, Random, SEED, address, conn};
+use rvs_conntrack::{Capacity, CapacityError, Conn, Direction, Full, Seed, Table};
 use rvs_model::{DestId, ForwardMethod};
-use rvs_wire::flow::{Family, Key, V4, V6};
+use rvs_wire::flow::{Ends, Family, Key, V4, V6};
 use std::collections::HashMap;
 
 fn table<F: Family>(conns_max: u32, keys: u32, seed: Seed) -> Table<F> {
@@ -132,6 +132,37 @@ fn table_takes_exactly_as_many_as_it_was_made_for_whatever_the_seed() {
     }
     for conns_max in 1..50 {
         takes_exactly::<V4>(conns_max, SEED);
+    }
+}
+
+#[test]
+fn of_two_connections_with_one_outbound_key_the_younger_gets_the_replies() {
+    const PAIRS: u32 = 10_000;
+    // In a full table a few have been moved away from home since.
+    for (conns_max, wrong_max) in [(PAIRS * 8, 0), (PAIRS * 2, 50)] {
+        let mut table = table::<V4>(conns_max, 2, SEED);
+        let older = |number| conn::<V4>(number, ForwardMethod::Masquerade);
+        let younger = |number| {
+            let (client, vip) =
+                (older(number).inbound.source(), address::<V4>([203, 0, 113, 2], 0));
+            let inbound = Ends::new(client, (vip, 80));
+            Conn { inbound, dest: DestId(PAIRS + number), ..older(number) }
+        };
+        for number in 0..PAIRS {
+            table.insert(&older(number)).unwrap();
+        }
+        let replies_go_to = |table: &Table<V4>, number| {
+            let key = older(number).key(Direction::Outbound);
+            table.conn(table.find(&key, table.hash(&key)).unwrap().index).unwrap().dest.0
+        };
+        let young: Vec<u32> =
+            (0..PAIRS).map(|number| table.insert(&younger(number)).unwrap()).collect();
+        let wrong = (0..PAIRS).filter(|it| replies_go_to(&table, *it) != PAIRS + it).count();
+        assert!(wrong <= wrong_max, "{wrong} of {PAIRS}");
+        for index in young {
+            table.remove(index).unwrap();
+        }
+        assert!((0..PAIRS).all(|it| replies_go_to(&table, it) == it));
     }
 }
 

@@ -28,7 +28,7 @@ impl Random {
 }
 
 /// The address `number` places after `v4`, in either family.
-fn address<F: Family>(v4: [u8; 4], number: u32) -> F::Addr {
+pub fn address<F: Family>(v4: [u8; 4], number: u32) -> F::Addr {
     let v4 = Ipv4Addr::from(u32::from_be_bytes(v4).wrapping_add(number));
     let v6 = Ipv6Addr::from((0x2001_0db8_u128 << 96) + u128::from(v4.to_bits()));
     F::address(if F::IS_V6 { IpAddr::V6(v6) } else { IpAddr::V4(v4) }).unwrap()
