@@ -127,7 +127,7 @@ impl<F: Family> Conns<F> {
     /// one are armed anew in the breaths that follow, some in each [`Conns::expire`].
     ///
     /// DIFFERS from Linux, where a connection keeps the timeout of its last packet: one that is
-    /// idle follows the change here.
+    /// idle follows the change here (ADR 0004).
     pub fn set_timeouts(&mut self, timeouts: &Timeouts) {
         let next = in_ticks(timeouts);
         if self.timers.timeouts.iter().zip(&next).any(|(before, after)| after < before) {
