@@ -100,11 +100,13 @@ impl Network {
         Self { interfaces, routes, local, local_prefixes, neighbors, forwarding }
     }
 
-    /// The same network with other local addresses beside those of the interfaces: the VIPs.
+    /// The same network with other local addresses beside those of the interfaces: the VIPs. One
+    /// inside a local network is local already, and stays what it is there: not an address of the
+    /// director's own ([`Network::is_own`]).
     #[must_use]
     pub fn with_vips(&self, vips: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut network = self.clone();
-        network.local.extend(vips);
+        network.local.extend(vips.into_iter().filter(|vip| !self.is_local(*vip)));
         network
     }
 

@@ -143,6 +143,23 @@ pub fn compare_conns<'t>(
     }
 }
 
+/// Compares rows of `-Lnc` as sets, without their times.
+pub fn compare_states<'t>(
+    ledger: &mut Ledger,
+    place: impl Fn() -> Place,
+    expected: impl IntoIterator<Item = &'t str>,
+    got: impl IntoIterator<Item = &'t str>,
+) {
+    let sorted = |rows: &mut dyn Iterator<Item = &'t str>| {
+        let mut keys: Vec<String> = rows.filter_map(row).map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys.join("\n")
+    };
+    let expected = sorted(&mut expected.into_iter());
+    let got = sorted(&mut got.into_iter());
+    ledger.compare(Aspect::States, place, &expected, &got);
+}
+
 /// What there is of the client in `key`, the third word, for people to read.
 fn about<'k>(key: &str, rows: impl Iterator<Item = &'k String>) -> String {
     let client = key.split(' ').nth(2);

@@ -3,7 +3,7 @@
 use super::Maybe;
 use crate::golden::Golden;
 use crate::packet::{self, Look};
-use crate::rows::{self, Lingering};
+use crate::rows;
 use crate::scene::{self, Scene};
 use crate::stage::{Sent, Side};
 use crate::tally::{Aspect, Failure, Ledger, Place};
@@ -92,16 +92,8 @@ fn compare_states(
     rows: &[String],
 ) {
     let stdout = scene.ipvsadm("-Lnc").stdout;
-    let without_time = |row: &str| {
-        let words = row.split_whitespace().enumerate();
-        let timed = words.map(|(at, word)| if at == 1 { "00:01" } else { word });
-        timed.collect::<Vec<_>>().join(" ")
-    };
-    let expected: Vec<String> = rows.iter().map(|row| without_time(row)).collect();
-    let got: Vec<String> = stdout.lines().map(without_time).collect();
-    let got = got.iter().map(String::as_str);
-    let expected = expected.iter().map(String::as_str);
-    rows::compare_conns(ledger, place, expected, got, &Lingering::default());
+    let expected = rows.iter().map(String::as_str);
+    rows::compare_states(ledger, place, expected, stdout.lines());
 }
 
 fn give(
