@@ -113,18 +113,6 @@ impl Balance {
         let secure = snapshot.tunables.secure_tcp != 0;
         let next = state::next(State::None, conn.protocol, packet.flags, view, secure);
         let gone = |old: &Conn<F>| forget(world.lines, old);
-        // To the destination an older connection of the same client port to another VIP looks like this
-        // one, and its replies would be taken for the older one's. Linux 6.1 ip_vs_conn.c finds the
-        // newest first; here the older one ends.
-        if conn.has_way_back() {
-            let key = conn.key(Direction::Outbound);
-            let twin = conns.table().find(&key, conns.table().hash(&key));
-            if let Some(twin) = twin.filter(|twin| Some(twin.index) != over)
-                && let Some(old) = conns.remove(twin.index)
-            {
-                forget(world.lines, &old);
-            }
-        }
         let opened = match over {
             Some(old) => conns.open_over(old, &conn, next, world.now, gone).map(|()| old),
             None => conns.open(&conn, next, world.now).or_else(|full| match full {
