@@ -88,7 +88,7 @@ fn tests(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         tests.args(["test", "--workspace", "--lib", "--bins", "--tests"]);
     }
     if quick {
-        tests.env(SEEDS, QUICK_SEEDS);
+        tests.envs(QUICK);
     }
     steps.run("tests", tests.env("CARGO_TERM_COLOR", "never"), |text| {
         let summary = text.lines().rfind(|line| line.trim_start().starts_with("Summary"))?;
@@ -97,9 +97,8 @@ fn tests(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     Ok(())
 }
 
-/// How many seeds the simulation runs, if not all.
-const SEEDS: &str = "RVS_SEEDS";
-const QUICK_SEEDS: &str = "8";
+/// Seeds of the simulation, and spoilt frames of the parsers' tests, where time is short.
+const QUICK: [(&str, &str); 2] = [("RVS_SEEDS", "8"), ("RVS_ROUNDS", "100000")];
 
 /// rvs between real kernels.
 fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
@@ -138,7 +137,7 @@ pub fn lab(workspace: &Workspace) -> Command {
 pub fn conformance(workspace: &Workspace, dir: Option<&str>) -> Command {
     let mut cargo = workspace.cargo();
     // The profile of the tests, whose libraries are built already.
-    cargo.args(["run", "--quiet", "--profile", "test", "-p", "rvs-conformance", "--"]);
+    cargo.args(["run", "--profile", "test", "-p", "rvs-conformance", "--"]);
     cargo.args(dir);
     cargo
 }
@@ -147,7 +146,7 @@ pub fn conformance(workspace: &Workspace, dir: Option<&str>) -> Command {
 #[must_use]
 pub fn icount(workspace: &Workspace, bless: bool) -> Command {
     let mut cargo = workspace.cargo();
-    cargo.args(["run", "--quiet", "--release", "-p", "rvs-benches", "--bin", "icount", "--"]);
+    cargo.args(["run", "--release", "-p", "rvs-benches", "--bin", "icount", "--"]);
     cargo.args(bless.then_some("--bless"));
     cargo
 }

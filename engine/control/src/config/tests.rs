@@ -195,10 +195,10 @@ fn the_classic_lvs_timeouts_can_be_written_down() {
 #[test]
 fn captures_are_links_and_their_paths_are_relative_to_the_file() {
     let text = "[[link]]\nname = \"wire\"\nkind = \"pcap\"\nmac = \"02:00:00:00:00:01\"\n\
-                read = \"in.pcap\"\nwrite = \"/tmp/out.pcap\"\n";
+                read = \"in.pcap\"\nwrite = \"/srv/out.pcap\"\n";
     let expected = PcapLink {
         read: Some(PathBuf::from("/etc/rvs/in.pcap")),
-        write: Some(PathBuf::from("/tmp/out.pcap")),
+        write: Some(PathBuf::from("/srv/out.pcap")),
     };
     assert_eq!(good(text).links, Links::Pcap(vec![expected]));
 }
