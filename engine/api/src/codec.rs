@@ -166,7 +166,7 @@ pub fn write<T: Serialize>(to: &mut impl Write, message: &T) -> Result<(), Frame
 ///
 /// # Errors
 ///
-/// [`FrameError::Version`], or what [`read`] and [`write`] say.
+/// [`FrameError::Version`], or what [`read`] and [`write()`] say.
 pub fn greet(stream: &mut (impl Read + Write)) -> Result<(), FrameError> {
     write(stream, &Hello { version: VERSION })?;
     match read::<Hello>(stream)? {
@@ -179,7 +179,7 @@ pub fn greet(stream: &mut (impl Read + Write)) -> Result<(), FrameError> {
 ///
 /// # Errors
 ///
-/// [`FrameError::Version`], or what [`read`] and [`write`] say.
+/// [`FrameError::Version`], or what [`read`] and [`write()`] say.
 pub fn welcome(stream: &mut (impl Read + Write)) -> Result<(), FrameError> {
     let hello = read::<Hello>(stream)?;
     write(stream, &Hello { version: VERSION })?;

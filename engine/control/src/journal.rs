@@ -32,7 +32,7 @@ pub fn line(request: &Request, peer: Option<Peer>) -> Option<String> {
     })
 }
 
-/// How it ended, to be put behind [`line`].
+/// How it ended, to be put behind [`line()`].
 #[must_use]
 pub fn ending(outcome: &Outcome) -> String {
     match outcome {
