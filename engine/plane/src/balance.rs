@@ -2,10 +2,10 @@
 
 use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
-use crate::neighbor::{Neighbors, peer};
+use crate::neighbor::{Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::snapshot::{Dest, Service, ServiceKey};
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rvs_conntrack::{Conn, Conns, Direction, Full, state};
 use rvs_model::{DestId, DestLine, ForwardMethod, Load, SchedulerKind, State};
 use rvs_schedulers::Scheduler;
@@ -104,8 +104,8 @@ impl Balance {
         };
         if conn.has_way_back() {
             let next = network.next_hop(client.0.into()).ok_or(DropReason::NoRoute)?;
-            conn.client_hop =
-                neighbors.resolve(network, next, world.now).ok_or(DropReason::NeighborTableFull)?;
+            let hop = neighbors.resolve(network, next, Place::Guest, world.now);
+            conn.client_hop = hop.ok_or(DropReason::NeighborTableFull)?;
         }
         // Armed for the state that this packet leads to: NONE's time-out is shorter, and the entry
         // would have to be armed a second time.
@@ -158,8 +158,8 @@ fn load(all_lines: &[Arc<[DestLine]>], id: DestId) -> Load {
 }
 
 /// The destination's address and port as a connection of family `F` keeps them, and what
-/// masquerading does to checksums. Behind a tunnel of the other family only the last four octets
-/// of the address are kept, which is what [`crate::neighbor::Hop::leads_to`] asks for.
+/// masquerading does to checksums. Behind a tunnel of the other family only that of the address is
+/// kept which [`crate::neighbor::Hop::leads_to`] asks for.
 fn dest_end<F: Rewrite>(dest: &Dest, vip: (F::Addr, u16)) -> ((F::Addr, u16), (Delta, Delta)) {
     let port = if dest.socket.port() == 0 { vip.1 } else { dest.socket.port() };
     let address =
@@ -172,10 +172,11 @@ fn dest_end<F: Rewrite>(dest: &Dest, vip: (F::Addr, u16)) -> ((F::Addr, u16), (D
     (end, deltas)
 }
 
-/// An address of family `F` that ends in these four octets.
-fn stand_in<F: Family>(last: u32) -> F::Addr {
-    let short = Ipv4Addr::from_bits(last);
-    let either = F::address(short.into()).or_else(|| F::address(short.to_ipv6_mapped().into()));
+/// An address of family `F` of which [`peer`] says this.
+fn stand_in<F: Family>(peer: u32) -> F::Addr {
+    let short = Ipv4Addr::from_bits(peer);
+    let long = Ipv6Addr::from_bits(peer.into());
+    let either = F::address(short.into()).or_else(|| F::address(long.into()));
     either.unwrap_or_else(|| F::Ends::default().source().0)
 }
 

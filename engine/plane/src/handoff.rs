@@ -1,9 +1,9 @@
 //! What workers tell each other: frames that reached the wrong one, and neighbours that one heard of.
 
+use crate::neighbor::News;
 use crate::network::InterfaceId;
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
-use rvs_wire::mac::MacAddr;
 use std::sync::Arc;
 
 /// Frames on their way to their owner, per worker.
@@ -27,10 +27,8 @@ pub struct Heard {
     pub interface: InterfaceId,
     /// Its address.
     pub address: IpAddr,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// Whether it answered us, so that it is reachable and not only known.
-    pub solicited: bool,
+    /// What it said of itself.
+    pub news: News,
 }
 
 /// What others put before one worker.

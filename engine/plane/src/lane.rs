@@ -13,7 +13,7 @@
 use crate::balance::Balance;
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::forward;
-use crate::neighbor::{Hop, HopId, Neighbors, peer};
+use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::shared::FrameCounters;
 use crate::snapshot::Snapshot;
@@ -119,7 +119,7 @@ impl<F: Rewrite> Lane<F> {
             let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
                 continue;
             };
-            match known(&mut self.conns, world, hops, paths, slot, frame) {
+            match known::<F, B, false>(&mut self.conns, world, hops, paths, slot, frame) {
                 Some(decided) => *verdict = decided,
                 None => {
                     let _fits = self.strays.try_push(number);
@@ -175,8 +175,9 @@ impl<F: Rewrite> Lane<F> {
             *verdict = match settle.find(&mut self.conns, slot, handed(at)) {
                 Ok(found) => {
                     slot.found = found;
+                    let hops = neighbors.hops();
                     let decided =
-                        known(&mut self.conns, world, neighbors.hops(), paths, slot, frame);
+                        known::<F, B, true>(&mut self.conns, world, hops, paths, slot, frame);
                     decided.unwrap_or(DropReason::NoRoute.into())
                 }
                 Err(verdict) => verdict,
@@ -187,8 +188,11 @@ impl<F: Rewrite> Lane<F> {
 
 /// Moves the state, counts and rewrites, if the slot's guess is its connection and nothing needs a
 /// second thought; `None` otherwise, and nothing has changed then.
+///
+/// A hop that is not resolved gets its packet only if it is `KEPT`: its place may be given to
+/// somebody else in this breath, and the packet with it.
 #[inline(always)]
-fn known<F: Rewrite, B: Frame>(
+fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     conns: &mut Conns<F>,
     world: World<'_>,
     hops: &[Hop],
@@ -207,7 +211,7 @@ fn known<F: Rewrite, B: Frame>(
     let hop_id = if is_outbound { conn.client_hop } else { conn.next_hop };
     let hop = hops.get(usize::from(hop_id))?;
     let towards = if is_outbound { conn.inbound.source().0 } else { conn.outbound.source().0 };
-    if !hop.leads_to(peer(towards.into())) {
+    if !hop.leads_to(peer(towards.into())) || !KEPT && !hop.is_ready() {
         return None;
     }
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
@@ -324,16 +328,20 @@ impl<B> Settle<'_, '_, B> {
                 };
             }
         }
-        let (hop, to) = match found.direction {
-            Direction::Inbound => (&mut conn.next_hop, conn.outbound.source().0.into()),
-            Direction::Outbound => (&mut conn.client_hop, conn.inbound.source().0.into()),
+        let (hop, to, place) = match found.direction {
+            Direction::Inbound => {
+                (&mut conn.next_hop, conn.outbound.source().0.into(), Place::Resident)
+            }
+            Direction::Outbound => {
+                (&mut conn.client_hop, conn.inbound.source().0.into(), Place::Guest)
+            }
         };
-        if !self.neighbors.hop(*hop).is_some_and(|hop| hop.leads_to(peer(to))) {
+        if !self.neighbors.keeps(*hop, peer(to)) {
             let network = &self.world.snapshot.network;
             let next = network.next_hop(to).ok_or(DropReason::NoRoute)?;
             *hop = self
                 .neighbors
-                .resolve(network, next, self.world.now)
+                .resolve(network, next, place, self.world.now)
                 .ok_or(DropReason::NeighborTableFull)?;
         }
         Ok(true)

@@ -1,13 +1,16 @@
 //! Next hops: who is reached by which Ethernet header, and how that is found out.
 //!
 //! ```text
-//!            hold, or a packet for it            reply
-//!  (new) ──► Incomplete ───────────────────────► Reachable ◄──────────┐
-//!               │ three requests unanswered        │ after 30 s        │ reply
-//!               ▼                                   ▼                   │
-//!            Failed ── next use, 1 s later ──►   Probing (still used) ──┘
-//!               ▲                                   │ three probes unanswered
-//!               └───────────────────────────────────┘
+//!            a packet for it                    answer
+//!  (new) ──► Incomplete ──────────────────────► Reachable ◄────────────┐
+//!    │          │ three requests unanswered       │ after 30 s         │ answer
+//!    │          ▼                                 ▼                    │
+//!    │       Failed ── next use, 1 s later     Probing (still used) ───┘
+//!    │          ▲  ▲                            ▲ │ three probes unanswered
+//!    │          │  └────────────────────────────┼─┘
+//!    │          │ after 30 s                    │
+//!    └───────► Heard ───────────────────────────┘ a packet for it
+//!  asked for us
 //! ```
 //!
 //! RFC 826 for IPv4, RFC 4861 section 7.3 for IPv6, simplified alike: a neighbour is asked again
@@ -15,6 +18,12 @@
 //!
 //! [`Hop`] is what packets read: one half line. Everything else is beside it. A connection keeps
 //! the number of its hop; an entry given to another address is told by [`Hop::leads_to`].
+//!
+//! Whoever can send a packet can name addresses of connected networks, and whoever is on a link can
+//! claim any. So places are of two kinds: those of routers, of destinations and of all who ever
+//! answered, and those of *guests*, who did not and take half of the table at most. A place is given
+//! to another address only when nobody answers there and no packet of this breath is on its way to
+//! it.
 
 use crate::drop_reason::DropReason;
 use crate::network::{InterfaceId, Network, NextHop};
@@ -22,6 +31,7 @@ use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 use rvs_model::{TICKS_PER_SECOND, Tick, ticks};
+use rvs_wire::ethernet;
 use rvs_wire::mac::MacAddr;
 
 /// The place of a hop.
@@ -33,6 +43,8 @@ pub const REACHABLE_S: u32 = 30;
 const REQUESTS: u8 = 3;
 /// Frames that wait for one neighbour.
 const HELD: usize = 3;
+/// Frames that wait for all of them: a scan of a connected network must not empty the pool.
+const HELD_ALL: usize = 512;
 /// Entries looked at for an expired one when the table is full, and per breath by the timer.
 const LOOKS: usize = 64;
 
@@ -42,14 +54,16 @@ const LOOKS: usize = 64;
 pub struct Hop {
     /// Ethernet header, tag included.
     header: [u8; 18],
+    /// 0 while the address is not resolved.
     header_len: u8,
     /// Index of the link.
     pub link: u8,
     /// The longest packet it takes, octets.
     pub mtu: u16,
-    ready: bool,
-    /// The last four octets of its address when packets for that address alone use it, else 0.
+    /// What [`peer`] says of its address.
     peer: u32,
+    /// All bits for a neighbour that packets to its own address alone use, none for a router.
+    mask: u32,
 }
 
 const _: () = assert!(size_of::<Hop>() == 32);
@@ -59,21 +73,29 @@ impl Hop {
     #[inline]
     #[must_use]
     pub fn header(&self) -> Option<&[u8]> {
-        self.header.get(..usize::from(self.header_len)).filter(|_| self.ready)
+        self.header.get(..usize::from(self.header_len)).filter(|_| self.is_ready())
+    }
+
+    /// The same if it has no tag.
+    #[inline]
+    #[must_use]
+    pub fn untagged_header(&self) -> Option<&[u8; ethernet::HEADER_LEN]> {
+        let is_untagged = usize::from(self.header_len) == ethernet::HEADER_LEN;
+        self.header.first_chunk().filter(|_| is_untagged)
     }
 
     /// Whether the Ethernet address is known.
     #[inline]
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready
+        self.header_len != 0
     }
 
     /// Whether packets to `peer` (see [`peer`]) may still use this hop.
     #[inline]
     #[must_use]
     pub fn leads_to(&self, peer: u32) -> bool {
-        self.peer == 0 || self.peer == peer
+        (self.peer ^ peer) & self.mask == 0
     }
 
     fn address(&mut self, mac: MacAddr, ours: MacAddr, vlan: u16, is_v6: bool) {
@@ -89,25 +111,27 @@ impl Hop {
             self.header = [a, b, c, d, e, f, g, h, i, j, k, l, 0x81, 0x00, o, p, m, n];
             self.header_len = 18;
         }
-        self.ready = true;
     }
 }
 
-/// What [`Hop::leads_to`] compares: the last four octets of an address.
+/// What [`Hop::leads_to`] compares: an IPv4 address, or the words of an IPv6 one added without
+/// carries, since hosts of several networks like to have the same last word.
 #[inline]
 #[must_use]
 pub fn peer(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(address) => address.to_bits(),
         IpAddr::V6(address) => {
-            let [.., a, b, c, d] = address.octets();
-            u32::from_be_bytes([a, b, c, d])
+            let octets = address.octets();
+            let (words, _) = octets.as_chunks::<4>();
+            words.iter().fold(0, |sum, word| sum ^ u32::from_be_bytes(*word))
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Status {
+    Heard,
     Incomplete { asked: u8 },
     Reachable,
     Probing { asked: u8 },
@@ -131,6 +155,9 @@ struct Entry<F> {
     status: Status,
     /// When the status was entered, or the last request sent.
     since: Tick,
+    /// The last breath that meant a packet for it while it was not resolved.
+    used: u32,
+    guest: bool,
     held: ArrayVec<Held<F>, HELD>,
 }
 
@@ -143,6 +170,28 @@ pub struct Question {
     pub address: IpAddr,
     /// Whom to ask: the last known address when probing, everybody otherwise.
     pub to: Option<MacAddr>,
+}
+
+/// Whose place in the table a new neighbour takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// Of those whom the operator named: destinations. Routers count as such anyway.
+    Resident,
+    /// Of those whom packets named.
+    Guest,
+}
+
+/// What a neighbour says of itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct News {
+    /// Where it is.
+    pub mac: MacAddr,
+    /// It answers us: so it is reachable, and not only known.
+    pub solicited: bool,
+    /// It replaces another address that is known (RFC 4861 section 7.2.5).
+    pub overrides: bool,
+    /// It is entered if it is unknown.
+    pub create: bool,
 }
 
 /// What [`Neighbors::tick`] found due.
@@ -159,8 +208,10 @@ pub struct Neighbors<F> {
     entries: Vec<Entry<F>>,
     index: HashMap<(InterfaceId, IpAddr), HopId>,
     capacity: usize,
+    guests: usize,
     hand: usize,
     held: usize,
+    breath: u32,
     /// The tick of the current round of the timer, and how far it has come.
     round: (Tick, usize),
 }
@@ -173,10 +224,13 @@ impl<F> Neighbors<F> {
         Self {
             hops: Vec::with_capacity(capacity),
             entries: Vec::with_capacity(capacity),
-            index: HashMap::with_capacity(capacity),
+            // Twice that, so that it does not grow when places change hands.
+            index: HashMap::with_capacity(capacity * 2),
             capacity,
+            guests: 0,
             hand: 0,
             held: 0,
+            breath: 0,
             round: (0, 0),
         }
     }
@@ -206,7 +260,7 @@ impl<F> Neighbors<F> {
         for neighbor in network.static_neighbors() {
             let next =
                 NextHop { interface: neighbor.interface, address: neighbor.address, on_link: true };
-            if let Some(id) = self.resolve(network, next, now) {
+            if let Some(id) = self.resolve(network, next, Place::Resident, now) {
                 self.set_mac(network, id, neighbor.mac);
                 if let Some(entry) = self.entries.get_mut(usize::from(id)) {
                     entry.status = Status::Static;
@@ -215,22 +269,48 @@ impl<F> Neighbors<F> {
         }
     }
 
-    /// The hop of `next`, entered if it is new. `None` when the table is full of living ones.
-    pub fn resolve(&mut self, network: &Network, next: NextHop, now: Tick) -> Option<HopId> {
-        let key = (next.interface, next.address);
-        if let Some(id) = self.index.get(&key) {
-            if !next.on_link
-                && let Some(hop) = self.hops.get_mut(usize::from(*id))
-            {
-                hop.peer = 0;
-            }
-            return Some(*id);
+    /// The hop of `next`, entered if it is new; it keeps its place for this breath. `None` when there
+    /// is no place for it.
+    pub fn resolve(
+        &mut self,
+        network: &Network,
+        next: NextHop,
+        place: Place,
+        now: Tick,
+    ) -> Option<HopId> {
+        let resident = place == Place::Resident || !next.on_link;
+        let Some(id) = self.index.get(&(next.interface, next.address)).copied() else {
+            return self.enter(network, next, resident, now);
+        };
+        let at = usize::from(id);
+        let (entry, hop) = (self.entries.get_mut(at)?, self.hops.get_mut(at)?);
+        entry.used = self.breath;
+        if !next.on_link {
+            hop.mask = 0;
         }
+        if entry.status == Status::Heard {
+            entry.status = Status::Probing { asked: 0 };
+            entry.since = now.wrapping_sub(TICKS_PER_SECOND);
+        }
+        if resident {
+            self.guests -= usize::from(core::mem::take(&mut entry.guest));
+        }
+        Some(id)
+    }
+
+    fn enter(
+        &mut self,
+        network: &Network,
+        next: NextHop,
+        resident: bool,
+        now: Tick,
+    ) -> Option<HopId> {
         let interface = network.interface(next.interface)?;
         let hop = Hop {
             link: interface.link,
             mtu: interface.mtu,
-            peer: if next.on_link { peer(next.address) } else { 0 },
+            peer: peer(next.address),
+            mask: if next.on_link { u32::MAX } else { 0 },
             ..Hop::default()
         };
         let entry = Entry {
@@ -238,33 +318,54 @@ impl<F> Neighbors<F> {
             address: next.address,
             mac: MacAddr::UNSPECIFIED,
             status: Status::Failed,
-            since: now.wrapping_sub(ticks(1)),
+            since: now.wrapping_sub(TICKS_PER_SECOND),
+            used: self.breath,
+            guest: !resident,
             held: ArrayVec::new(),
         };
-        let id = if self.hops.len() < self.capacity {
+        let is_crowded = !resident && self.guests >= self.capacity.div_ceil(2);
+        let id = if self.hops.len() < self.capacity && !is_crowded {
             self.hops.push(hop);
             self.entries.push(entry);
             HopId::try_from(self.hops.len() - 1).ok()?
         } else {
-            let id = self.reusable()?;
+            let id = self.reusable(is_crowded)?;
             let old = self.entries.get_mut(usize::from(id))?;
             self.index.remove(&(old.interface, old.address));
+            self.guests -= usize::from(old.guest);
             *old = entry;
             *self.hops.get_mut(usize::from(id))? = hop;
             id
         };
-        self.index.insert(key, id);
+        self.guests += usize::from(!resident);
+        self.index.insert((next.interface, next.address), id);
         Some(id)
     }
 
-    /// The place of a neighbour that does not answer. Routers keep theirs: connections do not
-    /// check that a router's hop is still a router's.
-    fn reusable(&mut self) -> Option<HopId> {
+    /// Whether packets to `peer` (see [`peer`]) may still use a hop; if so, it keeps its place for
+    /// this breath.
+    #[inline]
+    pub fn keeps(&mut self, id: HopId, peer: u32) -> bool {
+        let Some(hop) = self.hop(id).filter(|hop| hop.leads_to(peer)) else { return false };
+        // Who answers keeps it anyway.
+        if !hop.is_ready()
+            && let Some(entry) = self.entries.get_mut(usize::from(id))
+        {
+            entry.used = self.breath;
+        }
+        true
+    }
+
+    /// The place of a neighbour that does not answer and that no packet is on its way to. Routers
+    /// keep theirs: connections do not check that a router's hop is still a router's.
+    fn reusable(&mut self, of_guest: bool) -> Option<HopId> {
         for _ in 0..LOOKS.min(self.entries.len()) {
             self.hand = (self.hand + 1) % self.entries.len();
             let entry = self.entries.get(self.hand)?;
-            let is_host = self.hops.get(self.hand).is_some_and(|hop| hop.peer != 0);
-            if entry.status == Status::Failed && entry.held.is_empty() && is_host {
+            let is_host = self.hops.get(self.hand).is_some_and(|hop| hop.mask != 0);
+            let is_used = entry.used == self.breath || !entry.held.is_empty();
+            let may_go = entry.guest || !of_guest;
+            if entry.status == Status::Failed && may_go && is_host && !is_used {
                 return HopId::try_from(self.hand).ok();
             }
         }
@@ -275,7 +376,7 @@ impl<F> Neighbors<F> {
     ///
     /// # Errors
     ///
-    /// The frame and why it can't wait.
+    /// The frame that can't wait, this one or an older one, and why.
     pub fn hold(
         &mut self,
         id: HopId,
@@ -289,8 +390,14 @@ impl<F> Neighbors<F> {
         if entry.status == Status::Failed && !may_ask {
             return Err((held.frame, DropReason::NeighborUnresolved));
         }
-        if let Err(full) = entry.held.try_push(held) {
-            return Err((full.element().frame, DropReason::NeighborQueueFull));
+        // RFC 1122 section 2.3.2.2, RFC 4861 section 7.2.2: the latest are kept.
+        let oldest = if entry.held.is_full() { entry.held.pop_at(0) } else { None };
+        if oldest.is_none() && self.held >= HELD_ALL {
+            return Err((held.frame, DropReason::NeighborQueueFull));
+        }
+        entry.held.push(held);
+        if let Some(oldest) = oldest {
+            return Err((oldest.frame, DropReason::NeighborQueueFull));
         }
         self.held += 1;
         if entry.status != Status::Failed {
@@ -301,36 +408,41 @@ impl<F> Neighbors<F> {
         Ok(Some(Question { interface: entry.interface, address: entry.address, to: None }))
     }
 
-    /// Takes in that `address` is at `mac`. Unknown neighbours are entered only if `create`.
-    /// `solicited` says that it answered us: then it is reachable, else merely known.
+    /// Takes in what a neighbour says of itself; says which one it is if that was believed.
     pub fn learn(
         &mut self,
         network: &Network,
         from: (InterfaceId, IpAddr),
-        mac: MacAddr,
-        (solicited, create): (bool, bool),
+        news: News,
         now: Tick,
     ) -> Option<HopId> {
         let (interface, address) = from;
         let id = match self.index.get(&from) {
             Some(id) => *id,
-            None if create => {
-                self.resolve(network, NextHop { interface, address, on_link: true }, now)?
+            None if news.create => {
+                let next = NextHop { interface, address, on_link: true };
+                self.enter(network, next, false, now)?
             }
             None => return None,
         };
-        let entry = self.entries.get(usize::from(id))?;
-        if entry.status == Status::Static {
+        let is_ready = self.hop(id)?.is_ready();
+        let entry = self.entries.get_mut(usize::from(id))?;
+        let moved = entry.mac != news.mac;
+        if entry.status == Status::Static || is_ready && moved && !news.overrides {
             return None;
         }
-        // What nobody asked for does not make a known address fresh, or a host that shouts
-        // would never be probed.
-        let fresh = solicited || entry.mac != mac || entry.status == Status::Failed;
-        self.set_mac(network, id, mac);
-        if let Some(entry) = self.entries.get_mut(usize::from(id)).filter(|_| fresh) {
-            entry.status = Status::Reachable;
-            entry.since = now;
+        // What nobody asked for does not make a known address fresh, or a host that shouts would
+        // never be probed.
+        match entry.status {
+            _ if news.solicited => {
+                (entry.status, entry.since) = (Status::Reachable, now);
+                self.guests -= usize::from(core::mem::take(&mut entry.guest));
+            }
+            Status::Failed => (entry.status, entry.since) = (Status::Heard, now),
+            Status::Reachable if moved => entry.since = now.wrapping_sub(ticks(REACHABLE_S)),
+            _ => {}
         }
+        self.set_mac(network, id, news.mac);
         Some(id)
     }
 
@@ -352,9 +464,10 @@ impl<F> Neighbors<F> {
         held
     }
 
-    /// Looks at some neighbours; once a tick at each of them.
+    /// Ends a breath: looks at some neighbours; once a tick at each of them.
     pub fn tick(&mut self, now: Tick) -> Due<F> {
         let mut due = Due { questions: ArrayVec::new(), given_up: ArrayVec::new() };
+        self.breath = self.breath.wrapping_add(1);
         let (tick, mut next) = self.round;
         if next >= self.entries.len() {
             if tick == now {
@@ -373,6 +486,7 @@ impl<F> Neighbors<F> {
             next += 1;
             let age = now.wrapping_sub(entry.since);
             let (asked, to) = match entry.status {
+                Status::Heard if age >= ticks(REACHABLE_S) => (REQUESTS, None),
                 Status::Reachable if age >= ticks(REACHABLE_S) => (0, Some(entry.mac)),
                 Status::Incomplete { asked } if age >= TICKS_PER_SECOND => (asked, None),
                 Status::Probing { asked } if age >= TICKS_PER_SECOND => (asked, Some(entry.mac)),
@@ -392,7 +506,7 @@ impl<F> Neighbors<F> {
                 });
             } else {
                 entry.status = Status::Failed;
-                hop.ready = false;
+                hop.header_len = 0;
                 self.held -= entry.held.len();
                 due.given_up.extend(entry.held.drain(..));
             }
@@ -409,93 +523,4 @@ impl<F> Neighbors<F> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::Interface;
-
-    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
-
-    fn network() -> Network {
-        let interface = Interface {
-            name: "lan".into(),
-            link: 1,
-            vlan: 0,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            mtu: 1500,
-            addresses: vec!["192.0.2.1/24".parse().unwrap()],
-        };
-        Network::new(vec![interface], vec![], vec![], vec![], true)
-    }
-
-    fn next(last: u8) -> NextHop {
-        let address = IpAddr::from([192, 0, 2, last]);
-        NextHop { interface: InterfaceId(0), address, on_link: true }
-    }
-
-    fn held() -> Held<u8> {
-        Held { frame: 7, l3: 14 }
-    }
-
-    #[test]
-    fn a_frame_waits_for_the_answer_and_the_first_one_asks() {
-        let (network, mut all) = (network(), Neighbors::new(8));
-        let id = all.resolve(&network, next(9), 100).unwrap();
-        let question = all.hold(id, held(), 100).unwrap().unwrap();
-        assert_eq!((question.address, question.to), (next(9).address, None));
-        assert_eq!(all.hold(id, held(), 100).unwrap(), None);
-        assert!(all.hop(id).unwrap().header().is_none());
-        let answered =
-            all.learn(&network, (InterfaceId(0), question.address), MAC, (true, false), 101);
-        assert_eq!(answered, Some(id));
-        assert_eq!(all.release(id).len(), 2);
-        let header = all.hop(id).unwrap().header().unwrap();
-        assert_eq!((&header[..6], &header[12..]), (&MAC.0[..], &[8, 0][..]));
-    }
-
-    #[test]
-    fn three_unanswered_requests_give_up_and_a_later_frame_asks_again() {
-        let (network, mut all) = (network(), Neighbors::new(8));
-        let id = all.resolve(&network, next(9), 0).unwrap();
-        assert!(all.hold(id, held(), 0).unwrap().is_some());
-        let mut asked = 1;
-        let mut lost = 0;
-        for now in 1..40 {
-            let due = all.tick(now);
-            asked += due.questions.len();
-            lost += due.given_up.len();
-        }
-        assert_eq!((asked, lost, all.held()), (3, 1, 0));
-        assert!(all.hold(id, held(), 25).is_err(), "within a second of giving up");
-        assert!(all.hold(id, held(), 60).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_neighbor_is_probed_after_thirty_seconds_and_lost_when_silent() {
-        let (network, mut all) = (network(), Neighbors::<u8>::new(8));
-        let from = (InterfaceId(0), next(9).address);
-        let id = all.learn(&network, from, MAC, (true, true), 0).unwrap();
-        let mut questions = 0;
-        for now in 0..ticks(REACHABLE_S) + ticks(10) {
-            for question in all.tick(now).questions {
-                assert_eq!(question.to, Some(MAC));
-                questions += 1;
-            }
-        }
-        assert_eq!(questions, 3);
-        assert!(!all.hop(id).unwrap().is_ready());
-    }
-
-    #[test]
-    fn a_full_table_reuses_only_those_that_do_not_answer() {
-        let (network, mut all) = (network(), Neighbors::<u8>::new(2));
-        let alive =
-            all.learn(&network, (InterfaceId(0), next(1).address), MAC, (true, true), 0).unwrap();
-        let silent = all.resolve(&network, next(2), 0).unwrap();
-        let reused = all.resolve(&network, next(3), 0).unwrap();
-        assert_eq!(reused, silent);
-        assert!(!all.hop(reused).unwrap().leads_to(peer(next(2).address)));
-        all.learn(&network, (InterfaceId(0), next(3).address), MAC, (true, true), 0).unwrap();
-        assert_eq!(all.resolve(&network, next(4), 0), None);
-        assert!(all.hop(alive).unwrap().is_ready());
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! and the outer header of a tunnel.
 
 use crate::drop_reason::DropReason;
-use crate::neighbor::{HopId, Neighbors, peer};
+use crate::neighbor::{HopId, Neighbors, Place, peer};
 use crate::network::Network;
 use crate::snapshot::Dest;
 use core::cell::Cell;
@@ -63,12 +63,13 @@ impl Paths {
         let has_outer = before.is_some_and(|path| path.outer.is_some());
         if let Some(path) = before
             && (path.outer.is_some() || !tunnels)
-            && neighbors.hop(path.hop).is_some_and(|hop| hop.leads_to(peer(address)))
+            && neighbors.keeps(path.hop, peer(address))
         {
             return Ok(path.hop);
         }
         let next = network.next_hop(address).ok_or(DropReason::NoRoute)?;
-        let hop = neighbors.resolve(network, next, now).ok_or(DropReason::NeighborTableFull)?;
+        let hop = neighbors.resolve(network, next, Place::Resident, now);
+        let hop = hop.ok_or(DropReason::NeighborTableFull)?;
         let outer = if tunnels || has_outer {
             let source = network.source_on(next.interface, next.address);
             let outer = source.and_then(|source| Outer::new(source, address));

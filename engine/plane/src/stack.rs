@@ -17,7 +17,7 @@ use crate::fragment;
 use crate::handoff::{Heard, Mesh};
 use crate::icmp::{Limiter, Local, Look, segment_is_right, write_reset};
 use crate::links::Links;
-use crate::neighbor::{Held, HopId, Neighbors, Question};
+use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
 use crate::network::{Interface, InterfaceId, NextHop};
 use crate::snapshot::Snapshot;
 use core::net::{IpAddr, Ipv6Addr};
@@ -34,6 +34,9 @@ use rvs_wire::ndp::{Message, Ndp};
 /// Where a packet begins in the frames that the director makes; its Ethernet header is put right
 /// before it.
 const L3: u16 = 14;
+
+/// News from other workers per breath.
+const HEARD_BUDGET: usize = 64;
 
 /// What one worker keeps for it.
 pub(crate) struct Stack<B> {
@@ -143,8 +146,9 @@ impl<Q: Queue> Desk<'_, Q> {
     /// Timers of neighbours, and what other workers heard of them.
     pub(crate) fn tick(&mut self) {
         if let Some(inbox) = self.mesh.inbox(self.worker) {
-            while let Some(Heard { interface, address, mac, solicited }) = inbox.heard.pop() {
-                self.learn((interface, address), mac, (solicited, false));
+            for _ in 0..HEARD_BUDGET {
+                let Some(Heard { interface, address, news }) = inbox.heard.pop() else { break };
+                self.learn((interface, address), News { create: false, ..news });
             }
         }
         let due = self.stack.neighbors.tick(self.now);
@@ -246,7 +250,7 @@ impl<Q: Queue> Desk<'_, Q> {
         } else {
             network.next_hop(to).ok_or(DropReason::NoRoute)?
         };
-        let hop = self.stack.neighbors.resolve(network, next, self.now);
+        let hop = self.stack.neighbors.resolve(network, next, Place::Guest, self.now);
         hop.ok_or(DropReason::NeighborTableFull)
     }
 
@@ -405,7 +409,7 @@ impl<Q: Queue> Desk<'_, Q> {
             self.refuse::<F>(frame, interface, l3, Error::NetUnreachable, DropReason::NoRoute);
             return;
         };
-        let Some(hop) = self.stack.neighbors.resolve(network, next, self.now) else {
+        let Some(hop) = self.stack.neighbors.resolve(network, next, Place::Guest, self.now) else {
             self.links.drop(frame, DropReason::NeighborTableFull);
             return;
         };
@@ -444,8 +448,9 @@ impl<Q: Queue> Desk<'_, Q> {
             return DropReason::ArpIgnored;
         }
         if !is_probe && network.is_connected(at, sender.into()) {
-            let answers = message.operation == Operation::Reply && for_us;
-            self.learn_and_tell((at, sender.into()), mac, (answers, for_us));
+            let solicited = message.operation == Operation::Reply && for_us;
+            let news = News { mac, solicited, overrides: true, create: for_us };
+            self.learn_and_tell((at, sender.into()), news);
         }
         if message.operation != Operation::Request || !for_us {
             return if for_us { DropReason::Consumed } else { DropReason::ArpIgnored };
@@ -477,7 +482,8 @@ impl<Q: Queue> Desk<'_, Q> {
                 if let Some(mac) = said.filter(|mac| !asks_for_duplicates && !mac.is_multicast())
                     && known
                 {
-                    self.learn_and_tell((at, source.into()), mac, (false, true));
+                    let news = News { mac, solicited: false, overrides: true, create: true };
+                    self.learn_and_tell((at, source.into()), news);
                 }
                 let asked_by = if asks_for_duplicates {
                     None
@@ -491,29 +497,30 @@ impl<Q: Queue> Desk<'_, Q> {
                 let answer = Message::advertisement(ours, asked_by, network.forwards());
                 self.send_message(interface, answer.to, ethertype::IPV6, &answer.packet);
             }
-            Ndp::Advertisement { target, at: said, solicited, .. } => {
+            Ndp::Advertisement { target, at: said, solicited, overrides, .. } => {
                 let Some(mac) = said.or(from).filter(|mac| !mac.is_multicast()) else {
                     return DropReason::NdpIgnored;
                 };
                 if network.is_local(target.into()) {
                     return DropReason::NdpIgnored;
                 }
-                self.learn_and_tell((at, target.into()), mac, (solicited, false));
+                let news = News { mac, solicited, overrides, create: false };
+                self.learn_and_tell((at, target.into()), news);
             }
         }
         DropReason::Consumed
     }
 
-    fn learn_and_tell(&mut self, who: (InterfaceId, IpAddr), mac: MacAddr, how: (bool, bool)) {
-        self.learn(who, mac, how);
+    fn learn_and_tell(&mut self, who: (InterfaceId, IpAddr), news: News) {
+        self.learn(who, news);
         let (interface, address) = who;
-        self.mesh.tell(self.worker, Heard { interface, address, mac, solicited: how.0 });
+        self.mesh.tell(self.worker, Heard { interface, address, news });
     }
 
     /// Takes in where a neighbour is, and sends what waited for it.
-    fn learn(&mut self, who: (InterfaceId, IpAddr), mac: MacAddr, how: (bool, bool)) {
+    fn learn(&mut self, who: (InterfaceId, IpAddr), news: News) {
         let network = &self.snapshot.network;
-        let Some(id) = self.stack.neighbors.learn(network, who, mac, how, self.now) else { return };
+        let Some(id) = self.stack.neighbors.learn(network, who, news, self.now) else { return };
         for held in self.stack.neighbors.release(id) {
             self.transmit(id, held.frame, held.l3);
         }

@@ -1,0 +1,152 @@
+use super::*;
+use crate::network::Interface;
+
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
+const ANSWER: News = News { mac: MAC, solicited: true, overrides: true, create: false };
+
+fn network() -> Network {
+    let interface = Interface {
+        name: "lan".into(),
+        link: 1,
+        vlan: 0,
+        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        addresses: vec!["192.0.2.1/24".parse().unwrap()],
+    };
+    Network::new(vec![interface], vec![], vec![], vec![], true)
+}
+
+fn next(last: u8) -> NextHop {
+    let address = IpAddr::from([192, 0, 2, last]);
+    NextHop { interface: InterfaceId(0), address, on_link: true }
+}
+
+fn held() -> Held<u8> {
+    Held { frame: 7, l3: 14 }
+}
+
+#[test]
+fn a_frame_waits_for_the_answer_and_the_first_one_asks() {
+    let (network, mut all) = (network(), Neighbors::new(8));
+    let id = all.resolve(&network, next(9), Place::Guest, 100).unwrap();
+    let question = all.hold(id, held(), 100).unwrap().unwrap();
+    assert_eq!((question.address, question.to), (next(9).address, None));
+    assert_eq!(all.hold(id, held(), 100).unwrap(), None);
+    assert!(all.hop(id).unwrap().header().is_none());
+    let answered = all.learn(&network, (InterfaceId(0), question.address), ANSWER, 101);
+    assert_eq!(answered, Some(id));
+    assert_eq!(all.release(id).len(), 2);
+    let header = all.hop(id).unwrap().header().unwrap();
+    assert_eq!((&header[..6], &header[12..]), (&MAC.0[..], &[8, 0][..]));
+}
+
+#[test]
+fn three_unanswered_requests_give_up_and_a_later_frame_asks_again() {
+    let (network, mut all) = (network(), Neighbors::new(8));
+    let id = all.resolve(&network, next(9), Place::Guest, 0).unwrap();
+    assert!(all.hold(id, held(), 0).unwrap().is_some());
+    let mut asked = 1;
+    let mut lost = 0;
+    for now in 1..40 {
+        let due = all.tick(now);
+        asked += due.questions.len();
+        lost += due.given_up.len();
+    }
+    assert_eq!((asked, lost, all.held()), (3, 1, 0));
+    assert!(all.hold(id, held(), 25).is_err(), "within a second of giving up");
+    assert!(all.hold(id, held(), 60).unwrap().is_some());
+}
+
+#[test]
+fn a_neighbor_is_probed_after_thirty_seconds_and_lost_when_silent() {
+    let (network, mut all) = (network(), Neighbors::<u8>::new(8));
+    let from = (InterfaceId(0), next(9).address);
+    let id = all.resolve(&network, next(9), Place::Guest, 0).unwrap();
+    assert_eq!(all.learn(&network, from, ANSWER, 0), Some(id));
+    let mut questions = 0;
+    for now in 0..ticks(REACHABLE_S) + ticks(10) {
+        for question in all.tick(now).questions {
+            assert_eq!(question.to, Some(MAC));
+            questions += 1;
+        }
+    }
+    assert_eq!(questions, 3);
+    assert!(!all.hop(id).unwrap().is_ready());
+}
+
+fn from(last: u8) -> (InterfaceId, IpAddr) {
+    (InterfaceId(0), next(last).address)
+}
+
+#[test]
+fn a_full_table_reuses_only_those_that_do_not_answer_and_not_in_the_same_breath() {
+    let (network, mut all) = (network(), Neighbors::<u8>::new(2));
+    let alive = all.resolve(&network, next(1), Place::Resident, 0).unwrap();
+    all.learn(&network, from(1), ANSWER, 0);
+    let silent = all.resolve(&network, next(2), Place::Resident, 0).unwrap();
+    assert_eq!(all.resolve(&network, next(3), Place::Resident, 0), None, "somebody means it");
+    all.tick(0);
+    let reused = all.resolve(&network, next(3), Place::Resident, 0).unwrap();
+    assert_eq!(reused, silent);
+    assert!(!all.hop(reused).unwrap().leads_to(peer(next(2).address)));
+    all.learn(&network, from(3), ANSWER, 0);
+    all.tick(0);
+    assert_eq!(all.resolve(&network, next(4), Place::Resident, 0), None);
+    assert!(all.hop(alive).unwrap().is_ready());
+}
+
+#[test]
+fn guests_take_half_of_the_places_until_they_answer() {
+    let (network, mut all) = (network(), Neighbors::<u8>::new(8));
+    for last in 1..100 {
+        let news = News { solicited: false, ..ANSWER };
+        all.learn(&network, from(last), News { create: true, ..news }, 0);
+    }
+    assert_eq!((all.guests, all.hops.len()), (4, 4));
+    for last in 101..=104 {
+        assert!(all.resolve(&network, next(last), Place::Resident, 0).is_some(), "{last}");
+    }
+    assert_eq!(all.resolve(&network, next(105), Place::Guest, 0), None);
+    // One that answers is no guest any more; its place is its own.
+    all.learn(&network, from(1), ANSWER, 0);
+    assert_eq!(all.guests, 3);
+    for now in 0..ticks(REACHABLE_S) {
+        assert_eq!(all.tick(now).questions.len(), 0, "what nobody needs is not asked for");
+    }
+    assert!(all.hop(1).unwrap().is_ready());
+    all.tick(ticks(REACHABLE_S));
+    assert!(!all.hop(1).unwrap().is_ready(), "forgotten");
+    assert!(all.resolve(&network, next(106), Place::Guest, 0).is_some(), "in its place");
+    assert_eq!(all.guests, 3);
+}
+
+#[test]
+fn what_was_only_heard_is_verified_when_it_is_used() {
+    let (network, mut all) = (network(), Neighbors::<u8>::new(8));
+    let news = News { solicited: false, create: true, ..ANSWER };
+    let id = all.learn(&network, from(9), news, 0).unwrap();
+    assert_eq!(all.resolve(&network, next(9), Place::Guest, 3), Some(id));
+    assert!(all.hop(id).unwrap().is_ready(), "and used meanwhile");
+    let due = all.tick(3);
+    assert_eq!(due.questions[0].to, Some(MAC));
+}
+
+#[test]
+fn no_more_frames_wait_than_all_neighbors_together_may_have() {
+    let (network, mut all) = (network(), Neighbors::new(250));
+    let mut refused = 0;
+    for last in 0..250 {
+        let id = all.resolve(&network, next(last), Place::Resident, 0).unwrap();
+        for _ in 0..HELD {
+            refused += usize::from(all.hold(id, held(), 0).is_err());
+        }
+    }
+    assert_eq!((all.held(), refused), (HELD_ALL, 250 * HELD - HELD_ALL));
+}
+
+#[test]
+fn hosts_of_two_networks_with_the_same_last_word_are_told_apart() {
+    let of = |text: &str| peer(text.parse().unwrap());
+    assert_ne!(of("2001:db8:1::11"), of("2001:db8:2::11"));
+    assert_ne!(of("2001:db8::11"), of("fe80::11"));
+}
