@@ -53,7 +53,11 @@ fn split_v4<Q: Queue>(
         return Err((frame, DropReason::Unfragmentable));
     };
     let step = mtu.saturating_sub(header_len) & !7;
-    if step == 0 || total.saturating_sub(header_len).div_ceil(step) > PIECES {
+    // A piece that claims to lie beyond the end of any packet has no offsets to give to its own.
+    let before = frame.octets().get(l3 + 6..l3 + 8).and_then(<[u8]>::first_chunk);
+    let before = before.map_or(0, |field| u16::from_be_bytes(*field) & OFFSET);
+    let is_beyond = usize::from(before) * 8 + total > usize::from(u16::MAX);
+    if is_beyond || step == 0 || total.saturating_sub(header_len).div_ceil(step) > PIECES {
         return Err((frame, DropReason::Unfragmentable));
     }
     let mut later = Pieces::new();

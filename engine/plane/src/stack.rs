@@ -105,6 +105,16 @@ impl<Q: Queue> Desk<'_, Q> {
         }
     }
 
+    /// Sends a packet of `octets` that may be cut, whole if it fits.
+    fn transmit_fitting(&mut self, hop: HopId, frame: Q::Frame, l3: u16, octets: usize) {
+        let mtu = self.stack.neighbors.hop(hop).map_or(0, |hop| hop.mtu);
+        if octets <= usize::from(mtu) {
+            self.transmit(hop, frame, l3);
+        } else {
+            self.transmit_in_pieces(hop, frame, l3);
+        }
+    }
+
     /// A packet or message that is no connection's.
     pub(crate) fn take(&mut self, frame: Q::Frame, link: u8, l3: u16, vlan: u16) {
         let Some(interface) = self.snapshot.network.interface_of(link, vlan) else {
@@ -377,7 +387,7 @@ impl<Q: Queue> Desk<'_, Q> {
             Ok((Kind::EchoRequest, _)) => {
                 let done = F::echo_reply(packet, look.l4, ident);
                 match self.hop_back(interface, look.source.into()).filter(|_| done.is_ok()) {
-                    Ok(hop) => return self.transmit(hop, frame, l3),
+                    Ok(hop) => return self.transmit_fitting(hop, frame, l3, look.octets),
                     Err(reason) => reason.into(),
                 }
             }
@@ -422,10 +432,8 @@ impl<Q: Queue> Desk<'_, Q> {
             self.refuse::<F>(frame, interface, l3, Error::TooBig { mtu }, DropReason::TooBig);
         } else if F::direct(packet).is_err() {
             self.links.drop(frame, DropReason::HopLimit);
-        } else if fits {
-            self.transmit(hop, frame, l3);
         } else {
-            self.transmit_in_pieces(hop, frame, l3);
+            self.transmit_fitting(hop, frame, l3, look.octets);
         }
     }
 
