@@ -137,25 +137,32 @@ pub struct Look {
 /// Reads a packet; `None` if it is none.
 #[must_use]
 pub fn look(packet: &[u8]) -> Option<Look> {
-    let (source, destination, protocol, is_fragment, l4, octets, first): (IpAddr, IpAddr, _, _, _, _, _) =
-        if packet.first()? >> 4 == 6 {
-            let (ip, payload) = Ipv6::parse_quoted(packet).ok()?;
-            let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;
-            let l4 = ipv6::HEADER_LEN + upper.extensions_len;
-            let octets = ipv6::HEADER_LEN + usize::from(ip.payload_len());
-            let fragment = upper.fragment;
-            let (is, first) = (
-                fragment.is_some_and(|fragment| !fragment.is_whole()),
-                fragment.is_none_or(|fragment| fragment.offset == 0),
-            );
-            (ip.source().into(), ip.destination().into(), upper.protocol, is, l4, octets, first)
-        } else {
-            let (ip, _) = Ipv4::parse_quoted(packet).ok()?;
-            let (first, octets) = (ip.fragment_offset() == 0, usize::from(ip.total_len()));
-            let l4 = ip.header_len();
-            let is = ip.is_fragment();
-            (ip.source().into(), ip.destination().into(), ip.protocol(), is, l4, octets, first)
-        };
+    let (source, destination, protocol, is_fragment, l4, octets, first): (
+        IpAddr,
+        IpAddr,
+        _,
+        _,
+        _,
+        _,
+        _,
+    ) = if packet.first()? >> 4 == 6 {
+        let (ip, payload) = Ipv6::parse_quoted(packet).ok()?;
+        let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;
+        let l4 = ipv6::HEADER_LEN + upper.extensions_len;
+        let octets = ipv6::HEADER_LEN + usize::from(ip.payload_len());
+        let fragment = upper.fragment;
+        let (is, first) = (
+            fragment.is_some_and(|fragment| !fragment.is_whole()),
+            fragment.is_none_or(|fragment| fragment.offset == 0),
+        );
+        (ip.source().into(), ip.destination().into(), upper.protocol, is, l4, octets, first)
+    } else {
+        let (ip, _) = Ipv4::parse_quoted(packet).ok()?;
+        let (first, octets) = (ip.fragment_offset() == 0, usize::from(ip.total_len()));
+        let l4 = ip.header_len();
+        let is = ip.is_fragment();
+        (ip.source().into(), ip.destination().into(), ip.protocol(), is, l4, octets, first)
+    };
     let payload = packet.get(l4..).filter(|_| first).unwrap_or_default();
     let mut look = Look {
         source,

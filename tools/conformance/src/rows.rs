@@ -3,8 +3,9 @@
 //! Two things in a recorded listing are not sharp (README of `goldens/`). Seconds left are cut to
 //! whole ones a moment after the packet, so 59 and 60 both mean a 60 s timer: ours may be one more,
 //! never less. And the kernel's timer wheel rounds expiry up: a connection whose time is over may
-//! still be listed, with 00:00, and counted, for as long as the wheel's level is coarse. Nothing
-//! else is excused.
+//! still be listed, with 00:00, and counted, for as long as the wheel's level is coarse. Likewise
+//! connections that a command ends (`expire_nodest_conn`) go with the kernel's next tick, and may be
+//! listed until then. Nothing else is excused.
 
 use crate::stage::Stage;
 use crate::tally::{Aspect, Ledger, Place};
@@ -24,32 +25,43 @@ struct Late {
     vip: SocketAddr,
     dest: SocketAddr,
     is_active: bool,
+    /// Whether its time was over, so that 00:00 is what the kernel prints.
+    is_due: bool,
     /// The last tick at which the kernel may have it.
     until: Tick,
 }
 
 impl Lingering {
-    /// Lets `pass` take its time on `stage`, and takes note of what expires meanwhile.
-    pub fn watch<Q: Queue>(&mut self, stage: &mut Stage<Q>, pass: impl FnOnce(&mut Stage<Q>)) {
+    /// Lets `act` do something to `stage` that is no packet, and takes note of which connections
+    /// end meanwhile.
+    pub fn watch<Q: Queue, R>(
+        &mut self,
+        stage: &mut Stage<Q>,
+        act: impl FnOnce(&mut Stage<Q>) -> R,
+    ) -> R {
         let (start, before) = (stage.now(), stage.conns());
-        pass(stage);
+        let result = act(stage);
         let now = stage.now();
         let after: Vec<String> = stage.conns().iter().map(|(conn, _)| key(conn)).collect();
         for (conn, left) in before {
             let key = key(&conn);
-            let until = start.saturating_add(left).saturating_add(lateness(&conn));
+            let deadline = start.saturating_add(left);
+            let is_due = deadline <= now;
+            let until = if is_due { deadline.saturating_add(lateness(&conn)) } else { now };
             if until >= now && !after.contains(&key) {
                 let is_active =
                     State::ALL.iter().any(|it| it.name() == conn.state.name() && it.is_active());
                 let ConnEntry { vip, dest, .. } = conn;
-                self.0.push(Late { key, vip, dest, is_active, until });
+                self.0.push(Late { key, vip, dest, is_active, is_due, until });
             }
         }
         self.0.retain(|late| late.until >= now);
+        result
     }
 
-    fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|late| late.key == key)
+    /// Whether the kernel may list this connection with so many seconds left.
+    fn excuses(&self, key: &str, seconds: i64) -> bool {
+        self.0.iter().any(|late| late.key == key && (!late.is_due || seconds == 0))
     }
 
     /// Active and inactive ones that were a destination's.
@@ -123,7 +135,7 @@ pub fn compare_conns<'t>(
     let got: BTreeMap<_, _> = got.into_iter().filter_map(row).collect();
     for (key, seconds) in &expected {
         let ours = got.get(key);
-        let excused = ours.is_none() && *seconds == 0 && lingering.has(key);
+        let excused = ours.is_none() && lingering.excuses(key, *seconds);
         let told = || (key.clone(), about(key, got.keys()));
         ledger.judge(Aspect::States, excused || ours.is_some(), &place, told);
         if let Some(ours) = ours {
@@ -192,12 +204,7 @@ pub fn compare_services(
 }
 
 /// Whether two rows of a destination differ only by connections that linger.
-fn is_explained(
-    expected: &str,
-    got: &str,
-    vip: Option<SocketAddr>,
-    lingering: &Lingering,
-) -> bool {
+fn is_explained(expected: &str, got: &str, vip: Option<SocketAddr>, lingering: &Lingering) -> bool {
     let split = |text: &str| -> Option<(Vec<String>, (i64, i64))> {
         let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         let inactive = words.pop()?.parse().ok()?;
@@ -227,20 +234,21 @@ mod tests {
     fn verdict(expected: &[&str], got: &[&str], lingering: &Lingering) -> Verdict {
         let mut ledger = Ledger::default();
         let place = || Place::whole("test");
-        compare_conns(
-            &mut ledger,
-            place,
-            expected.iter().copied(),
-            got.iter().copied(),
-            lingering,
-        );
+        compare_conns(&mut ledger, place, expected.iter().copied(), got.iter().copied(), lingering);
         ledger.verdict()
     }
 
     fn late(key: &str) -> Lingering {
         let (vip, dest) = ("10.0.0.100:80", "10.1.0.3:80");
         let (vip, dest) = (vip.parse().unwrap(), dest.parse().unwrap());
-        Lingering(vec![Late { key: key.to_owned(), vip, dest, is_active: true, until: 9 }])
+        Lingering(vec![Late {
+            key: key.to_owned(),
+            vip,
+            dest,
+            is_active: true,
+            is_due: true,
+            until: 9,
+        }])
     }
 
     #[test]
@@ -270,7 +278,8 @@ mod tests {
     #[test]
     fn counts_differ_by_what_lingers_at_that_destination_and_by_nothing_else() {
         let text = |active: u32| {
-            let row = format!("  -> 10.1.0.3:80                  Masq    1      {active}          0");
+            let row =
+                format!("  -> 10.1.0.3:80                  Masq    1      {active}          0");
             vec!["TCP  10.0.0.100:80 rr".to_owned(), row]
         };
         for (expected, got, equal) in [(2, 2, true), (2, 1, true), (2, 0, false), (1, 2, false)] {

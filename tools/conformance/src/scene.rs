@@ -109,10 +109,8 @@ fn configuration(mtu_servers: u16, ipvs: &str) -> String {
 }
 
 fn neighbor(text: &mut String, link: &str, address: &dyn core::fmt::Display, mac: MacAddr) {
-    let _always = write!(
-        text,
-        "[[neighbor]]\nlink = \"{link}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n"
-    );
+    let _always =
+        write!(text, "[[neighbor]]\nlink = \"{link}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n");
 }
 
 fn parse(mtu_servers: u16, ipvs: &str) -> Result<Config, String> {
@@ -162,7 +160,8 @@ pub enum Set {
 }
 
 /// No host and no service has a name here.
-struct NoNames;
+#[derive(Clone, Copy, Debug)]
+pub struct NoNames;
 
 impl Names for NoNames {
     fn address(&self, _: &str) -> Option<Ipv4Addr> {
@@ -326,9 +325,8 @@ pub fn whole_ticks(seconds: f64) -> Tick {
 }
 
 /// The schedulers of the recorded kernel.
-const KERNEL_SCHEDULERS: [&str; 14] = [
-    "rr", "wrr", "lc", "wlc", "sed", "nq", "lblc", "lblcr", "sh", "dh", "fo", "ovf", "mh", "twos",
-];
+const KERNEL_SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "sed", "nq", "lblc", "lblcr", "sh", "dh", "fo", "ovf", "mh", "twos"];
 
 /// The address in `10.1.0.2:80`, `[fd00:1::2]:80`, or without a port.
 fn address_of(server: &str) -> Option<IpAddr> {

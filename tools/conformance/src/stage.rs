@@ -102,10 +102,10 @@ impl<Q: Queue> Stage<Q> {
 
     /// Carries out a command line of ipvsadm, without the program's name, as its process would.
     pub fn ipvsadm(&mut self, args: &str, stdin: &str, names: &dyn Names) -> Ran {
-        let argv: Vec<String> =
-            core::iter::once("ipvsadm").chain(args.split_whitespace()).map(str::to_owned).collect();
+        let words = core::iter::once("ipvsadm").chain(args.split_whitespace());
+        let words: Vec<String> = words.map(str::to_owned).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let status = run(&argv, &mut stdin.as_bytes(), self, names, &mut out, &mut err);
+        let status = run(&words, &mut stdin.as_bytes(), self, names, &mut out, &mut err);
         Ran {
             status,
             stdout: String::from_utf8_lossy(&out).into_owned(),
@@ -139,7 +139,8 @@ impl<Q: Queue> Stage<Q> {
     /// All connections, each with the ticks that it has left.
     pub fn conns(&mut self) -> Vec<(ConnEntry, Tick)> {
         let rows = self.rows();
-        let told = |row: &ConnRow| Some((entry(row, self.director.dest(row.dest_id))?, row.expires));
+        let told =
+            |row: &ConnRow| Some((entry(row, self.director.dest(row.dest_id))?, row.expires));
         rows.iter().filter_map(told).collect()
     }
 

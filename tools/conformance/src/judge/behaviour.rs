@@ -4,7 +4,7 @@ use super::{Maybe, Seen, answers, forwarded, seen};
 use crate::golden::Golden;
 use crate::packet;
 use crate::rows::{self, Lingering};
-use crate::scene::{Scene, Uncovered, refused, whole_ticks};
+use crate::scene::{NoNames, Scene, Uncovered, refused, whole_ticks};
 use crate::stage::Side;
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::net::SocketAddr;
@@ -67,11 +67,7 @@ struct Trip {
 /// Lines before the services in `-Ln`.
 const HEADER_LINES: usize = 3;
 
-pub(super) fn play(
-    golden: &Golden,
-    scene: &mut Scene,
-    ledger: &mut Ledger,
-) -> Result<(), Failure> {
+pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
     let mut lingering = Lingering::default();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(operation) = serde_json::from_value::<Operation>(event.clone()) else {
@@ -87,7 +83,9 @@ pub(super) fn play(
                 pass(scene, &mut lingering, whole_ticks(*s));
                 None
             }
-            Operation::Ipvsadm { args, rc } => command(scene, ledger, place, args, *rc),
+            Operation::Ipvsadm { args, rc } => {
+                command(scene, ledger, place, &mut lingering, (args, *rc))
+            }
             Operation::Sysctl(fields) => sysctl(scene, fields)?,
             other => {
                 act(scene, ledger, place, other, &lingering)?;
@@ -114,11 +112,11 @@ fn command(
     scene: &mut Scene,
     ledger: &mut Ledger,
     place: impl Fn() -> Place,
-    args: &str,
-    rc: i32,
+    lingering: &mut Lingering,
+    (args, rc): (&str, i32),
 ) -> Option<Uncovered> {
     let beyond = scene.is_beyond(args);
-    let ran = scene.ipvsadm(args);
+    let ran = lingering.watch(&mut scene.bench.stage, |stage| stage.ipvsadm(args, "", &NoNames));
     let beyond = beyond.or_else(|| refused(&ran));
     if beyond.is_none() {
         ledger.compare(Aspect::Commands, place, &rc, &ran.status);
@@ -129,7 +127,8 @@ fn command(
 /// A sysctl: `name` and `value`, or the name itself as the field.
 fn sysctl(scene: &mut Scene, fields: &Map<String, Value>) -> Result<Option<Uncovered>, Failure> {
     let named = fields.get("name").and_then(Value::as_str).zip(fields.get("value"));
-    let bare = || fields.iter().find(|(name, _)| *name != "t").map(|(name, value)| (name.as_str(), value));
+    let bare =
+        || fields.iter().find(|(name, _)| *name != "t").map(|(name, value)| (name.as_str(), value));
     match named.or_else(bare) {
         Some((name, value)) => scene.sysctl(name, value),
         None => Ok(Some(Uncovered("sysctl without a name".to_owned()))),
@@ -145,8 +144,8 @@ fn act(
 ) -> Result<(), Failure> {
     match operation {
         Operation::Tcp { flags, trip } => {
-            let made = packet::tcp_flags(flags)
-                .and_then(|flags| packet::tcp(trip.src, trip.dst, flags));
+            let made =
+                packet::tcp_flags(flags).and_then(|flags| packet::tcp(trip.src, trip.dst, flags));
             client_packet(scene, ledger, place, trip, made)?;
         }
         Operation::Udp { trip } => {
@@ -163,7 +162,7 @@ fn act(
                 return Ok(());
             };
             let seen = seen(&scene.from_server(&made)?);
-            let out = answers(&seen, Side::Client).first().map(|look| look.to_string());
+            let out = answers(&seen, Side::Client).first().map(ToString::to_string);
             ledger.compare(Aspect::Ways, place, &Maybe(trip.out.clone()), &Maybe(out));
         }
         Operation::Lnc { rows } => {
@@ -253,10 +252,9 @@ fn told(event: &Value) -> String {
         "tcp" => format!("TCP {:?} of {}{at}", text("flags"), text("src")),
         "udp" => format!("UDP of {}{at}", text("src")),
         "reply" => format!("reply {:?} of {}{at}", text("flags"), text("src")),
-        "ipvsadm" => format!("ipvsadm {}{at}", text("args")),
         "lnc" => format!("ipvsadm -Lnc{at}"),
         "ln" => format!("ipvsadm -Ln{at}"),
-        "show" => format!("ipvsadm {}{at}", text("args")),
+        "ipvsadm" | "show" => format!("ipvsadm {}{at}", text("args")),
         other => format!("{other}{at}"),
     }
 }

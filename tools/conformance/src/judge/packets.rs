@@ -47,11 +47,7 @@ struct Missing {
     packets: bool,
 }
 
-pub(super) fn play(
-    golden: &Golden,
-    scene: &mut Scene,
-    ledger: &mut Ledger,
-) -> Result<(), Failure> {
+pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
     let mut missing = Missing::default();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(event) = serde_json::from_value::<Event>(event.clone()) else {
@@ -249,8 +245,10 @@ fn is_beyond(scene: &mut Scene, packet: &[u8], missing: &mut Missing) -> Option<
         return Some("ICMP errors about tunnels".to_owned());
     }
     let is_known = scene.bench.stage.conns().iter().any(|(conn, _)| {
-        let to_dest = (about.source_socket(), about.destination_socket()) == (conn.client, conn.dest);
-        let to_client = (about.source_socket(), about.destination_socket()) == (conn.vip, conn.client);
+        let to_dest =
+            (about.source_socket(), about.destination_socket()) == (conn.client, conn.dest);
+        let to_client =
+            (about.source_socket(), about.destination_socket()) == (conn.vip, conn.client);
         let to_vip = (about.source_socket(), about.destination_socket()) == (conn.client, conn.vip);
         to_dest || to_client || to_vip
     });

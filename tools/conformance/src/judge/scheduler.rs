@@ -56,11 +56,7 @@ struct Opened {
     server: Option<SocketAddr>,
 }
 
-pub(super) fn play(
-    golden: &Golden,
-    scene: &mut Scene,
-    ledger: &mut Ledger,
-) -> Result<(), Failure> {
+pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
     let mut conns = HashMap::new();
     for (event, number) in golden.events.iter().zip(0..) {
         let place = |what: &str| Place::event(number, what);
@@ -139,7 +135,7 @@ fn packet_event(
                 return Ok(false);
             };
             let seen = seen(&scene.from_server(&made)?);
-            let back = answers(&seen, Side::Client).first().map(|look| look.to_string());
+            let back = answers(&seen, Side::Client).first().map(ToString::to_string);
             let expected = Maybe(Some(format!("{vip} > {client}")));
             ledger.compare(Aspect::Ways, || place(&what), &expected, &Maybe(back));
             return Ok(true);

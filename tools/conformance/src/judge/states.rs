@@ -147,17 +147,14 @@ impl Conversation {
     /// State and whole seconds of the connection.
     fn state(&self, scene: &mut Scene) -> (Option<String>, Option<i64>) {
         let conns = scene.bench.stage.conns();
-        let found = conns.iter().find(|(conn, _)| (conn.client, conn.vip) == (self.client, self.vip));
+        let found =
+            conns.iter().find(|(conn, _)| (conn.client, conn.vip) == (self.client, self.vip));
         let state = found.map(|(conn, _)| conn.state.name().to_owned());
         (state, found.map(|(_, left)| i64::from(left / TICKS_PER_SECOND)))
     }
 }
 
-pub(super) fn play(
-    golden: &Golden,
-    scene: &mut Scene,
-    ledger: &mut Ledger,
-) -> Result<(), Failure> {
+pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
     if let Some(set) = golden.field::<String>("set") {
         let status = scene.ipvsadm(&set).status;
         ledger.compare(Aspect::Commands, || Place::whole(&set), &0, &status);
