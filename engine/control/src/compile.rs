@@ -112,6 +112,12 @@ impl Compiler {
         self.tunables = tunables;
     }
 
+    /// What snapshots say of corner cases.
+    #[must_use]
+    pub fn tunables(&self) -> &Tunables {
+        &self.tunables
+    }
+
     /// From now on no packet reaches these destinations.
     pub fn retire(&self, gone: &[DestId]) {
         for id in gone {

@@ -168,6 +168,10 @@ impl Director {
         let (snapshot, gone) = self.compiler.compile(&self.state);
         self.publisher.publish(snapshot);
         self.compiler.retire(&gone);
+        // Linux 6.1 ip_vs_ctl.c __ip_vs_del_dest(), ip_vs_enqueue_expire_nodest_conns().
+        if !gone.is_empty() && self.compiler.tunables().expire_nodest_conn {
+            self.workers.iter().for_each(Shared::purge);
+        }
     }
 }
 

@@ -96,6 +96,18 @@ impl<F: Rewrite> Lane<F> {
         let _fits = self.slots.try_push(Slot { packet, hash, found: Found::default(), frame });
     }
 
+    /// In place of the other stages while no service has this family: nothing is a connection's,
+    /// not even what connections are left of.
+    #[cold]
+    pub(crate) fn leave_to_stack(&mut self, verdicts: &mut [Verdict]) {
+        for slot in self.slots.drain(..) {
+            if let Some(verdict) = verdicts.get_mut(usize::from(slot.frame)) {
+                let Packet { l3, vlan, .. } = slot.packet;
+                *verdict = Verdict::Stack { l3, vlan };
+            }
+        }
+    }
+
     /// Stage 2: asks for the connections.
     #[inline(always)]
     pub(crate) fn locate(&mut self) {
@@ -346,6 +358,32 @@ impl<B> Settle<'_, '_, B> {
         }
         Ok(true)
     }
+}
+
+/// Lines looked at per breath and family while connections of deleted destinations are ended.
+const PURGE_BUDGET: u32 = 128;
+
+/// Ends those connections, among the next lines from `from` on, whose destination is gone, and
+/// says where to go on; `None` at the end.
+///
+/// Linux 6.1 `ip_vs_conn.c` `ip_vs_expire_nodest_conn_flush()`.
+pub(crate) fn purge<F: Rewrite>(
+    conns: &mut Conns<F>,
+    lines: &[DestLine],
+    from: u32,
+) -> Option<u32> {
+    let mut gone = ArrayVec::<u32, BURST_MAX>::new();
+    let next = conns.table().scan(from, PURGE_BUDGET, |index, conn| {
+        if !line_of(lines, conn).is_some_and(|line| line.has(DestLine::AVAILABLE)) {
+            let _fits = gone.try_push(index);
+        }
+    });
+    for index in gone {
+        if let Some(conn) = conns.remove(index) {
+            forget(lines, &conn);
+        }
+    }
+    next
 }
 
 /// Takes a connection that is gone off its destination's count.

@@ -5,7 +5,8 @@
 
 use crate::drop_reason::{DROP_COUNTERS, DropIndex};
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use crossbeam_queue::ArrayQueue;
 use rvs_model::{DestId, DestLine, State, Tick};
 use std::sync::Arc;
@@ -249,6 +250,8 @@ pub struct Shared {
     pub commands: Arc<ArrayQueue<Command>>,
     /// The same, answered.
     pub replies: Arc<ArrayQueue<Command>>,
+    /// How often connections of deleted destinations were to be ended at once.
+    purges: Arc<AtomicU32>,
 }
 
 impl Shared {
@@ -260,6 +263,20 @@ impl Shared {
             lines: (0..dests_max).map(|_| DestLine::default()).collect(),
             commands: Arc::new(ArrayQueue::new(64)),
             replies: Arc::new(ArrayQueue::new(64)),
+            purges: Arc::default(),
         }
+    }
+
+    /// Has the worker end all connections of destinations that are no longer available, soon: what
+    /// `expire_nodest_conn` asks for when destinations were deleted.
+    pub fn purge(&self) {
+        // Release: pairs with the Acquire in `purges`. The worker that sees this sees which
+        // destinations are gone.
+        self.purges.fetch_add(1, Release);
+    }
+
+    #[inline]
+    pub(crate) fn purges(&self) -> u32 {
+        self.purges.load(Acquire)
     }
 }

@@ -19,7 +19,7 @@
 use crate::balance::Balance;
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh};
-use crate::lane::{Lane, Verdict, World, forget};
+use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
 use crate::paths::Paths;
@@ -124,7 +124,19 @@ struct Core<Q: Queue> {
     /// The snapshot that was applied last.
     generation: Option<u64>,
     dump: Option<Dump>,
+    purge: Purge,
+    /// Whether there is a service of IPv4, and of IPv6.
+    serves: [bool; 2],
     burst_most: usize,
+}
+
+/// How far connections of deleted destinations have been ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Purge {
+    /// Requests seen.
+    seen: u32,
+    /// Where to go on in each table; `None` when it is done.
+    from: [Option<u32>; 2],
 }
 
 impl<Q: Queue> Worker<Q> {
@@ -160,6 +172,8 @@ impl<Q: Queue> Worker<Q> {
             macs,
             generation: None,
             dump: None,
+            purge: Purge::default(),
+            serves: [false; 2],
             burst_most: limits.burst.clamp(1, BURST_MAX),
         };
         Ok(Self { reader: setup.reader, core })
@@ -221,6 +235,13 @@ impl<Q: Queue> Core<Q> {
         self.v4.conns.set_secure(secure);
         self.v6.conns.set_secure(secure);
         self.balance.apply(&snapshot.services);
+        // Linux 6.1 ip_vs_ctl.c __ip_vs_del_service(): with the last service of a family the hooks
+        // are gone, and no packet of it is IPVS's.
+        let serves = |v6| {
+            let mut services = snapshot.services.iter().flatten();
+            services.any(|service| service.key.address.is_ipv6() == v6)
+        };
+        self.serves = [serves(false), serves(true)];
         if self.generation.is_none() {
             self.stack.neighbors.configure(&snapshot.network, now);
         }
@@ -303,6 +324,15 @@ impl<Q: Queue> Core<Q> {
             worker: self.id,
             now,
         };
+        let [serves_v4, serves_v6] = self.serves;
+        if !serves_v4 {
+            self.v4.leave_to_stack(&mut self.verdicts);
+        }
+        if !serves_v6 {
+            self.v6.leave_to_stack(&mut self.verdicts);
+        }
+        self.v4.locate();
+        self.v6.locate();
         self.v4.locate();
         self.v6.locate();
         let frames = self.burst.as_mut_slice();
@@ -356,6 +386,9 @@ impl<Q: Queue> Core<Q> {
         if self.dump.is_some() || !self.shared.commands.is_empty() {
             self.obey(now);
         }
+        if self.purge.seen != self.shared.purges() || self.purge.from != [None; 2] {
+            self.purge();
+        }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, self.stack.neighbors.held());
     }
@@ -379,6 +412,19 @@ impl<Q: Queue> Core<Q> {
         } else {
             self.dump = Some(dump);
         }
+    }
+
+    /// Ends some more connections of deleted destinations.
+    #[cold]
+    fn purge(&mut self) {
+        let asked = self.shared.purges();
+        if self.purge.seen != asked {
+            self.purge = Purge { seen: asked, from: [Some(0); 2] };
+        }
+        let lines = &self.shared.lines;
+        let [v4, v6] = &mut self.purge.from;
+        *v4 = v4.and_then(|from| purge(&mut self.v4.conns, lines, from));
+        *v6 = v6.and_then(|from| purge(&mut self.v6.conns, lines, from));
     }
 
     /// Everything that waits is dropped by name.
