@@ -333,8 +333,6 @@ impl<Q: Queue> Core<Q> {
         }
         self.v4.locate();
         self.v6.locate();
-        self.v4.locate();
-        self.v6.locate();
         let frames = self.burst.as_mut_slice();
         let verdicts = self.verdicts.as_mut_slice();
         let neighbors = &mut self.stack.neighbors;
