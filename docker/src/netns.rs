@@ -19,7 +19,6 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use ipnet::IpNet;
 
 use crate::process::{run, run_with_input};
 use crate::topology::{Host, Interface, Topology};
@@ -28,6 +27,14 @@ use crate::topology::{Host, Interface, Topology};
 pub const DIRECTOR: &str = "director";
 
 const SWITCH: &str = "switch";
+
+/// Kernel parameters of every host, for all interfaces that it has or gets.
+const EVERYWHERE: [(&str, u8); 2] = [
+    // Replies may come by another way than requests, whatever this machine makes of that.
+    ("net/ipv4/conf/*/rp_filter", 0),
+    // Else IPv6 addresses, also those that neighbours are asked from, take seconds to be usable.
+    ("net/ipv6/conf/*/accept_dad", 0),
+];
 
 /// The namespaces of one topology. Dropped, they are deleted.
 #[derive(Debug)]
@@ -95,10 +102,11 @@ impl<'t> Netns<'t> {
     fn add(&mut self, name: &str, sysctls: &BTreeMap<String, String>) -> Result<()> {
         run(Command::new("ip").args(["netns", "add", name]))?;
         self.names.push(name.to_owned());
-        // Whatever the machine's own settings are: replies may come by another way than requests.
         let mut script = String::from("set -e\n");
-        for key in ["all", "default"] {
-            writeln!(script, "echo 0 > /proc/sys/net/ipv4/conf/{key}/rp_filter")?;
+        for (key, value) in EVERYWHERE {
+            for scope in ["all", "default"] {
+                writeln!(script, "echo {value} > /proc/sys/{}", key.replace('*', scope))?;
+            }
         }
         for (key, value) in sysctls {
             writeln!(script, "echo {value} > /proc/sys/{}", key.replace('.', "/"))?;
@@ -159,24 +167,18 @@ impl Drop for Netns<'_> {
 fn host_script(host: &Host) -> Result<String> {
     let mut script = String::from("link set lo up\n");
     for address in &host.loopback {
-        writeln!(script, "{}", add_address(address, "lo"))?;
+        writeln!(script, "addr add {address} dev lo")?;
     }
     for (index, interface) in host.interfaces.iter().enumerate() {
         writeln!(script, "link set eth{index} up")?;
         for address in &interface.addresses {
-            writeln!(script, "{}", add_address(address, &format!("eth{index}")))?;
+            writeln!(script, "addr add {address} dev eth{index}")?;
         }
     }
     for route in &host.routes {
         writeln!(script, "route add {} via {}", route.to, route.via)?;
     }
     Ok(script)
-}
-
-fn add_address(address: &IpNet, device: &str) -> String {
-    // Without duplicate address detection an IPv6 address serves at once, as an IPv4 one does.
-    let flags = if matches!(address, IpNet::V6(_)) { " nodad" } else { "" };
-    format!("addr add {address} dev {device}{flags}")
 }
 
 /// Runs `script`, one `ip` command a line, in namespace `name`.
@@ -213,10 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_skips_duplicate_detection() {
-        let dr = Topology::load("dr").unwrap();
-        let script = host_script(dr.host("rs1").unwrap()).unwrap();
-        assert!(script.contains("addr add 172.16.30.1/32 dev lo\n"));
-        assert!(script.contains("addr add fd00:30::1/128 dev lo nodad\n"));
+    fn a_host_has_its_addresses_before_the_routes_that_need_them() {
+        let tun = Topology::load("tun").unwrap();
+        let script = host_script(tun.host("rs1").unwrap()).unwrap();
+        let place = |line| script.find(line).unwrap_or_else(|| panic!("{line} in {script}"));
+        assert!(place("addr add 172.16.30.1/32 dev lo\n") > place("link set lo up\n"));
+        assert!(place("addr add fd00:1::11/64 dev eth0\n") > place("link set eth0 up\n"));
+        assert!(place("route add ::/0 via fd00:1::254\n") > place("addr add fd00:1::11/64"));
     }
 }
