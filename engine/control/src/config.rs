@@ -17,6 +17,7 @@ mod links;
 mod tests;
 
 use core::fmt;
+pub use links::LINKS_MAX;
 use rvs_model::{Timeouts, Tunables};
 use rvs_plane::network::Network;
 use rvs_wire::mac::MacAddr;

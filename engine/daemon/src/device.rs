@@ -1,12 +1,15 @@
 //! The kinds of links, and what rvsd wants of one beside moving frames.
 
 use crate::Failure;
+use arrayvec::ArrayVec;
 use core::time::Duration;
-use rvs_control::config::{PcapLink, TapLink};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rvs_control::config::{LINKS_MAX, PcapLink, TapLink};
 use rvs_io::pcap::{PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, RoomFrame, RoomPool};
 use std::path::PathBuf;
+use std::thread;
 use std::time::SystemTime;
 
 /// A queue of a link that rvsd can open.
@@ -19,6 +22,13 @@ pub trait Device: Queue<Frame = RoomFrame, Pool = RoomPool> + Sized + 'static {
 
     /// Tells it the time, counted from 1970.
     fn tell_time(&mut self, _now: Duration) {}
+
+    /// Waits until a frame may be there on one of `queues`, at most so long, and says whether one
+    /// may be. Nothing else ends it early.
+    fn wait(_queues: &[Self], at_most: Duration) -> bool {
+        thread::sleep(at_most);
+        false
+    }
 
     /// Whether nothing will ever arrive any more.
     fn is_exhausted(&self) -> bool {
@@ -35,6 +45,15 @@ impl Device for TapQueue {
     fn open(link: &TapLink, workers: u16) -> Result<Vec<Self>, Failure> {
         let host = HostEnd { mtu: link.mtu, mac: None };
         Ok(tap::open(&link.device, workers, &host)?)
+    }
+
+    fn wait(queues: &[Self], at_most: Duration) -> bool {
+        let one = |queue| PollFd::new(queue, PollFlags::IN);
+        let mut all: ArrayVec<_, LINKS_MAX> = queues.iter().take(LINKS_MAX).map(one).collect();
+        let nanos = i64::from(at_most.subsec_nanos());
+        let at_most = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: nanos };
+        // Interrupted by a signal is ready for whatever comes next.
+        poll(&mut all, Some(&at_most)).is_ok_and(|ready| ready > 0)
     }
 
     fn close(self, link: &TapLink) -> Option<String> {

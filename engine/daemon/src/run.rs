@@ -106,6 +106,7 @@ impl<'c, D: Device> Running<'c, D> {
                 start,
                 stop: Arc::clone(&stop),
                 idle: config.workers.idle,
+                alone: count == 1,
                 frames: Arc::clone(&shared.frames),
             };
             let core = config.workers.cores.get(usize::from(id)).copied();

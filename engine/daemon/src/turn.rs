@@ -12,10 +12,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// Empty breaths after which a worker yields its core, and twice as many before it sleeps.
+/// Empty breaths after which a worker yields its core, and twice as many before it waits.
 const PATIENCE: u32 = 64;
-/// The longest sleep: what the first packet after a pause may have to wait.
-const SLEEP: Duration = Duration::from_micros(50);
+/// The longest wait of a worker that has the director to itself: links end it, so only changes and
+/// lists of connections may be that late. At a thousand wakings a second it costs about a
+/// hundredth of a core.
+const WAIT_ALONE: Duration = Duration::from_millis(1);
+/// The longest wait among several workers: a frame that another one hands over ends no wait.
+const WAIT: Duration = Duration::from_micros(50);
 
 /// What all turns of one worker have in common.
 pub struct Turns {
@@ -25,6 +29,8 @@ pub struct Turns {
     pub stop: Arc<AtomicBool>,
     /// What it does when there is nothing to do.
     pub idle: Idle,
+    /// Whether there is no other worker.
+    pub alone: bool,
     /// Where the worker counts.
     pub frames: Arc<FrameCounters>,
 }
@@ -36,33 +42,50 @@ impl Turns {
         // The kernel may add this much to a sleep; unless told otherwise as much as the sleep itself.
         let _as_it_is = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let since = since_1970().saturating_sub(self.start.elapsed());
-        let mut empty = 0;
+        let mut rest = Rest::default();
         while !self.stop.load(Ordering::Relaxed) {
             let elapsed = self.start.elapsed();
             for queue in worker.queues_mut() {
                 queue.tell_time(since + elapsed);
             }
             if worker.breathe(tick(elapsed)) > 0 {
-                empty = 0;
+                rest = Rest::default();
                 continue;
             }
             if worker.queues_mut().iter().all(Device::is_exhausted) && self.frames.read().held == 0
             {
                 return;
             }
-            empty = self.rest(empty);
+            self.rest(&mut rest, worker.queues_mut());
         }
     }
 
-    /// Rests after `empty` empty breaths in a row, and counts one more.
-    fn rest(&self, empty: u32) -> u32 {
+    /// Rests a little, and longer the longer nothing came.
+    fn rest<D: Device>(&self, rest: &mut Rest, queues: &[D]) {
+        rest.empty = rest.empty.saturating_add(1);
         match self.idle {
-            Idle::Adaptive if empty >= 2 * PATIENCE => thread::sleep(SLEEP),
-            Idle::Adaptive if empty >= PATIENCE => thread::yield_now(),
+            Idle::Adaptive if rest.in_vain => {
+                // What cannot be received, as from a device that is gone, must not keep it awake.
+                thread::sleep(WAIT);
+                rest.in_vain = false;
+            }
+            Idle::Adaptive if rest.empty >= 2 * PATIENCE => {
+                rest.in_vain = D::wait(queues, if self.alone { WAIT_ALONE } else { WAIT });
+            }
+            Idle::Adaptive if rest.empty >= PATIENCE => thread::yield_now(),
             Idle::Adaptive | Idle::Poll => core::hint::spin_loop(),
         }
-        empty.saturating_add(1)
     }
+}
+
+/// How long nothing has come.
+#[derive(Default)]
+struct Rest {
+    /// Empty breaths in a row.
+    empty: u32,
+    /// Whether the last wait ended because a frame was there. If the breath after it is empty,
+    /// there was none.
+    in_vain: bool,
 }
 
 /// The tick at `elapsed` since the start; it wraps like [`Tick`] does.

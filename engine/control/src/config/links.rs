@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 /// Links at most: each costs every worker a queue and a burst.
-const LINKS_MAX: usize = 64;
+pub const LINKS_MAX: usize = 64;
 /// The shortest packet that every IPv4 link carries: RFC 791 section 3.2.
 const MTU_MIN: i64 = 68;
 /// The shortest MTU of an IPv6 link: RFC 8200 section 5.
