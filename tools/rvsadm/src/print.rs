@@ -9,7 +9,7 @@ use crate::names::Names;
 use crate::option::{Opt, Options};
 use crate::sort;
 use core::fmt::Write;
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use rvs_api::{
     AddressFamily, ConnEntry, Daemon, DaemonState, DestEntry, Info, Netmask, ServiceAttributes,
     ServiceEntry, ServiceFlags, ServiceKey, TimeoutsChange, TunnelChecksum, TunnelKind,
@@ -219,7 +219,7 @@ impl<'a> Printer<'a> {
 
     fn dest(&mut self, service: &ServiceEntry, entry: &DestEntry) {
         let protocol = protocol_of(&service.service);
-        let mut name = self.socket(entry.dest, Some(protocol));
+        let mut name = self.socket(entry.dest, protocol);
         let attributes = &entry.attributes;
         let weight = attributes.weight.0;
         if self.as_rules {
@@ -288,7 +288,7 @@ impl<'a> Printer<'a> {
     }
 
     fn service_name(&self, key: &ServiceKey) -> String {
-        let address = match key {
+        let (protocol, address) = match key {
             ServiceKey::Mark { mark, family } => {
                 // ipvsadm prints marks as signed numbers.
                 let mark = mark.0.get().cast_signed();
@@ -299,9 +299,8 @@ impl<'a> Printer<'a> {
                     (false, AddressFamily::V6) => format!("FWM  {mark} IPv6"),
                 };
             }
-            ServiceKey::Address { address, .. } => *address,
+            ServiceKey::Address { protocol, address } => (*protocol, *address),
         };
-        let protocol = protocol_of(key);
         let socket = self.socket(address, Some(protocol));
         if self.as_rules {
             let switch = match protocol {
@@ -321,9 +320,12 @@ impl<'a> Printer<'a> {
     /// `host:port`, by name unless numeric.
     fn socket(&self, address: SocketAddr, protocol: Option<Protocol>) -> String {
         let (ip, port) = (address.ip(), address.port());
-        let numeric = self.has(Opt::Numeric);
-        let host = self.names.host(ip).filter(|_| !numeric).unwrap_or_else(|| ip.to_string());
-        let service = protocol.filter(|_| !numeric).and_then(|p| self.names.service(port, p));
+        let (mut host, mut service) = (None, None);
+        if !self.has(Opt::Numeric) {
+            host = self.names.host(ip);
+            service = protocol.and_then(|protocol| self.names.service(port, protocol));
+        }
+        let host = host.unwrap_or_else(|| number_of(ip));
         let service = service.unwrap_or_else(|| port.to_string());
         let mut text =
             if ip.is_ipv4() { format!("{host}:{service}") } else { format!("[{host}]:{service}") };
@@ -363,6 +365,19 @@ impl<'a> Printer<'a> {
     }
 }
 
+/// An address as `inet_ntop(3)` of glibc writes it: like Rust, but for the deprecated IPv6 addresses
+/// that hold an IPv4 one (RFC 4291 section 2.5.5.1).
+fn number_of(address: IpAddr) -> String {
+    if let IpAddr::V6(v6) = address
+        && let [0, 0, 0, 0, 0, 0, high, _] = v6.segments()
+        && high != 0
+    {
+        let low = Ipv4Addr::from_bits(u32::try_from(v6.to_bits()).unwrap_or_default());
+        return format!("::{low}");
+    }
+    address.to_string()
+}
+
 fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
@@ -371,10 +386,11 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-fn protocol_of(key: &ServiceKey) -> Protocol {
+/// Whose names for ports are printed; a mark has no protocol.
+fn protocol_of(key: &ServiceKey) -> Option<Protocol> {
     match key {
-        ServiceKey::Address { protocol, .. } => *protocol,
-        ServiceKey::Mark { .. } => Protocol::Tcp,
+        ServiceKey::Address { protocol, .. } => Some(*protocol),
+        ServiceKey::Mark { .. } => None,
     }
 }
 
