@@ -162,7 +162,7 @@ impl<const N: usize> Rig<N> {
         for line in shared.lines.iter() {
             line.set_flags(DestLine::AVAILABLE);
         }
-        let expected = Expected { octets: sent_octets(case, N), routed: true };
+        let expected = Expected { octets: sent_octets(case), routed: true };
         let worker = Worker::new(Setup {
             id: 0,
             queues: vec![Feed::new(&ends, case.flows, expected)],
@@ -325,14 +325,13 @@ impl<const N: usize> Floor<N> {
     }
 }
 
-/// Octets of a frame when it leaves.
-fn sent_octets(case: Case, octets: usize) -> usize {
-    match (case.mode.method(), case.family) {
-        // Padding does not travel in a tunnel: what is left is 54 octets.
-        (ForwardMethod::Tunnel, Family::V4) => 54 + 20,
-        (ForwardMethod::Tunnel, Family::V6) => octets + 40,
-        _ => octets,
-    }
+/// Octets of a frame when it leaves. Padding stays behind.
+fn sent_octets(case: Case) -> usize {
+    let (frame, tunnel) = match case.family {
+        Family::V4 => (14 + 20 + 20, 20),
+        Family::V6 => (14 + 40 + 20, 40),
+    };
+    frame + if case.mode.method() == ForwardMethod::Tunnel { tunnel } else { 0 }
 }
 
 /// As many frames as are ever on their way, all of them in the pool's own cache.

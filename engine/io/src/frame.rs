@@ -107,6 +107,13 @@ impl RoomFrame {
         fits
     }
 
+    /// Where in the room the frame is.
+    #[inline]
+    fn place(&self) -> core::ops::Range<usize> {
+        let start = index(self.start);
+        start..start + index(self.len)
+    }
+
     fn room_octets(&self) -> usize {
         self.room.len() * LINE
     }
@@ -115,15 +122,15 @@ impl RoomFrame {
 impl Frame for RoomFrame {
     #[inline]
     fn octets(&self) -> &[u8] {
-        let (start, len) = (index(self.start), index(self.len));
         let room: &[u8] = bytemuck::must_cast_slice(&self.room);
-        room.get(start..).and_then(|reach| reach.get(..len)).unwrap_or_default()
+        room.get(self.place()).unwrap_or_default()
     }
 
     #[inline]
     fn octets_mut(&mut self) -> &mut [u8] {
-        let len = index(self.len);
-        self.reach_mut().get_mut(..len).unwrap_or_default()
+        let place = self.place();
+        let room: &mut [u8] = bytemuck::must_cast_slice_mut(&mut self.room);
+        room.get_mut(place).unwrap_or_default()
     }
 
     #[inline]

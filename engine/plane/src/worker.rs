@@ -26,7 +26,7 @@ use crate::paths::Paths;
 use crate::publish::Reader;
 use crate::shared::{Command, ConnRow, Dump, Shared};
 use crate::snapshot::Snapshot;
-use crate::stack::Stack;
+use crate::stack::{Desk, Stack};
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
@@ -34,7 +34,7 @@ use rvs_io::{BURST_MAX, Burst, Frame, Queue};
 use rvs_model::{DestLine, Tick};
 use rvs_wire::flow::{Ends, V4, V6};
 use rvs_wire::mac::MacAddr;
-use rvs_wire::packet::{Class, Slow, classify};
+use rvs_wire::packet::{Class, Plain, Slow, classify_carefully, plain};
 use rvs_wire::rewrite::Rewrite;
 use std::sync::Arc;
 
@@ -291,24 +291,15 @@ impl<Q: Queue> Core<Q> {
         let all = self.burst.iter().zip(&self.origins).zip(&mut self.verdicts).zip(0u16..);
         for (((frame, origin), verdict), number) in all {
             let me = self.macs.get(usize::from(origin.link)).copied().unwrap_or_default();
-            let class = classify(frame.octets(), me);
-            let (l3, vlan) = match class {
-                Class::V4(packet) => (packet.l3, packet.vlan),
-                Class::V6(packet) => (packet.l3, packet.vlan),
-                Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
-                Class::Unusable(unusable) => {
-                    *verdict = Verdict::Drop(unusable.into());
-                    continue;
-                }
-            };
-            if vlan != 0 && network.interface_of(origin.link, vlan).is_none() {
-                *verdict = DropReason::VlanUnknown.into();
-                continue;
-            }
-            match class {
-                Class::V4(packet) => self.v4.take(packet, number),
-                Class::V6(packet) => self.v6.take(packet, number),
-                _ => *verdict = Verdict::Stack { l3, vlan },
+            let octets = frame.octets();
+            match plain(octets, me) {
+                Some(Plain::V4(packet)) => self.v4.take(packet, number),
+                Some(Plain::V6(packet)) => self.v6.take(packet, number),
+                None => match sorted(octets, me, origin.link, network) {
+                    Ok(Plain::V4(packet)) => self.v4.take(packet, number),
+                    Ok(Plain::V6(packet)) => self.v6.take(packet, number),
+                    Err(decided) => *verdict = decided,
+                },
             }
         }
     }
@@ -348,7 +339,7 @@ impl<Q: Queue> Core<Q> {
     /// Carries out the verdicts.
     #[inline]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
-        let all = self.burst.drain(..).zip(self.origins.drain(..)).zip(&self.verdicts);
+        let all = self.burst.drain(..).zip(&self.origins).zip(&self.verdicts);
         for ((frame, origin), verdict) in all {
             if let Verdict::Send { hop, l3 } = *verdict
                 && let Some(hop) = self.stack.neighbors.hop(hop).filter(|hop| hop.is_ready())
@@ -356,20 +347,10 @@ impl<Q: Queue> Core<Q> {
                 self.links.push_to(hop, frame, l3);
                 continue;
             }
-            let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
-            match *verdict {
-                Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
-                Verdict::Fragment { hop, l3 } => desk.transmit_in_pieces(hop, frame, l3),
-                Verdict::Stack { l3, vlan } => desk.take(frame, origin.link, l3, vlan),
-                Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, origin.link, l3),
-                Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, origin.link, l3, mtu),
-                Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, origin.link, l3),
-                Verdict::Drop(reason) => desk.links.drop(frame, reason),
-                Verdict::Handoff(owner) => {
-                    hand_over(&self.mesh, desk.links, owner, frame, origin.link);
-                }
-            }
+            let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+            carry_out(desk, &self.mesh, frame, origin.link, *verdict);
         }
+        self.origins.clear();
     }
 
     /// What is done whether or not frames came, each part with a budget.
@@ -438,6 +419,48 @@ impl<Q: Queue> Core<Q> {
         }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, 0);
+    }
+}
+
+/// A lane's packet in a frame that does not look like most, or what becomes of the frame.
+#[cold]
+#[inline(never)]
+fn sorted(octets: &[u8], me: MacAddr, link: u8, network: &Network) -> Result<Plain, Verdict> {
+    let class = classify_carefully(octets, me);
+    let (l3, vlan) = match class {
+        Class::V4(packet) => (packet.l3, packet.vlan),
+        Class::V6(packet) => (packet.l3, packet.vlan),
+        Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
+        Class::Unusable(unusable) => return Err(Verdict::Drop(unusable.into())),
+    };
+    if vlan != 0 && network.interface_of(link, vlan).is_none() {
+        return Err(DropReason::VlanUnknown.into());
+    }
+    match class {
+        Class::V4(packet) => Ok(Plain::V4(packet)),
+        Class::V6(packet) => Ok(Plain::V6(packet)),
+        _ => Err(Verdict::Stack { l3, vlan }),
+    }
+}
+
+/// What becomes of the frames that do not simply go on.
+#[inline(never)]
+fn carry_out<Q: Queue>(
+    mut desk: Desk<'_, Q>,
+    mesh: &Mesh<Q::Frame>,
+    frame: Q::Frame,
+    link: u8,
+    verdict: Verdict,
+) {
+    match verdict {
+        Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
+        Verdict::Fragment { hop, l3 } => desk.transmit_in_pieces(hop, frame, l3),
+        Verdict::Stack { l3, vlan } => desk.take(frame, link, l3, vlan),
+        Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, link, l3),
+        Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
+        Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
+        Verdict::Drop(reason) => desk.links.drop(frame, reason),
+        Verdict::Handoff(owner) => hand_over(mesh, desk.links, owner, frame, link),
     }
 }
 

@@ -98,24 +98,39 @@ const _: () = assert!(ethernet::HEADER_LEN == 14 && ethernet::TAG_LEN == 4);
 #[inline]
 #[must_use]
 pub fn classify(frame: &[u8], me: MacAddr) -> Class {
-    if let Ok((ethernet, packet)) = Ethernet::parse(frame)
-        && ethernet.destination() == me
-    {
-        match ethernet.ethertype() {
-            ethertype::IPV4 => {
-                if let Some(packet) = plain_v4(packet) {
-                    return Class::V4(packet);
-                }
-            }
-            ethertype::IPV6 => {
-                if let Some(packet) = plain_v6(packet) {
-                    return Class::V6(packet);
-                }
-            }
-            _ => {}
-        }
+    match plain(frame, me) {
+        Some(Plain::V4(packet)) => Class::V4(packet),
+        Some(Plain::V6(packet)) => Class::V6(packet),
+        None => classify_carefully(frame, me),
     }
-    classify_carefully(frame, me)
+}
+
+/// What almost every frame is: the first half of [`classify`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Plain {
+    /// As [`Class::V4`].
+    V4(Packet<V4>),
+    /// As [`Class::V6`].
+    V6(Packet<V6>),
+}
+
+/// The packet in an untagged frame for this MAC address whose IP header has no options. `None` says
+/// nothing about the frame but that it takes [`classify_carefully`].
+///
+/// Meant to become part of the caller's loop, where the packet need not be put together anywhere
+/// but in its place.
+#[inline(always)]
+#[must_use]
+pub fn plain(frame: &[u8], me: MacAddr) -> Option<Plain> {
+    let (ethernet, packet) = Ethernet::parse(frame).ok()?;
+    if ethernet.destination() != me {
+        return None;
+    }
+    match ethernet.ethertype() {
+        ethertype::IPV4 => Some(Plain::V4(plain_v4(packet)?)),
+        ethertype::IPV6 => Some(Plain::V6(plain_v6(packet)?)),
+        _ => None,
+    }
 }
 
 #[inline(always)]
@@ -174,9 +189,11 @@ fn flags(protocol: u8, segment: &[u8]) -> Result<Option<u8>, Unusable> {
     }
 }
 
+/// [`classify`] for frames that are not [`plain`]; the same answer for those that are.
 #[cold]
 #[inline(never)]
-fn classify_carefully(frame: &[u8], me: MacAddr) -> Class {
+#[must_use]
+pub fn classify_carefully(frame: &[u8], me: MacAddr) -> Class {
     careful(frame, me).unwrap_or_else(Class::Unusable)
 }
 
