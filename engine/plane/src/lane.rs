@@ -23,6 +23,7 @@ use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, state};
 use rvs_io::{BURST_MAX, Frame};
 use rvs_model::{DestLine, ForwardMethod, Tick};
 use rvs_wire::flow::Ends as _;
+use rvs_wire::icmp;
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Rewrite;
 use rvs_wire::tcp::flag;
@@ -242,7 +243,21 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
             line.step_load(after.is_active(), true);
         }
     }
+    if !sent.is_sent() && conn.method != ForwardMethod::Masquerade {
+        count_refusal::<F>(line, packet.packet_octets);
+    }
     Some(verdict)
+}
+
+/// Counts the error that tells a client that its packet of `octets` goes no further.
+///
+/// Linux 6.1 `ip_vs_core.c` `ip_vs_out_icmp()` sees it leave and counts it outbound where the packet
+/// that it quotes, to the VIP, is found as one to the destination: without masquerading.
+#[cold]
+fn count_refusal<F: Rewrite>(line: &DestLine, octets: u16) {
+    let most = if F::IS_V6 { 1280 } else { 576 };
+    let octets = (F::HEADER_LEN + icmp::HEADER_LEN + usize::from(octets)).min(most);
+    line.count_packet(true, u64::try_from(octets).unwrap_or_default());
 }
 
 /// The counters of a connection's destination.

@@ -481,9 +481,15 @@ fn a_destination_counts_its_connections_packets_and_octets() {
         ];
         let octets: u64 = packets.iter().map(|packet| u64::try_from(packet.len()).unwrap()).sum();
         let padded: Vec<_> = packets.iter().map(|packet| from_client(packet)).collect();
-        bench.rig.send(0, &padded);
+        let out = bench.rig.send(0, &padded);
+        // The two errors that the client gets, too, without masquerading.
+        let errors = out.iter().filter(|(link, _)| *link == 0 && case.method != Masquerade);
+        let errors: Vec<_> =
+            errors.map(|(_, frame)| u64::try_from(trimmed(&frame[L3..]).len()).unwrap()).collect();
+        let outbound = (errors.len().try_into().unwrap(), errors.iter().sum());
+        assert_eq!(outbound.0, if case.method == Masquerade { 0 } else { 2 });
         let line = &bench.rig.shared[0].lines[1];
-        assert_eq!(line.totals(), ([1, 4, 0], [octets, 0]), "{case:?}");
+        assert_eq!(line.totals(), ([1, 4, outbound.0], [octets, outbound.1]), "{case:?}");
         assert_eq!(line.load(), Load { active: 1, inactive: 0 });
         if case.method == Masquerade {
             // Outbound ones that are refused never reached IPVS.

@@ -8,6 +8,7 @@ use crate::scene::{self, Scene};
 use crate::stage::{Sent, Side};
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::fmt::Write as _;
+use core::net::{IpAddr, SocketAddr};
 use rvs_wire::checksum;
 use rvs_wire::ethernet::{self, Ethernet};
 use rvs_wire::flow::protocol;
@@ -43,8 +44,8 @@ struct Out {
 struct Missing {
     /// A path MTU that only an ICMP error told.
     path_mtu: Option<usize>,
-    /// Packets that the recorded counters have.
-    packets: bool,
+    /// Services, by protocol and address, for which the recorded kernel counted more.
+    counted: Vec<(u8, IpAddr)>,
 }
 
 pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
@@ -69,15 +70,50 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
         compare_states(scene, ledger, || Place::whole("ipvsadm -Lnc at the end"), &rows);
     }
     if let Some(stats) = golden.field::<String>("stats") {
-        if missing.packets {
-            ledger.leave_out("counters, of packets that are not covered too", 1);
-        } else {
-            let got = scene.ipvsadm("-Ln --stats --exact").stdout;
-            let place = || Place::whole("ipvsadm -Ln --stats --exact at the end");
-            ledger.compare(Aspect::Counts, place, &stats, &got);
-        }
+        compare_stats(scene, ledger, &stats, &missing);
     }
     Ok(())
+}
+
+/// Counters, service by service.
+fn compare_stats(scene: &mut Scene, ledger: &mut Ledger, stats: &str, missing: &Missing) {
+    let got = scene.ipvsadm("-Ln --stats --exact").stdout;
+    let (expected, got) = (blocks(stats), blocks(&got));
+    let place = || Place::whole("ipvsadm -Ln --stats --exact at the end");
+    ledger.compare(Aspect::Counts, place, &expected.len(), &got.len());
+    for (expected, got) in expected.iter().zip(&got) {
+        if service(expected).is_some_and(|service| missing.counted.contains(&service)) {
+            ledger.leave_out("counters of services with packets that are not covered", 1);
+        } else {
+            ledger.compare(Aspect::Counts, place, expected, got);
+        }
+    }
+}
+
+/// The header of a listing, then each service with its destinations.
+fn blocks(listing: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    for line in listing.lines() {
+        match blocks.last_mut() {
+            Some(block) if line.starts_with(' ') => {
+                block.push('\n');
+                block.push_str(line);
+            }
+            _ => blocks.push(line.to_owned()),
+        }
+    }
+    blocks
+}
+
+/// Protocol and address of the service that a block begins with.
+fn service(block: &str) -> Option<(u8, IpAddr)> {
+    let mut words = block.split_whitespace();
+    let protocol = match words.next()? {
+        "TCP" => protocol::TCP,
+        "UDP" => protocol::UDP,
+        _ => return None,
+    };
+    Some((protocol, words.next()?.parse::<SocketAddr>().ok()?.ip()))
 }
 
 /// Connections and their states; the recording does not tell how much time went by.
@@ -111,7 +147,6 @@ fn give(
         Side::Servers => scene.from_server(&packet)?,
     };
     if let Some(reason) = beyond {
-        missing.packets = true;
         ledger.leave_out(reason, 1);
         return Ok(());
     }
@@ -225,13 +260,15 @@ fn level_v6(packet: &mut [u8]) {
     }
 }
 
-/// What a packet asks for that this version does not do.
+/// What a packet asks for that this version does not do; takes note of what follows from that.
 fn is_beyond(scene: &mut Scene, packet: &[u8], missing: &mut Missing) -> Option<String> {
     let look = packet::look(packet)?;
     if look.is_fragment {
+        missing.counted.push((look.protocol, look.destination));
         return Some("fragments of packets to services".to_owned());
     }
     if missing.path_mtu.is_some_and(|mtu| look.octets > mtu) {
+        missing.counted.push((look.protocol, look.destination));
         return Some("path MTU that an ICMP error about a tunnel told".to_owned());
     }
     let quoted = packet.get(look.l4 + 8..).filter(|_| look.is_icmp_error())?;
@@ -242,17 +279,18 @@ fn is_beyond(scene: &mut Scene, packet: &[u8], missing: &mut Missing) -> Option<
         if mtu > 0 && look.icmp == Some((3, 4)) {
             missing.path_mtu = Some(missing.path_mtu.map_or(mtu, |known| known.min(mtu)));
         }
+        let inner = quoted.get(about.l4..).and_then(packet::look);
+        missing.counted.extend(inner.map(|inner| (inner.protocol, inner.destination)));
         return Some("ICMP errors about tunnels".to_owned());
     }
-    let is_known = scene.bench.stage.conns().iter().any(|(conn, _)| {
-        let to_dest =
-            (about.source_socket(), about.destination_socket()) == (conn.client, conn.dest);
-        let to_client =
-            (about.source_socket(), about.destination_socket()) == (conn.vip, conn.client);
-        let to_vip = (about.source_socket(), about.destination_socket()) == (conn.client, conn.vip);
-        to_dest || to_client || to_vip
-    });
-    is_known.then(|| "ICMP errors about connections".to_owned())
+    let ends = (about.source_socket(), about.destination_socket());
+    let conns = scene.bench.stage.conns();
+    let (conn, _) = conns.iter().find(|(conn, _)| {
+        let ways = [(conn.client, conn.dest), (conn.vip, conn.client), (conn.client, conn.vip)];
+        ways.contains(&ends)
+    })?;
+    missing.counted.push((about.protocol, conn.vip.ip()));
+    Some("ICMP errors about connections".to_owned())
 }
 
 fn octets(hex: &str) -> Option<Vec<u8>> {
