@@ -229,12 +229,8 @@ impl Desk {
             }
             // Lists are long: one at a time. Everything else between two lists goes together.
             let mut together = vec![first];
-            if !is_list(&together) {
-                while let Some(next) =
-                    requests.next_if(|next| !is_list(core::slice::from_ref(next)))
-                {
-                    together.push(next);
-                }
+            if !together.iter().any(is_list) {
+                together.extend(core::iter::from_fn(|| requests.next_if(|next| !is_list(next))));
             }
             let lines: Vec<_> = together.iter().map(|request| line(request, peer)).collect();
             let outcomes = self.director().apply(together);
@@ -272,8 +268,8 @@ impl Desk {
     }
 }
 
-fn is_list(requests: &[Request]) -> bool {
-    matches!(requests, [Request::ListServices { .. } | Request::ListConns])
+fn is_list(request: &Request) -> bool {
+    matches!(request, Request::ListServices { .. } | Request::ListConns)
 }
 
 /// Why connections were not listed to the end.

@@ -101,6 +101,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_lists_every_reason_in_order() {
+        let manual = include_str!("../../../docs/manual/counters.md");
+        let rows: Vec<_> = manual.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<_> = drop_counters()
+            .map(|(name, sentence)| format!("| `{name}` | {} |", sentence.trim()))
+            .collect();
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
     fn a_lost_frame_violates_the_law() {
         let summary = Summary(FrameCounts { received: 11, ..counts() });
         assert!(!summary.is_conserved());

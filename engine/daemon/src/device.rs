@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rvs_control::config::{LINKS_MAX, PcapLink, TapLink};
-use rvs_io::pcap::{PcapQueue, Recorder, Replay};
+use rvs_io::pcap::{CaptureError, PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, RoomFrame, RoomPool};
 use std::path::PathBuf;
@@ -35,8 +35,15 @@ pub trait Device: Queue<Frame = RoomFrame, Pool = RoomPool> + Sized + 'static {
         false
     }
 
-    /// Ends it, and says in one line what went wrong with it meanwhile.
-    fn close(self, link: &Self::Link) -> Option<String>;
+    /// What an operator may want to know of it at the end.
+    fn note(&self, _link: &Self::Link) -> Option<String> {
+        None
+    }
+
+    /// Ends it. An error is one line: something that should be there is not.
+    fn close(self, _link: &Self::Link) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Device for TapQueue {
@@ -56,9 +63,10 @@ impl Device for TapQueue {
         poll(&mut all, Some(&at_most)).is_ok_and(|ready| ready > 0)
     }
 
-    fn close(self, link: &TapLink) -> Option<String> {
+    fn note(&self, link: &TapLink) -> Option<String> {
+        // It may have been down for a while, as when it was moved to another namespace.
         let fault = self.fault()?;
-        Some(format!("TAP {}: it last refused a frame with: {fault}", link.device))
+        Some(format!("TAP {}: what it last refused, it refused with: {fault}", link.device))
     }
 }
 
@@ -85,18 +93,19 @@ impl Device for PcapQueue {
         self.replay.as_ref().is_none_or(|replay| replay.next_due().is_none())
     }
 
-    fn close(self, link: &PcapLink) -> Option<String> {
-        let cannot = |file: &Option<PathBuf>, error: &dyn core::fmt::Display| {
+    fn close(self, link: &PcapLink) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        let mut tell = |file: &Option<PathBuf>, error: &CaptureError| {
             let file = file.as_ref().map_or(String::new(), |file| file.display().to_string());
-            format!("capture {file}: {error}")
+            wrong.push(format!("capture {file}: {error}"));
         };
-        let read = self.replay.as_ref().and_then(Replay::error).map(|it| cannot(&link.read, it));
-        let finished = self.recorder.map(Recorder::finish);
-        let wrote = finished.and_then(Result::err).map(|error| cannot(&link.write, &error));
-        match (read, wrote) {
-            (Some(read), Some(wrote)) => Some(format!("{read}; {wrote}")),
-            (read, wrote) => read.or(wrote),
+        if let Some(error) = self.replay.as_ref().and_then(Replay::error) {
+            tell(&link.read, error);
         }
+        if let Some(Err(error)) = self.recorder.map(Recorder::finish) {
+            tell(&link.write, &error);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 }
 

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Looks without a breath after which a worker is reported.
 const STALLED_LOOKS: u32 = 2;
 /// How long workers may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 
 /// Runs a director until it is told to stop.
 pub fn run(config: &Config) -> Result<ExitCode, Failure> {
@@ -137,7 +137,9 @@ impl<'c, D: Device> Running<'c, D> {
                 Err(RecvTimeoutError::Timeout) => {
                     self.desk.director().tick(self.start.elapsed());
                     for ((watch, shared), worker) in watch.iter_mut().zip(&self.shared).zip(0..) {
-                        watch.look(worker, shared.frames.read().breaths);
+                        if let Some(line) = watch.look(worker, shared.frames.read().breaths) {
+                            log(line);
+                        }
                     }
                 }
             }
@@ -151,11 +153,14 @@ impl<'c, D: Device> Running<'c, D> {
         self.stop.store(true, Ordering::Relaxed);
         let until = Instant::now() + STOP_PATIENCE;
         let mut left = self.workers.len();
-        let mut complaints = Vec::new();
+        let (mut notes, mut failures) = (Vec::new(), Vec::new());
         while left > 0 {
             let patience = until.saturating_duration_since(Instant::now());
             let Ok(event) = self.events.recv_timeout(patience) else {
-                log(format_args!("rvsd: {left} workers did not stop: no account can be given"));
+                log(format_args!(
+                    "rvsd: {left} of {} workers did not stop: no account can be given",
+                    self.workers.len()
+                ));
                 return ExitCode::from(exit::WORKER);
             };
             let Event::Over(worker) = event else { continue };
@@ -163,16 +168,18 @@ impl<'c, D: Device> Running<'c, D> {
                 continue;
             };
             let Ok(queues) = thread.join() else { return self.died(worker) };
-            complaints
-                .extend(queues.into_iter().zip(self.links).filter_map(|(it, link)| it.close(link)));
+            for (queue, link) in queues.into_iter().zip(self.links) {
+                notes.extend(queue.note(link));
+                failures.extend(queue.close(link).err());
+            }
             left -= 1;
         }
         let summary = Summary::of(&self.shared);
         print(&summary);
-        for complaint in &complaints {
-            log(format_args!("rvsd: {complaint}"));
+        for note in notes.iter().chain(&failures) {
+            log(format_args!("rvsd: {note}"));
         }
-        ExitCode::from(match (summary.is_conserved(), complaints.is_empty()) {
+        ExitCode::from(match (summary.is_conserved(), failures.is_empty()) {
             (false, _) => exit::UNACCOUNTED,
             (true, false) => exit::FAILED,
             (true, true) => 0,
@@ -311,18 +318,19 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, worker: usize, breaths: u64) {
+    /// What there is to say, once, of a worker that stopped or began to breathe.
+    fn look(&mut self, worker: usize, breaths: u64) -> Option<String> {
+        let seconds = LOOK.as_secs() * u64::from(self.looks);
         if breaths == self.breaths {
             self.looks = self.looks.saturating_add(1);
-            if self.looks == STALLED_LOOKS {
-                let seconds = LOOK.as_secs() * u64::from(STALLED_LOOKS);
-                log(format_args!("rvsd: worker {worker} stalled: no breath for {seconds} s"));
-            }
-        } else {
-            if self.looks >= STALLED_LOOKS {
-                log(format_args!("rvsd: worker {worker} breathes again after {} s", self.looks));
-            }
-            *self = Self { breaths, looks: 0 };
+            return (self.looks == STALLED_LOOKS)
+                .then(|| format!("rvsd: worker {worker} stalled: it does not breathe"));
         }
+        let stalled = self.looks >= STALLED_LOOKS;
+        *self = Self { breaths, looks: 0 };
+        stalled.then(|| format!("rvsd: worker {worker} breathes again after {seconds} s"))
     }
 }
+
+#[cfg(test)]
+mod tests;

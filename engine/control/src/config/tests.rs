@@ -631,6 +631,37 @@ fn columns_count_characters() {
     assert!(line(&text.replace("192.0.2.1/24", "ä")).starts_with("4:14: address is \"ä\""));
 }
 
+/// The manual's examples are taken as they stand, and its long one shows the defaults.
+#[test]
+fn the_manual_tells_the_truth() {
+    let manual = include_str!("../../../../docs/manual/configuration.md");
+    let examples: Vec<_> =
+        manual.split("```toml\n").skip(1).map(|from| from.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 4);
+    for example in &examples {
+        good(example);
+    }
+    let whole = good(examples[1]);
+    let plain = good(&format!("{LINK}[workers]\ncores = [0]\n"));
+    assert_eq!(whole.control, plain.control);
+    assert_eq!((&whole.workers, &whole.tables), (&plain.workers, &plain.tables));
+    assert_eq!((whole.timeouts, whole.tunables), (plain.timeouts, plain.tunables));
+    for state in State::ALL {
+        let key = state.name().to_ascii_lowercase();
+        let row = format!("`{key}` | {} |", plain.timeouts.seconds(state));
+        assert!(manual.contains(&row), "{row}");
+    }
+    for key in ["forwarding", "local", "socket", "mode", "cores", "burst", "huge_pages", "idle"]
+        .into_iter()
+        .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
+        .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
+        .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "expire_nodest_conn"])
+        .chain(["secure_tcp", "pmtu_disc"])
+    {
+        assert!(manual.contains(&format!("\n| `{key}` |")), "{key}");
+    }
+}
+
 /// Every prefix and every single-octet deletion of a good file is accepted or gets one line.
 #[test]
 fn no_text_makes_it_panic() {
