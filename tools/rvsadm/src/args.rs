@@ -68,8 +68,8 @@ pub(crate) struct Line {
 
 impl Line {
     /// Reads a command line and checks all that can be checked without rvsd.
-    pub(crate) fn read(argv: &[String], names: &dyn Names) -> Result<Self, Stop> {
-        let program = argv.first().map_or("", String::as_str);
+    pub(crate) fn read(argv: &[&str], names: &dyn Names) -> Result<Self, Stop> {
+        let program = argv.first().copied().unwrap_or_default();
         let mut popt = Popt::new(argv);
         let mut line = Self::begin(popt.next(), program)?;
         let problem = loop {

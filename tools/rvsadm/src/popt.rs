@@ -43,7 +43,7 @@ impl Problem {
 /// A command line being read.
 #[derive(Debug)]
 pub(crate) struct Popt<'a> {
-    words: &'a [String],
+    words: &'a [&'a str],
     /// The next word to look at.
     next: usize,
     /// What is left of a word of short options; empty after a trailing `=`.
@@ -55,7 +55,7 @@ pub(crate) struct Popt<'a> {
 
 impl<'a> Popt<'a> {
     /// Reads `argv` from its second word on: the first is the program.
-    pub(crate) fn new(argv: &'a [String]) -> Self {
+    pub(crate) fn new(argv: &'a [&'a str]) -> Self {
         Self { words: argv, next: 1, letters: None, only_arguments: false, arguments: Vec::new() }
     }
 
@@ -80,7 +80,7 @@ impl<'a> Popt<'a> {
 
     /// The word that was looked at last: `poptBadOption()`.
     pub(crate) fn last_word(&self) -> &'a str {
-        self.next.checked_sub(1).and_then(|last| self.words.get(last)).map_or("", String::as_str)
+        self.next.checked_sub(1).and_then(|last| self.words.get(last)).copied().unwrap_or_default()
     }
 
     /// What was no option, in order; complete once there are no options left.
@@ -148,7 +148,7 @@ mod tests {
     type Read = (Vec<(Tag, Option<String>)>, Option<(Problem, String)>, Vec<String>);
 
     fn read(line: &str) -> Read {
-        let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let argv: Vec<&str> = line.split(' ').collect();
         let mut popt = Popt::new(&argv);
         let (mut found, mut problem) = (Vec::new(), None);
         while let (None, Some(next)) = (&problem, popt.next()) {

@@ -106,31 +106,34 @@ fn of_tunnel(kind: TunnelKind) -> Rules {
 
 /// What is wrong with the options of a command.
 pub(crate) fn check_command(command: Command, options: Options) -> Result<(), String> {
-    check(&of_command(command), &Opt::ALL, options, &format!("'{command}' command"))
+    check(&of_command(command), &Opt::ALL, options)
+        .map_err(|fault| format!("{fault} '{command}' command"))
 }
 
 /// What is wrong with the options of a tunnel.
 pub(crate) fn check_tunnel(kind: TunnelKind, options: Options) -> Result<(), String> {
-    check(&of_tunnel(kind), &TUNNEL_OPTIONS, options, &format!("'{kind}' tunnel type"))
+    check(&of_tunnel(kind), &TUNNEL_OPTIONS, options)
+        .map_err(|fault| format!("{fault} '{kind}' tunnel type"))
 }
 
-fn check(rules: &Rules, order: &[Opt], options: Options, whose: &str) -> Result<(), String> {
+/// The first fault, in words that end before whose fault it is.
+fn check(rules: &Rules, order: &[Opt], options: Options) -> Result<(), String> {
     let mut chosen: Option<Opt> = None;
     for opt in order {
         let required = rules.required.contains(opt);
         if !options.has(*opt) {
             if required {
-                return Err(format!("You need to supply the '{opt}' option for the {whose}"));
+                return Err(format!("You need to supply the '{opt}' option for the"));
             }
         } else if rules.exclusive.contains(opt) {
             if let Some(other) = chosen {
                 return Err(format!(
-                    "The option '{opt}' conflicts with the '{other}' option in the {whose}"
+                    "The option '{opt}' conflicts with the '{other}' option in the"
                 ));
             }
             chosen = Some(*opt);
         } else if !required && !rules.optional.contains(opt) {
-            return Err(format!("Illegal '{opt}' option with the {whose}"));
+            return Err(format!("Illegal '{opt}' option with the"));
         }
     }
     Ok(())

@@ -26,13 +26,14 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> i32 {
-    let program = argv.first().map_or("", String::as_str);
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let program = argv.first().copied().unwrap_or_default();
     let mut session =
         Session { program, transport, names, out, err, pending: Vec::new(), status: 0 };
     let done = if argv.len() <= 1 {
         session.list_all(Options::default(), false)
     } else {
-        session.command_line(argv, Some(stdin))
+        session.command_line(&argv, stdin)
     };
     match done {
         Ok(()) => session.status,
@@ -56,23 +57,16 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn command_line(
-        &mut self,
-        argv: &[String],
-        stdin: Option<&mut dyn BufRead>,
-    ) -> Result<(), Exit> {
+    fn command_line(&mut self, argv: &[&str], stdin: &mut dyn BufRead) -> Result<(), Exit> {
         match self.line(argv)? {
             None => self.send_pending(),
-            Some(line) if line.command == Command::Restore => match stdin {
-                Some(stdin) => self.restore(stdin),
-                None => self.stop(Stop::Exit(-1, usage::try_help(self.program))),
-            },
+            Some(line) if line.command == Command::Restore => self.restore(stdin),
             Some(line) => self.list(&line),
         }
     }
 
     /// Reads a line; if it is a change it is pending then, else it is handed back.
-    fn line(&mut self, argv: &[String]) -> Result<Option<Line>, Exit> {
+    fn line(&mut self, argv: &[&str]) -> Result<Option<Line>, Exit> {
         let line = match Line::read(argv, self.names) {
             Ok(line) => line,
             Err(stop) => return self.stop(stop).map(|()| None),
@@ -140,8 +134,7 @@ impl Session<'_> {
         let line = String::from_utf8_lossy(line);
         // The name of the program may stand in front, or anywhere.
         let words = line.split([' ', '\t', '\r']).filter(|word| !matches!(*word, "" | "ipvsadm"));
-        let argv: Vec<String> =
-            core::iter::once(self.program).chain(words).map(str::to_owned).collect();
+        let argv: Vec<&str> = core::iter::once(self.program).chain(words).collect();
         if argv.len() <= 1 {
             return Ok(());
         }
