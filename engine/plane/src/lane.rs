@@ -262,7 +262,10 @@ fn count_refusal<F: Rewrite>(line: &DestLine, octets: u16) {
 
 /// The counters of a connection's destination.
 #[inline(always)]
-fn line_of<'l, F: Rewrite>(lines: &'l [DestLine], conn: &Conn<F>) -> Option<&'l DestLine> {
+pub(crate) fn line_of<'l, F: Rewrite>(
+    lines: &'l [DestLine],
+    conn: &Conn<F>,
+) -> Option<&'l DestLine> {
     lines.get(usize::try_from(conn.dest.0).ok()?)
 }
 

@@ -17,6 +17,7 @@ pub mod neighbor;
 pub mod network;
 mod paths;
 pub mod publish;
+mod related;
 pub mod shared;
 pub mod snapshot;
 mod stack;

@@ -24,6 +24,7 @@ use crate::links::Links;
 use crate::network::Network;
 use crate::paths::Paths;
 use crate::publish::Reader;
+use crate::related::{self, Around};
 use crate::shared::{Command, ConnRow, Dump, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::{Desk, Stack};
@@ -307,14 +308,7 @@ impl<Q: Queue> Core<Q> {
     /// The stages of both lanes.
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
-        let world = World {
-            snapshot,
-            lines: &self.shared.lines,
-            steering: &self.steering,
-            frames: &self.shared.frames,
-            worker: self.id,
-            now,
-        };
+        let world = world(snapshot, &self.shared, &self.steering, self.id, now);
         let [serves_v4, serves_v6] = self.serves;
         if !serves_v4 {
             self.v4.leave_to_stack(&mut self.verdicts);
@@ -340,15 +334,22 @@ impl<Q: Queue> Core<Q> {
     #[inline]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
         let all = self.burst.drain(..).zip(&self.origins).zip(&self.verdicts);
-        for ((frame, origin), verdict) in all {
+        let world = world(snapshot, &self.shared, &self.steering, self.id, now);
+        for ((mut frame, origin), verdict) in all {
             if let Verdict::Send { hop, l3 } = *verdict
                 && let Some(hop) = self.stack.neighbors.hop(hop).filter(|hop| hop.is_ready())
             {
                 self.links.push_to(hop, frame, l3);
                 continue;
             }
+            let mut verdict = *verdict;
+            if let Verdict::Stack { l3, .. } = verdict {
+                let (conns, hops) = ((&self.v4.conns, &self.v6.conns), self.stack.neighbors.hops());
+                let around = Around { world, hops, paths: &self.paths, handed: origin.handed };
+                verdict = related::verdict(conns, around, &mut frame, l3).unwrap_or(verdict);
+            }
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
-            carry_out(desk, &self.mesh, frame, origin.link, *verdict);
+            carry_out(desk, &self.mesh, frame, origin.link, verdict);
         }
         self.origins.clear();
     }
@@ -462,6 +463,17 @@ fn carry_out<Q: Queue>(
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
         Verdict::Handoff(owner) => hand_over(mesh, desk.links, owner, frame, link),
     }
+}
+
+/// What does not change during a breath.
+fn world<'b>(
+    snapshot: &'b Snapshot,
+    shared: &'b Shared,
+    steering: &'b Steering,
+    worker: u16,
+    now: Tick,
+) -> World<'b> {
+    World { snapshot, lines: &shared.lines, steering, frames: &shared.frames, worker, now }
 }
 
 /// Gives a frame to its owner.
