@@ -88,7 +88,8 @@ fn of_family<F: Local, B: Frame>(
     }
     let error = Error { conn: &conn, direction: found.direction, look, l3 };
     let verdict = error.send(around, frame);
-    if matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. }) {
+    // As with packets: inbound counts before it is sent, outbound after.
+    if !is_outbound || matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. }) {
         line.count_packet(is_outbound, u64::try_from(look.octets).unwrap_or_default());
     }
     Some(verdict)

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use rvs_wire::ethernet::{self, ethertype};
-use rvs_wire::flow::protocol;
+use rvs_wire::flow::{V4, V6, protocol};
+use rvs_wire::icmp::{self, Icmp};
 use rvs_wire::ipv4::{self, Ipv4};
 use rvs_wire::ipv6::{self, Ipv6};
 use rvs_wire::mac::MacAddr;
@@ -53,6 +54,19 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Option<V
     let mut datagram = udp::header(source.port(), destination.port(), data, pseudo).to_vec();
     datagram.extend_from_slice(data);
     ip(source.ip(), destination.ip(), protocol::UDP, &datagram)
+}
+
+/// The ICMP message by which `source` says that nobody serves the port that `about` was for.
+#[must_use]
+pub fn port_unreachable(source: IpAddr, about: &[u8]) -> Option<Vec<u8>> {
+    let mut place = vec![0; icmp::ERROR_MAX];
+    let error = icmp::Error::PortUnreachable;
+    let octets = match source {
+        IpAddr::V4(source) => V4::write_error(error, source, about, 1, &mut place)?,
+        IpAddr::V6(source) => V6::write_error(error, source, about, 1, &mut place)?,
+    };
+    place.truncate(octets);
+    Some(place)
 }
 
 fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Option<u32> {

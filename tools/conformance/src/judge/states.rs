@@ -10,6 +10,7 @@ use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rvs_api::ServiceKey;
 use rvs_model::{Protocol, TICKS_PER_SECOND};
+use rvs_wire::tcp::flag;
 use serde::Deserialize;
 
 /// Clients are behind the gateway; recordings tell their ports alone.
@@ -113,8 +114,15 @@ impl Conversation {
             Direction::In => (self.client, self.vip),
             Direction::Out => (self.server, self.client),
         };
-        if name.starts_with("icmp ") {
-            return Err(Uncovered("ICMP errors about connections".to_owned()));
+        if name == "icmp 3/3 about the connection" {
+            let failed = match self.protocol {
+                Protocol::Tcp => packet::tcp(destination, source, flag::ACK),
+                Protocol::Udp => packet::udp(destination, source, b"x"),
+                Protocol::Sctp => None,
+            };
+            return failed
+                .and_then(|failed| packet::port_unreachable(source.ip(), &failed))
+                .ok_or_else(|| Uncovered(format!("packets {name:?}")));
         }
         let made = match self.protocol {
             Protocol::Tcp => {
