@@ -136,7 +136,7 @@ fn what_the_engine_cannot_do_is_one_line_and_status_255() {
     let said = say(&mut table, "-A -t 10.0.0.1:80 -s rr -p 60");
     let err = "rvsd: persistent services are not supported yet\n";
     assert_eq!(said, Said { status: 255, out: String::new(), err: err.to_owned() });
-    let said = say(&mut table, "-A -t 10.0.0.1:80 -s mh");
+    let said = say(&mut table, "-A -t 10.0.0.1:80 -s nosuch");
     let err = "Scheduler or persistence engine not found\n";
     assert_eq!(said, Said { status: 255, out: String::new(), err: err.to_owned() });
     assert_eq!(say(&mut table, "-Sn"), told(""));

@@ -186,7 +186,7 @@ fn what_the_engine_cannot_do_is_refused_in_words() {
         all.apply(add(vip(), "wlc"), &NoTraffic).unwrap();
         assert_eq!(all.apply(request, &NoTraffic), Ok(Reply::Done));
     }
-    assert_eq!(errno(state.apply(service(udp, scheduled("mh")), &NoTraffic)), Errno::NoEnt);
+    assert_eq!(errno(state.apply(service(udp, scheduled("nosuch")), &NoTraffic)), Errno::NoEnt);
     state.apply(add_dest(real(1), tunnelled(TunnelKind::Ipip)), &NoTraffic).unwrap();
 }
 
