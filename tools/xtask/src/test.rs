@@ -26,7 +26,7 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
     };
     let none = |_: &str| None;
 
-    steps.run("fmt", &mut cargo(&["fmt", "--all", "--check"]), none)?;
+    steps.run("fmt", &mut cargo(&["fmt", "--all", "--check", "--", "--color", "never"]), none)?;
     steps.check("deps", || deps::complaints(workspace))?;
     steps.check("tidy", || tidy::complaints(workspace))?;
     deny(workspace, &mut steps, quick)?;
