@@ -94,7 +94,7 @@ fn stop_nginx_service() {
 /// # Errors
 ///
 /// It cannot be built.
-pub fn cargo_tool(name: &&str) -> Result<()> {
+pub fn cargo_tool(name: &str) -> Result<()> {
     if has_cargo_tool(name) {
         return Ok(());
     }

@@ -86,7 +86,7 @@ fn act(chore: &Chore) -> Result<ExitCode> {
         }
         Chore::Install => {
             install::packages(&install::ALL)?;
-            install::ALL_CARGO.iter().try_for_each(install::cargo_tool)?;
+            install::ALL_CARGO.into_iter().try_for_each(install::cargo_tool)?;
             Ok(ExitCode::SUCCESS)
         }
     }

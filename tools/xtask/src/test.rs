@@ -58,7 +58,7 @@ fn deny(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.skip("deny", "--quick, and cargo-deny is not installed");
         return Ok(());
     }
-    if let Err(error) = install::cargo_tool(&install::DENY) {
+    if let Err(error) = install::cargo_tool(install::DENY) {
         steps.skip("deny", &format!("{error:#}"));
         return Ok(());
     }
@@ -68,8 +68,10 @@ fn deny(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     if quick {
         return Ok(());
     }
-    let fetched = workspace.cargo().args(["deny", "fetch", "db"]).output()?.status.success();
-    if fetched {
+    // Where the network swallows packets, git would wait for ever.
+    let mut fetch = Command::new("timeout");
+    fetch.args(["60", "cargo", "deny", "fetch", "db"]).current_dir(&workspace.root);
+    if fetch.output()?.status.success() {
         let mut check = workspace.cargo();
         check.args(["deny", "--color", "never", "check", "advisories"]);
         steps.run("advisories", &mut check, last_line)?;
