@@ -1,5 +1,6 @@
 //! `behaviour/`: longer stories, with commands, sleeps and listings in between.
 
+use super::rates::{self, Sample};
 use super::{Maybe, Seen, answers, forwarded, seen};
 use crate::golden::Golden;
 use crate::packet;
@@ -50,7 +51,7 @@ enum Operation {
         args: String,
         text: Vec<String>,
     },
-    Sample {},
+    Sample(Sample),
     Count(Map<String, Value>),
 }
 
@@ -69,6 +70,7 @@ const HEADER_LINES: usize = 3;
 
 pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
     let mut lingering = Lingering::default();
+    let mut samples = Vec::new();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(operation) = serde_json::from_value::<Operation>(event.clone()) else {
             ledger.leave_out("events of a kind that is not known", 1);
@@ -87,6 +89,10 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
                 command(scene, ledger, place, &mut lingering, (args, *rc))
             }
             Operation::Sysctl(fields) => sysctl(scene, fields)?,
+            Operation::Sample(sample) => {
+                samples.push((number, sample.clone()));
+                None
+            }
             other => {
                 act(scene, ledger, place, other, &lingering)?;
                 None
@@ -94,9 +100,10 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
         };
         if let Some(Uncovered(reason)) = beyond {
             ledger.leave_out(format!("from the first {reason}"), golden.events.len() - number);
-            return Ok(());
+            break;
         }
     }
+    rates::compare(ledger, &samples);
     Ok(())
 }
 
@@ -182,12 +189,10 @@ fn act(
         Operation::Icmp {} => {
             ledger.leave_out("packets that the recording tells in words only", 1);
         }
-        Operation::Sample {} => {
-            ledger.leave_out("samples: the packets between them are not recorded", 1);
-        }
         Operation::Note {}
         | Operation::Ipvsadm { .. }
         | Operation::Sysctl(_)
+        | Operation::Sample(_)
         | Operation::Sleep { .. } => {}
     }
     Ok(())

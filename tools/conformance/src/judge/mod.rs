@@ -5,6 +5,7 @@ mod behaviour;
 mod commands;
 mod environment;
 mod packets;
+mod rates;
 mod scheduler;
 mod states;
 
