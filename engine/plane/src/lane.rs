@@ -360,7 +360,10 @@ impl<B> Settle<'_, '_, B> {
         }
         let (hop, to, place) = match found.direction {
             Direction::Inbound => {
-                (&mut conn.next_hop, conn.outbound.source().0.into(), Place::Resident)
+                // Behind a tunnel of the other family the connection does not have it.
+                let own = conn.outbound.source().0.into();
+                let to = self.paths.address(conn.dest).unwrap_or(own);
+                (&mut conn.next_hop, to, Place::Resident)
             }
             Direction::Outbound => {
                 (&mut conn.client_hop, conn.inbound.source().0.into(), Place::Guest)

@@ -36,6 +36,11 @@ impl Paths {
         self.all.get(usize::try_from(dest.0).ok()?)?.as_ref()?.outer.as_ref()
     }
 
+    /// The address of a destination that a connection was opened to.
+    pub(crate) fn address(&self, dest: DestId) -> Option<IpAddr> {
+        Some(self.all.get(usize::try_from(dest.0).ok()?)?.as_ref()?.address)
+    }
+
     /// An identification for a packet of our own (RFC 6864 section 4.1: unique while fragments may
     /// live).
     #[inline]
