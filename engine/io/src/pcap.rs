@@ -133,6 +133,13 @@ impl<R: Read> Replay<R> {
         self.due
     }
 
+    /// The time of the first frame, as the capture tells it, since 1970 or whatever else its maker
+    /// meant; `None` if it has none. Captures made together are lined up by it.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Duration> {
+        self.origin
+    }
+
     /// From now on only frames due at `until` or earlier arrive, counted from the first one. At
     /// first all do.
     pub fn arrive_until(&mut self, until: Duration) {
