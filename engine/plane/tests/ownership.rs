@@ -1,0 +1,207 @@
+//! Which worker owns what: ADR 0002, judged by a second writing of its rule.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a test may panic")]
+
+#[path = "sim/random.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
+mod random;
+mod rig;
+#[path = "sim/rss.rs"]
+mod rss;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use random::Random;
+use rig::frames::{ethernet, tcp, udp};
+use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_with};
+use rss::{Spread, hash_of, owner};
+use rvs_model::{ForwardMethod, SchedulerKind};
+use rvs_plane::Steering;
+use rvs_wire::flow::{Ends, Ends4, Ends6, Key, V4, V6};
+use rvs_wire::toeplitz::{SYMMETRIC_KEY, Toeplitz};
+
+static CARD: Toeplitz = Toeplitz::new(&SYMMETRIC_KEY);
+
+fn any4(random: &mut Random) -> (Ipv4Addr, u16) {
+    let [a, b, c, d, e, f, ..] = random.next().to_le_bytes();
+    (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([e, f]))
+}
+
+fn any6(random: &mut Random) -> (Ipv6Addr, u16) {
+    let high = u128::from(random.next()) << 64;
+    (Ipv6Addr::from_bits(high | u128::from(random.next())), any4(random).1)
+}
+
+#[test]
+fn both_directions_have_one_owner_and_it_is_the_adrs() {
+    let mut random = Random::new(1);
+    for workers in [1, 2, 3, 5, 8, 16, 63, 64, 128] {
+        let steering = Steering::new(workers);
+        for _ in 0..2000 {
+            let (client, vip, dest) = (any4(&mut random), any4(&mut random), any4(&mut random));
+            let inbound = Key::<V4> { ends: Ends4::new(client, vip), protocol: 6 };
+            let outbound = Key::<V4> { ends: Ends4::new(dest, client), protocol: 6 };
+            let wanted = owner(client.0.into(), client.1, workers);
+            assert_eq!(steering.owner(&inbound, true), wanted);
+            assert_eq!(steering.owner(&outbound, false), wanted);
+            assert_eq!(steering.owner_of(client.0.into(), client.1), wanted);
+            assert!(wanted < workers);
+            let (client, vip, dest) = (any6(&mut random), any6(&mut random), any6(&mut random));
+            let inbound = Key::<V6> { ends: Ends6::new(client, vip), protocol: 17 };
+            let outbound = Key::<V6> { ends: Ends6::new(dest, client), protocol: 17 };
+            let wanted = owner(client.0.into(), client.1, workers);
+            assert_eq!(steering.owner(&inbound, true), wanted);
+            assert_eq!(steering.owner(&outbound, false), wanted);
+        }
+    }
+}
+
+/// `L3_SRC_ONLY` with `L4_SRC_ONLY` hashes source address and port, `_DST_ONLY` the other two; the
+/// card puts what is left of the input side by side.
+#[test]
+fn the_rule_is_what_a_card_computes_over_the_clients_fields() {
+    let mut random = Random::new(2);
+    for _ in 0..5000 {
+        let (client, other) = (any4(&mut random), any4(&mut random));
+        let mut fields = client.0.octets().to_vec();
+        fields.extend(client.1.to_be_bytes());
+        assert_eq!(CARD.hash(&fields), hash_of(client.0.into(), client.1));
+        // A card that cannot leave fields out of the input, but hashes zeros in their place.
+        let sources = Ends4::new(client, (Ipv4Addr::UNSPECIFIED, 0));
+        let destinations = Ends4::new((Ipv4Addr::UNSPECIFIED, 0), client);
+        assert_eq!(CARD.ends4(&sources), hash_of(client.0.into(), client.1));
+        assert_eq!(CARD.ends4(&destinations), hash_of(client.0.into(), client.1));
+        assert_ne!(other, client);
+        let client = any6(&mut random);
+        let mut fields = client.0.octets().to_vec();
+        fields.extend(client.1.to_be_bytes());
+        assert_eq!(CARD.hash(&fields), hash_of(client.0.into(), client.1));
+    }
+}
+
+/// The busiest worker's share of `clients`, as a multiple of a fair one.
+fn skew(workers: u16, clients: impl Iterator<Item = (IpAddr, u16)>) -> f64 {
+    let steering = Steering::new(workers);
+    let mut counts = vec![0_u32; usize::from(workers)];
+    for (address, port) in clients {
+        counts[usize::from(steering.owner_of(address, port))] += 1;
+    }
+    let total: u32 = counts.iter().sum();
+    f64::from(*counts.iter().max().unwrap()) * f64::from(workers) / f64::from(total)
+}
+
+/// What 128 entries divided among the workers cost at best.
+fn unavoidable(workers: u16) -> f64 {
+    f64::from(128_u16.div_ceil(workers)) * f64::from(workers) / 128.0
+}
+
+#[test]
+fn one_client_alone_is_spread_over_all_workers_by_its_ports() {
+    let addresses: [IpAddr; 3] = [
+        "203.0.113.7".parse().unwrap(),
+        "10.0.0.1".parse().unwrap(),
+        "2001:db8:99::7".parse().unwrap(),
+    ];
+    for workers in 1..=64 {
+        for address in addresses {
+            // Linux gives even ports to connect(2) and walks through its range in steps of two; others
+            // take one after the other.
+            for step in [1, 2] {
+                let ports = (32768..=60999).step_by(step).map(|port| (address, port));
+                let skew = skew(workers, ports);
+                assert!(skew <= unavoidable(workers) * 1.02, "{address} {workers}: {skew}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_few_connections_of_one_client_use_most_workers() {
+    for workers in [2, 4, 8, 16, 32, 64] {
+        for step in [1, 2] {
+            let steering = Steering::new(workers);
+            let count = usize::from(workers) * 4;
+            let client: IpAddr = "203.0.113.7".parse().unwrap();
+            let mut used = vec![0_usize; usize::from(workers)];
+            for port in (40000..).step_by(step).take(count) {
+                used[usize::from(steering.owner_of(client, port))] += 1;
+            }
+            let busy = used.iter().filter(|count| **count > 0).count();
+            assert!(busy * 4 >= usize::from(workers) * 3, "{workers} step {step}: {used:?}");
+            assert!(*used.iter().max().unwrap() <= 16, "{workers} step {step}: {used:?}");
+        }
+    }
+}
+
+#[test]
+fn many_clients_are_spread_whatever_their_ports() {
+    let mut random = Random::new(3);
+    for workers in 1..=64 {
+        let one_port = (0..20_000_u32)
+            .map(|number| (IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + number)), 1024));
+        let neighbours = skew(workers, one_port);
+        assert!(neighbours <= unavoidable(workers) * 1.1, "{workers}: {neighbours}");
+        let anybody = (0..20_000).map(|number| {
+            if number % 2 == 0 {
+                let (address, port) = any4(&mut random);
+                (IpAddr::from(address), port)
+            } else {
+                let (address, port) = any6(&mut random);
+                (IpAddr::from(address), port)
+            }
+        });
+        let anybody = skew(workers, anybody);
+        // 20 000 over 64 workers is 312 each, give or take 18: the most loaded is three off.
+        assert!(anybody <= unavoidable(workers) * 1.25, "{workers}: {anybody}");
+    }
+}
+
+/// Whatever the cards do, a connection lives where it belongs, and cards that know the rule cost no
+/// handoff at all.
+#[test]
+fn a_connection_lives_with_its_owner_whatever_the_cards_do() {
+    for spread in Spread::ALL {
+        for workers in [1, 2, 3, 8] {
+            let plan = Plan { workers, rss: spread.hashes(), ..PLAN };
+            let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+            let mut rig = Rig::new(network_with(interfaces, 4), &plan);
+            let vips = ["198.51.100.80:80", "[2001:db8:c::80]:80"];
+            let dests = ["192.0.2.11:8080", "[2001:db8:d::11]:8080"];
+            let clients = ["203.0.113.7", "2001:db8:99::7"];
+            for ((vip, dest), client) in vips.iter().zip(dests).zip(clients) {
+                for protocol in [6, 17] {
+                    let method = ForwardMethod::Masquerade;
+                    rig.add_service((protocol, vip), SchedulerKind::Rr, &[(dest, method, 1)]);
+                }
+                let (vip, dest): (SocketAddr, SocketAddr) =
+                    (vip.parse().unwrap(), dest.parse().unwrap());
+                for port in 2000..2064 {
+                    let client = SocketAddr::new(client.parse().unwrap(), port);
+                    for (there, back) in [
+                        (tcp(client, vip, 2, b""), tcp(dest, client, 18, b"")),
+                        (udp(client, vip, b""), udp(dest, client, b"")),
+                    ] {
+                        rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &there)]);
+                        rig.send(1, &[ethernet(OUR_MACS[1], dest_mac(0), &back)]);
+                    }
+                }
+            }
+            for worker in 0..workers {
+                for v6 in [false, true] {
+                    for row in rig.dump(usize::from(worker), v6) {
+                        let of = owner(row.client.ip(), row.client.port(), workers);
+                        assert_eq!(of, worker, "{row:?}");
+                    }
+                }
+            }
+            assert_eq!(rig.conns(), 256);
+            let counts = rig.counts();
+            assert_eq!((counts.received, counts.sent, counts.dropped_total()), (512, 512, 0));
+            let handed = counts.handed;
+            match spread {
+                Spread::ByClient => assert_eq!(handed, 0),
+                _ if workers == 1 => assert_eq!(handed, 0),
+                Spread::ByFlow | Spread::None => assert!(handed > 128, "{handed}"),
+            }
+            rig.finish();
+        }
+    }
+}
