@@ -135,8 +135,24 @@ mod tests {
         }
     }
 
-    fn conns(workers: &[Shared]) -> Conns {
-        Conns { patience: Duration::from_millis(20), ..Conns::new(workers) }
+    /// Longer than any machine is busy with something else.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn conns(workers: &[Shared], patience: Duration) -> Conns {
+        Conns { patience, ..Conns::new(workers) }
+    }
+
+    /// Answers as [`answer`] until it did `times` times, or nobody asks any more.
+    fn answer_all(workers: &[Shared], held: u16, times: usize) {
+        let until = Instant::now() + LONG;
+        let mut answered = 0;
+        while answered < times && Instant::now() < until {
+            let more = workers.iter().filter(|worker| answer(worker, held)).count();
+            answered += more;
+            if more == 0 {
+                thread::yield_now();
+            }
+        }
     }
 
     /// Answers one command as a worker with `held` connections of each family would.
@@ -155,19 +171,10 @@ mod tests {
     #[test]
     fn all_workers_are_asked_for_both_families_page_by_page() {
         let workers = [Shared::new(1), Shared::new(1)];
-        let conns = conns(&workers);
+        let conns = conns(&workers, LONG);
         let mut seen = 0;
         thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut asked = 0;
-                while asked < 12 {
-                    let answered = workers.iter().filter(|worker| answer(worker, 2500)).count();
-                    asked += answered;
-                    if answered == 0 {
-                        thread::yield_now();
-                    }
-                }
-            });
+            scope.spawn(|| answer_all(&workers, 2500, 12));
             let mut pages = 0;
             conns
                 .each_page(|rows| {
@@ -184,7 +191,7 @@ mod tests {
     #[test]
     fn a_stuck_worker_costs_its_patience_once_and_its_late_answer_is_nobodys() {
         let workers = [Shared::new(1)];
-        let conns = conns(&workers);
+        let mut conns = conns(&workers, Duration::from_millis(20));
         let none = |_: &[ConnRow]| Ok::<(), NoAnswer>(());
         assert_eq!(conns.each_page(none), Err(NoAnswer(0)));
         for _ in 0..100 {
@@ -194,15 +201,9 @@ mod tests {
         assert!(answer(&workers[0], 1));
         assert_eq!(conns.each_page(none), Err(NoAnswer(0)), "it answers no new question");
         assert!(answer(&workers[0], 1));
+        conns.patience = LONG;
         thread::scope(|scope| {
-            let worker = &workers[0];
-            scope.spawn(|| {
-                let mut asked = 0;
-                while asked < 2 {
-                    asked += u32::from(answer(worker, 0));
-                    thread::yield_now();
-                }
-            });
+            scope.spawn(|| answer_all(&workers, 0, 2));
             let pages = conns.each_page(|rows| {
                 assert!(rows.is_empty(), "the late answer had a row");
                 Ok::<(), NoAnswer>(())
