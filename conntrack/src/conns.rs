@@ -13,7 +13,7 @@
 use crate::conn::{Conn, Direction};
 use crate::half_open::HalfOpen;
 use crate::hash::Seed;
-use crate::state::{self, View};
+use crate::state::{self, View, tcp};
 use crate::table::{Capacity, Found, Full, Table};
 use crate::wheel::{Due, TIMEOUT_MAX, Wheel, is_due};
 use arrayvec::ArrayVec;
@@ -93,6 +93,10 @@ impl<F: Family> Held<'_, F> {
         conn.seen = now;
         if direction == Direction::Inbound {
             conn.packets = conn.packets.wrapping_add(1);
+        }
+        // Nearly every packet there is: an acknowledgement in a connection that stands.
+        if conn.state == State::Established && tcp::is_plain_ack(flags) {
+            return None;
         }
         let view = View::of(conn.method, direction);
         let state = state::next(conn.state, conn.protocol, flags, view, self.timers.secure);

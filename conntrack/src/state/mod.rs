@@ -38,17 +38,14 @@ impl View {
 
 /// The state after a packet with the TCP flags `flags` (0 in other protocols). `secure` chooses the
 /// stricter TCP tables of `secure_tcp`.
-#[inline(always)]
+#[inline]
 #[must_use]
 pub fn next(state: State, protocol: u8, flags: u8, view: View, secure: bool) -> State {
-    if protocol == protocol::TCP {
-        // An acknowledgement in a connection that stands is nearly every packet there is.
-        if state == State::Established && tcp::is_plain_ack(flags) {
-            return state;
-        }
-        return tcp::next(state, flags, view, secure);
+    match protocol {
+        protocol::TCP => tcp::next(state, flags, view, secure),
+        protocol::UDP => udp::next(),
+        _ => state,
     }
-    if protocol == protocol::UDP { udp::next() } else { state }
 }
 
 /// Whether a packet without a connection may open one. `sloppy`: also a TCP segment that is not a

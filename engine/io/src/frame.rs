@@ -123,14 +123,20 @@ impl Frame for RoomFrame {
     #[inline]
     fn octets(&self) -> &[u8] {
         let room: &[u8] = bytemuck::must_cast_slice(&self.room);
-        room.get(self.place()).unwrap_or_default()
+        match room.get(self.place()) {
+            Some(octets) => octets,
+            None => outside(),
+        }
     }
 
     #[inline]
     fn octets_mut(&mut self) -> &mut [u8] {
         let place = self.place();
         let room: &mut [u8] = bytemuck::must_cast_slice_mut(&mut self.room);
-        room.get_mut(place).unwrap_or_default()
+        match room.get_mut(place) {
+            Some(octets) => octets,
+            None => outside(),
+        }
     }
 
     #[inline]
@@ -149,7 +155,7 @@ impl Frame for RoomFrame {
     #[inline]
     fn resize(&mut self, len: usize) -> bool {
         let Ok(octets) = u32::try_from(len) else { return false };
-        let fits = len <= self.room_octets().saturating_sub(index(self.start));
+        let fits = index(self.start) + len <= self.room_octets();
         if fits {
             self.len = octets;
         }
@@ -165,6 +171,13 @@ impl fmt::Debug for RoomFrame {
             .field("octets", &self.octets())
             .finish_non_exhaustive()
     }
+}
+
+/// What a frame outside its room has, if there were one. A call, so that a frame's place is a
+/// branch that is never taken and not a choice between two addresses.
+#[cold]
+fn outside<'f>() -> &'f mut [u8] {
+    &mut []
 }
 
 /// An offset into a room. Lossless: a room's offsets are `u32`, and rvs runs on 64 bits.

@@ -12,14 +12,16 @@ use rvs_conntrack::{Conn, Direction};
 use rvs_io::Frame;
 use rvs_model::ForwardMethod;
 use rvs_wire::checksum::Delta;
+use rvs_wire::ethernet;
 use rvs_wire::flow::Ends as _;
-use rvs_wire::ipip::Outer;
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::{Rewrite, Stop};
 
 /// How it went.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sent {
+    /// Rewritten, and the hop's Ethernet header is before it.
+    Framed,
     /// Rewritten and fits.
     Whole,
     /// Rewritten; does not fit and may be fragmented.
@@ -36,18 +38,26 @@ impl Sent {
     /// Whether the packet was rewritten and goes on.
     #[inline(always)]
     pub(crate) fn is_sent(self) -> bool {
-        matches!(self, Self::Whole | Self::ToFragment)
+        matches!(self, Self::Framed | Self::Whole | Self::ToFragment)
     }
 
     /// What becomes of the frame.
-    #[inline(always)]
     pub(crate) fn verdict(self, hop: HopId, l3: u16) -> Verdict {
         match self {
-            Self::Whole => Verdict::Send { hop, l3 },
+            Self::Framed | Self::Whole => Verdict::Send { hop, l3 },
             Self::ToFragment => Verdict::Fragment { hop, l3 },
             Self::Exceeded => Verdict::Exceeded { l3 },
             Self::TooBig { mtu } => Verdict::TooBig { l3, mtu },
             Self::NoHeadroom => DropReason::NoHeadroom.into(),
+        }
+    }
+}
+
+impl From<Stop> for Sent {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Exceeded => Self::Exceeded,
+            Stop::Unparsed => Self::NoHeadroom,
         }
     }
 }
@@ -68,55 +78,98 @@ pub(crate) fn apply<F: Rewrite, B: Frame>(
     if !frame.resize(l3 + usize::from(packet.packet_octets)) {
         return Sent::NoHeadroom;
     }
-    let Some(octets) = frame.octets_mut().get_mut(l3..) else { return Sent::NoHeadroom };
-    let overhead = match conn.method {
-        ForwardMethod::Tunnel => paths.outer(conn.dest).map_or(0, Outer::len),
-        _ => 0,
-    };
-    let mtu = hop.mtu.saturating_sub(u16::try_from(overhead).unwrap_or_default());
-    let fits = packet.packet_octets <= mtu;
-    // Linux 6.1 ip_vs_xmit.c ensure_mtu_is_adequate(): only IPv4 in a tunnel is ever cut against its
-    // will.
-    let obeys = pmtu_disc || F::IS_V6 || conn.method != ForwardMethod::Tunnel;
-    if !fits && obeys && F::dont_fragment(octets) {
-        return too_big::<F>(octets, direction, mtu);
+    if conn.method == ForwardMethod::Tunnel {
+        return tunnel(conn, direction, packet, hop, paths, pmtu_disc, frame);
     }
-    let done = match conn.method {
+    let Some((before, octets)) = frame.octets_mut().split_at_mut_checked(l3) else {
+        return Sent::NoHeadroom;
+    };
+    if packet.packet_octets > hop.mtu {
+        return too_long(conn, direction, packet, hop.mtu, octets);
+    }
+    match rewrite(conn, direction, packet, octets) {
+        Ok(()) => framed(hop, before),
+        Err(stop) => stop.into(),
+    }
+}
+
+/// Writes the hop's Ethernet header into the room of the one that the frame came with, if it fits
+/// there, which it nearly always does.
+#[inline(always)]
+fn framed(hop: &Hop, before: &mut [u8]) -> Sent {
+    match (<&mut [u8; ethernet::HEADER_LEN]>::try_from(before), hop.untagged_header()) {
+        (Ok(place), Some(header)) => {
+            *place = *header;
+            Sent::Framed
+        }
+        _ => Sent::Whole,
+    }
+}
+
+#[inline(always)]
+fn rewrite<F: Rewrite>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    octets: &mut [u8],
+) -> Result<(), Stop> {
+    match conn.method {
         ForwardMethod::Masquerade => masquerade(conn, direction, packet, octets),
         ForwardMethod::Direct | ForwardMethod::Tunnel => F::direct(octets),
-    };
-    match done {
-        Err(Stop::Exceeded) => return Sent::Exceeded,
-        Err(Stop::Unparsed) => return Sent::NoHeadroom,
-        Ok(()) => {}
     }
-    if conn.method == ForwardMethod::Tunnel
-        && encapsulate::<F, B>(conn, packet, paths, pmtu_disc, frame).is_none()
-    {
-        return Sent::NoHeadroom;
+}
+
+#[cold]
+#[inline(never)]
+fn too_long<F: Rewrite>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    mtu: u16,
+    octets: &mut [u8],
+) -> Sent {
+    if F::dont_fragment(octets) {
+        return too_big::<F>(octets, direction, mtu);
     }
-    if fits { Sent::Whole } else { Sent::ToFragment }
+    rewrite(conn, direction, packet, octets).map_or_else(Sent::from, |()| Sent::ToFragment)
 }
 
 /// Puts the destination's outer header before the packet.
 #[inline(always)]
-fn encapsulate<F: Rewrite, B: Frame>(
+fn tunnel<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
+    direction: Direction,
     packet: &Packet<F>,
+    hop: &Hop,
     paths: &Paths,
     pmtu_disc: bool,
     frame: &mut B,
-) -> Option<()> {
-    let outer = paths.outer(conn.dest)?;
+) -> Sent {
+    let Some(outer) = paths.outer(conn.dest) else { return Sent::NoHeadroom };
     let l3 = usize::from(packet.l3);
-    let mut inner = F::inner(frame.octets().get(l3..)?)?;
-    inner.dont_fragment &= pmtu_disc;
-    let room = isize::try_from(outer.len()).ok()?;
-    if !frame.shift_front(room) {
-        return None;
+    let Some(octets) = frame.octets_mut().get_mut(l3..) else { return Sent::NoHeadroom };
+    let mtu = hop.mtu.saturating_sub(u16::try_from(outer.len()).unwrap_or_default());
+    let fits = packet.packet_octets <= mtu;
+    // Linux 6.1 ip_vs_xmit.c ensure_mtu_is_adequate(): only IPv4 in a tunnel is ever cut against its
+    // will.
+    if !fits && (pmtu_disc || F::IS_V6) && F::dont_fragment(octets) {
+        return too_big::<F>(octets, direction, mtu);
     }
-    let place = frame.octets_mut().get_mut(l3..)?;
-    outer.write(inner, paths.ident(), place).then_some(())
+    if let Err(stop) = F::direct(octets) {
+        return stop.into();
+    }
+    let Some(mut inner) = F::inner(octets) else { return Sent::NoHeadroom };
+    inner.dont_fragment &= pmtu_disc;
+    if !isize::try_from(outer.len()).is_ok_and(|room| frame.shift_front(room)) {
+        return Sent::NoHeadroom;
+    }
+    let Some((before, place)) = frame.octets_mut().split_at_mut_checked(l3) else {
+        return Sent::NoHeadroom;
+    };
+    if !outer.write(inner, paths.ident(), place) {
+        return Sent::NoHeadroom;
+    }
+    if fits { framed(hop, before) } else { Sent::ToFragment }
 }
 
 /// Destination's address and port inbound, the service's outbound.

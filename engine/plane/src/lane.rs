@@ -12,14 +12,14 @@
 
 use crate::balance::Balance;
 use crate::drop_reason::{DropIndex, DropReason};
-use crate::forward;
+use crate::forward::{self, Sent};
 use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::shared::FrameCounters;
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
-use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, state};
+use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, Held, state};
 use rvs_io::{BURST_MAX, Frame};
 use rvs_model::{DestLine, ForwardMethod, Tick};
 use rvs_wire::flow::Ends as _;
@@ -31,6 +31,8 @@ use rvs_wire::tcp::flag;
 /// What becomes of a frame whose IP header begins at `l3`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
+    /// Rewritten, its Ethernet header included: send it.
+    Out { link: u8 },
     /// Rewritten: put the hop's Ethernet header before it and send it.
     Send { hop: HopId, l3: u16 },
     /// The same, in pieces that fit.
@@ -214,7 +216,7 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     frame: &mut B,
 ) -> Option<Verdict> {
     let packet = &slot.packet;
-    let mut conn = conns.held(slot.found, &packet.key)?;
+    let conn = conns.held(slot.found, &packet.key)?;
     let line = line_of(world.lines, &conn)?;
     let direction = slot.found.direction;
     let is_outbound = direction == Direction::Outbound;
@@ -229,26 +231,41 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     }
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
     let sent = forward::apply(&conn, direction, packet, hop, paths, pmtu_disc, frame);
+    if sent == Sent::Framed {
+        note(conn, line, packet, is_outbound, world.now);
+        return Some(Verdict::Out { link: hop.link });
+    }
     let verdict = sent.verdict(hop_id, packet.l3);
     // Linux 6.1 checks an outbound packet's hop limit and length in ip_forward(), before IPVS sees
     // it; an inbound one's in ip_vs_xmit.c, after it was counted.
-    if is_outbound && !sent.is_sent() {
-        return Some(verdict);
+    if sent.is_sent() || !is_outbound {
+        let is_masqueraded = conn.method == ForwardMethod::Masquerade;
+        note(conn, line, packet, is_outbound, world.now);
+        if !sent.is_sent() && !is_masqueraded {
+            count_refusal::<F>(line, packet.packet_octets);
+        }
     }
+    Some(verdict)
+}
+
+/// Counts a packet of a connection and moves its state.
+#[inline(always)]
+fn note<F: Rewrite>(
+    mut conn: Held<'_, F>,
+    line: &DestLine,
+    packet: &Packet<F>,
+    is_outbound: bool,
+    now: Tick,
+) {
     line.count_packet(is_outbound, packet.packet_octets.into());
-    if let Some(before) = conn.packet(packet.flags, world.now) {
+    if let Some(before) = conn.packet(packet.flags, now) {
         let after = conn.state;
         if before.is_active() != after.is_active() {
             line.step_load(before.is_active(), false);
             line.step_load(after.is_active(), true);
         }
     }
-    if !sent.is_sent() && conn.method != ForwardMethod::Masquerade {
-        count_refusal::<F>(line, packet.packet_octets);
-    }
-    Some(verdict)
 }
-
 /// Counts the error that tells a client that its packet of `octets` goes no further.
 ///
 /// Linux 6.1 `ip_vs_core.c` `ip_vs_out_icmp()` sees it leave and counts it outbound where the packet

@@ -4,7 +4,6 @@ use crate::drop_reason::{DropIndex, DropReason};
 use crate::neighbor::Hop;
 use crate::shared::FrameCounters;
 use rvs_io::{BURST_MAX, Burst, Frame, Lost, Pool, Queue};
-use rvs_wire::ethernet;
 use std::sync::Arc;
 
 /// One queue of every link, the pool, and a burst per link that waits to be sent.
@@ -78,7 +77,6 @@ impl<Q: Queue> Links<Q> {
     }
 
     /// Puts `hop`'s Ethernet header before the packet that begins at `l3`, and queues the frame.
-    #[inline(always)]
     pub(crate) fn push_to(&mut self, hop: &Hop, mut frame: Q::Frame, l3: u16) {
         if frame_for(hop, &mut frame, l3) {
             self.push(hop.link, frame);
@@ -138,22 +136,7 @@ fn count_lost(counters: &FrameCounters, before: Lost, now: Lost) {
 
 /// Puts the Ethernet header of `hop` right before the octet at `l3`. `false` if there is no room
 /// or the hop is not resolved.
-#[inline(always)]
 pub(crate) fn frame_for<F: Frame>(hop: &Hop, frame: &mut F, l3: u16) -> bool {
-    // Nearly all frames come without a tag and leave without one.
-    if usize::from(l3) == ethernet::HEADER_LEN
-        && let Some(header) = hop.untagged_header()
-        && let Some(place) = frame.octets_mut().first_chunk_mut()
-    {
-        *place = *header;
-        return true;
-    }
-    frame_anew(hop, frame, l3)
-}
-
-#[cold]
-#[inline(never)]
-fn frame_anew<F: Frame>(hop: &Hop, frame: &mut F, l3: u16) -> bool {
     let Some(header) = hop.header() else { return false };
     let have = usize::from(l3);
     if header.len() != have {

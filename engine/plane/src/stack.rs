@@ -65,10 +65,10 @@ impl<B: Frame> Stack<B> {
 
 /// The stack with all that it needs to act.
 pub(crate) struct Desk<'d, Q: Queue> {
-    stack: &'d mut Stack<Q::Frame>,
+    pub(crate) stack: &'d mut Stack<Q::Frame>,
     pub(crate) links: &'d mut Links<Q>,
     snapshot: &'d Snapshot,
-    mesh: &'d Mesh<Q::Frame>,
+    pub(crate) mesh: &'d Mesh<Q::Frame>,
     worker: u16,
     now: Tick,
 }

@@ -289,18 +289,21 @@ impl<Q: Queue> Core<Q> {
     /// Sorts the burst into lanes, and asks for buckets on the way.
     #[inline]
     fn classify(&mut self, network: &Network) {
-        let all = self.burst.iter().zip(&self.origins).zip(&mut self.verdicts).zip(0u16..);
-        for (((frame, origin), verdict), number) in all {
-            let me = self.macs.get(usize::from(origin.link)).copied().unwrap_or_default();
-            let octets = frame.octets();
-            match plain(octets, me) {
-                Some(Plain::V4(packet)) => self.v4.take(packet, number),
-                Some(Plain::V6(packet)) => self.v6.take(packet, number),
-                None => match sorted(octets, me, origin.link, network) {
-                    Ok(Plain::V4(packet)) => self.v4.take(packet, number),
-                    Ok(Plain::V6(packet)) => self.v6.take(packet, number),
-                    Err(decided) => *verdict = decided,
-                },
+        let mut frames = self.burst.iter().zip(&mut self.verdicts).zip(0u16..);
+        for run in self.origins.chunk_by(|one, other| one.link == other.link) {
+            let Some(Origin { link, .. }) = run.first().copied() else { continue };
+            let me = self.macs.get(usize::from(link)).copied().unwrap_or_default();
+            for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
+                let octets = frame.octets();
+                match plain(octets, me) {
+                    Some(Plain::V4(packet)) => self.v4.take(packet, number),
+                    Some(Plain::V6(packet)) => self.v6.take(packet, number),
+                    None => match sorted(octets, me, link, network) {
+                        Ok(Plain::V4(packet)) => self.v4.take(packet, number),
+                        Ok(Plain::V6(packet)) => self.v6.take(packet, number),
+                        Err(decided) => *verdict = decided,
+                    },
+                }
             }
         }
     }
@@ -333,23 +336,16 @@ impl<Q: Queue> Core<Q> {
     /// Carries out the verdicts.
     #[inline]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
-        let all = self.burst.drain(..).zip(&self.origins).zip(&self.verdicts);
-        let world = world(snapshot, &self.shared, &self.steering, self.id, now);
-        for ((mut frame, origin), verdict) in all {
-            if let Verdict::Send { hop, l3 } = *verdict
-                && let Some(hop) = self.stack.neighbors.hop(hop).filter(|hop| hop.is_ready())
-            {
-                self.links.push_to(hop, frame, l3);
+        let decided = self.origins.iter().zip(&self.verdicts);
+        for (frame, (origin, verdict)) in self.burst.drain(..).zip(decided) {
+            if let Verdict::Out { link } = *verdict {
+                self.links.push(link, frame);
                 continue;
             }
-            let mut verdict = *verdict;
-            if let Verdict::Stack { l3, .. } = verdict {
-                let (conns, hops) = ((&self.v4.conns, &self.v6.conns), self.stack.neighbors.hops());
-                let around = Around { world, hops, paths: &self.paths, handed: origin.handed };
-                verdict = related::verdict(conns, around, &mut frame, l3).unwrap_or(verdict);
-            }
+            let world = world(snapshot, &self.shared, &self.steering, self.id, now);
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
-            carry_out(desk, &self.mesh, frame, origin.link, verdict);
+            let conns = (&self.v4.conns, &self.v6.conns);
+            carry_out(desk, conns, &self.paths, world, (frame, *origin), *verdict);
         }
         self.origins.clear();
     }
@@ -448,12 +444,20 @@ fn sorted(octets: &[u8], me: MacAddr, link: u8, network: &Network) -> Result<Pla
 #[inline(never)]
 fn carry_out<Q: Queue>(
     mut desk: Desk<'_, Q>,
-    mesh: &Mesh<Q::Frame>,
-    frame: Q::Frame,
-    link: u8,
+    conns: (&Conns<V4>, &Conns<V6>),
+    paths: &Paths,
+    world: World<'_>,
+    (mut frame, Origin { link, handed }): (Q::Frame, Origin),
     verdict: Verdict,
 ) {
-    match verdict {
+    let related = if let Verdict::Stack { l3, .. } = verdict {
+        let around = Around { world, hops: desk.stack.neighbors.hops(), paths, handed };
+        related::verdict(conns, around, &mut frame, l3)
+    } else {
+        None
+    };
+    match related.unwrap_or(verdict) {
+        Verdict::Out { link } => desk.links.push(link, frame),
         Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
         Verdict::Fragment { hop, l3 } => desk.transmit_in_pieces(hop, frame, l3),
         Verdict::Stack { l3, vlan } => desk.take(frame, link, l3, vlan),
@@ -461,7 +465,7 @@ fn carry_out<Q: Queue>(
         Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
         Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
-        Verdict::Handoff(owner) => hand_over(mesh, desk.links, owner, frame, link),
+        Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
     }
 }
 

@@ -79,6 +79,15 @@ impl<'f> Ethernet<'f> {
         MacAddr([a, b, c, d, e, f])
     }
 
+    /// Whether it is for `me`: compared as a word, which is shorter than six octets.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_for(self, me: MacAddr) -> bool {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l, m, n, ..]) = (me.0, *self.fixed);
+        let word = u64::from_le_bytes([g, h, i, j, k, l, m, n]);
+        word << 16 == u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// From whom.
     #[inline]
     #[must_use]

@@ -123,7 +123,7 @@ pub enum Plain {
 #[must_use]
 pub fn plain(frame: &[u8], me: MacAddr) -> Option<Plain> {
     let (ethernet, packet) = Ethernet::parse(frame).ok()?;
-    if ethernet.destination() != me {
+    if !ethernet.is_for(me) {
         return None;
     }
     match ethernet.ethertype() {
