@@ -42,6 +42,12 @@ enum Chore {
         /// A folder of recordings, if not the project's own.
         dir: Option<String>,
     },
+    /// Plays captures to the director and compares what it sends with the captures it should send.
+    Scenarios {
+        /// Writes those anew instead; look at the difference before you commit it.
+        #[arg(long)]
+        bless: bool,
+    },
     /// Who may use whom, and where `unsafe` may stand.
     Deps,
     /// Lengths of files, marks of unfinished work, paths of somebody's machine.
@@ -78,6 +84,7 @@ fn act(chore: &Chore) -> Result<ExitCode> {
         Chore::Demo => demo(&workspace),
         Chore::Test { quick } => test::run(&workspace, *quick),
         Chore::Conformance { dir } => inherit(&mut test::conformance(&workspace, dir.as_deref())),
+        Chore::Scenarios { bless } => inherit(&mut test::scenarios(&workspace, *bless)),
         Chore::Deps => Ok(verdict(deps::complaints(&workspace)?)),
         Chore::Tidy => Ok(verdict(tidy::complaints(&workspace)?)),
         Chore::Icount { bless } => {

@@ -146,6 +146,15 @@ pub fn conformance(workspace: &Workspace, dir: Option<&str>) -> Command {
     cargo
 }
 
+/// The scenarios, or what they expect written anew.
+#[must_use]
+pub fn scenarios(workspace: &Workspace, bless: bool) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--quiet", "-p", "rvs-plane", "--test", "scenarios"]);
+    cargo.envs(bless.then_some(("RVS_BLESS", "1")));
+    cargo
+}
+
 /// The instruction counts.
 #[must_use]
 pub fn icount(workspace: &Workspace, bless: bool) -> Command {
