@@ -145,7 +145,7 @@ impl<F: Rewrite> Lane<F> {
 
     /// Stage 4, for packets whose connection was not where it was guessed: it lives away from
     /// home, is new, or needs a second thought. In order, so that a packet finds what an earlier
-    /// one opened. `handed` tells which frames of the burst came from another worker.
+    /// one opened.
     #[inline(always)]
     pub(crate) fn admit<B: Frame>(
         &mut self,
@@ -154,10 +154,9 @@ impl<F: Rewrite> Lane<F> {
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
         (frames, verdicts): (&mut [B], &mut [Verdict]),
-        handed: impl Fn(usize) -> bool,
     ) {
         if !self.strays.is_empty() {
-            self.admit_strays(world, balance, neighbors, paths, (frames, verdicts), handed);
+            self.admit_strays(world, balance, neighbors, paths, (frames, verdicts));
         }
         self.slots.clear();
         self.strays.clear();
@@ -171,7 +170,6 @@ impl<F: Rewrite> Lane<F> {
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
         (frames, verdicts): (&mut [B], &mut [Verdict]),
-        handed: impl Fn(usize) -> bool,
     ) {
         for (number, ahead) in self.strays.iter().zip(0..) {
             if let Some(slot) = self.slots.get(usize::from(*number)) {
@@ -187,7 +185,7 @@ impl<F: Rewrite> Lane<F> {
             };
             let mut settle =
                 Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths };
-            *verdict = match settle.find(&mut self.conns, slot, handed(at)) {
+            *verdict = match settle.find(&mut self.conns, slot) {
                 Ok(found) => {
                     slot.found = found;
                     let hops = neighbors.hops();
@@ -314,12 +312,7 @@ struct Settle<'a, 'b, B> {
 
 impl<B> Settle<'_, '_, B> {
     /// The packet's connection, found or opened, or what becomes of a packet that has none.
-    fn find<F: Rewrite>(
-        &mut self,
-        conns: &mut Conns<F>,
-        slot: &Slot<F>,
-        handed: bool,
-    ) -> Result<Found, Verdict> {
+    fn find<F: Rewrite>(&mut self, conns: &mut Conns<F>, slot: &Slot<F>) -> Result<Found, Verdict> {
         let key = &slot.packet.key;
         let mut over = None;
         if let Some(found) = conns.table().find(key, slot.hash) {
@@ -331,7 +324,9 @@ impl<B> Settle<'_, '_, B> {
         let Packet { l3, vlan, .. } = slot.packet;
         let network = &self.world.snapshot.network;
         let inbound = network.is_local(key.ends.destination().0.into());
-        if !self.world.steering.is_single() && !handed && over.is_none() {
+        // Also of a packet that another worker handed over: its snapshot may have been older, and a
+        // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
+        if !self.world.steering.is_single() && over.is_none() {
             let owner = self.world.steering.owner(key, inbound);
             if owner != self.world.worker {
                 return Err(Verdict::Handoff(owner));

@@ -31,8 +31,6 @@ pub(crate) struct Around<'b> {
     pub(crate) world: World<'b>,
     pub(crate) hops: &'b [Hop],
     pub(crate) paths: &'b Paths,
-    /// Whether another worker sent it here as to its owner.
-    pub(crate) handed: bool,
 }
 
 /// What becomes of a packet that no service took, if it is an error about a connection's packet;
@@ -74,7 +72,7 @@ fn of_family<F: Local, B: Frame>(
     let Some(found) = conns.table().find(&key, conns.table().hash(&key)) else {
         let inbound = world.snapshot.network.is_local(key.ends.destination().0.into());
         let owner = world.steering.owner(&key, inbound);
-        let elsewhere = !around.handed && !world.steering.is_single() && owner != world.worker;
+        let elsewhere = !world.steering.is_single() && owner != world.worker;
         return elsewhere.then_some(Verdict::Handoff(owner));
     };
     if message.is_err() {

@@ -92,11 +92,13 @@ pub struct Setup<Q: Queue> {
     pub now: Tick,
 }
 
-/// Where a frame of the burst came from.
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    link: u8,
-    handed: bool,
+/// What a link is to us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Port {
+    /// Our Ethernet address there.
+    mac: MacAddr,
+    /// Whether there is an interface for frames without a tag.
+    takes_untagged: bool,
 }
 
 /// Everything that one core owns.
@@ -110,7 +112,8 @@ struct Core<Q: Queue> {
     id: u16,
     links: Links<Q>,
     burst: Burst<Q::Frame>,
-    origins: ArrayVec<Origin, BURST_MAX>,
+    /// The link that each frame of the burst came from.
+    origins: ArrayVec<u8, BURST_MAX>,
     verdicts: [Verdict; BURST_MAX],
     v4: Lane<V4>,
     v6: Lane<V6>,
@@ -120,8 +123,7 @@ struct Core<Q: Queue> {
     mesh: Mesh<Q::Frame>,
     steering: Steering,
     shared: Shared,
-    /// Our Ethernet address on each link.
-    macs: Vec<MacAddr>,
+    ports: Vec<Port>,
     /// The snapshot that was applied last.
     generation: Option<u64>,
     dump: Option<Dump>,
@@ -150,7 +152,9 @@ impl<Q: Queue> Worker<Q> {
         let limits = setup.limits;
         let snapshot = setup.reader.refresh();
         let (timeouts, seed, now) = (snapshot.timeouts, Seed(setup.seed), setup.now);
-        let macs = macs(&snapshot.network, setup.queues.len());
+        let ports = ports(&snapshot.network, setup.queues.len());
+        // So few that every link and the other workers find room in each burst.
+        let burst_most = limits.burst.clamp(1, (BURST_MAX / (setup.queues.len() + 1)).max(1));
         let capacity = |conns| Capacity::new(conns, 2);
         let huge = limits.huge_pages;
         let v4 = Conns::new(capacity(limits.conns4)?, seed, &timeouts, now, huge);
@@ -170,12 +174,12 @@ impl<Q: Queue> Worker<Q> {
             mesh: setup.mesh,
             steering: setup.steering,
             shared: setup.shared,
-            macs,
+            ports,
             generation: None,
             dump: None,
             purge: Purge::default(),
             serves: [false; 2],
-            burst_most: limits.burst.clamp(1, BURST_MAX),
+            burst_most,
         };
         Ok(Self { reader: setup.reader, core })
     }
@@ -217,11 +221,13 @@ impl<Q: Queue> Worker<Q> {
     }
 }
 
-/// Our Ethernet address on each of `links` links.
-fn macs(network: &Network, links: usize) -> Vec<MacAddr> {
+/// What each of `links` links is to us.
+fn ports(network: &Network, links: usize) -> Vec<Port> {
     let of = |link: usize| {
-        let mut all = network.interfaces().iter();
-        all.find(|it| usize::from(it.link) == link).map_or(MacAddr::UNSPECIFIED, |it| it.mac)
+        let mut all = network.interfaces().iter().filter(|it| usize::from(it.link) == link);
+        let takes_untagged = all.clone().any(|it| it.vlan == 0);
+        let mac = all.next().map_or(MacAddr::UNSPECIFIED, |it| it.mac);
+        Port { mac, takes_untagged }
     };
     (0..links).map(of).collect()
 }
@@ -268,7 +274,7 @@ impl<Q: Queue> Core<Q> {
                 && let Some(Handed { frame, link }) = inbox.frames.pop()
             {
                 self.burst.push(frame);
-                self.origins.push(Origin { link, handed: true });
+                self.origins.push(link);
             }
         }
         let taken = self.burst.len();
@@ -277,7 +283,7 @@ impl<Q: Queue> Core<Q> {
         }
         let origins = &mut self.origins;
         self.links.receive(&mut self.burst, self.burst_most, |link, frames| {
-            origins.extend((0..frames).map(|_| Origin { link, handed: false }));
+            origins.extend((0..frames).map(|_| link));
         });
         let received = self.burst.len() - taken;
         if received > 0 {
@@ -290,15 +296,15 @@ impl<Q: Queue> Core<Q> {
     #[inline]
     fn classify(&mut self, network: &Network) {
         let mut frames = self.burst.iter().zip(&mut self.verdicts).zip(0u16..);
-        for run in self.origins.chunk_by(|one, other| one.link == other.link) {
-            let Some(Origin { link, .. }) = run.first().copied() else { continue };
-            let me = self.macs.get(usize::from(link)).copied().unwrap_or_default();
+        for run in self.origins.chunk_by(|one, other| one == other) {
+            let Some(link) = run.first().copied() else { continue };
+            let port = self.ports.get(usize::from(link)).copied().unwrap_or_default();
             for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
                 let octets = frame.octets();
-                match plain(octets, me) {
+                match plain(octets, port.mac).filter(|_| port.takes_untagged) {
                     Some(Plain::V4(packet)) => self.v4.take(packet, number),
                     Some(Plain::V6(packet)) => self.v6.take(packet, number),
-                    None => match sorted(octets, me, link, network) {
+                    None => match sorted(octets, port.mac, link, network) {
                         Ok(Plain::V4(packet)) => self.v4.take(packet, number),
                         Ok(Plain::V6(packet)) => self.v6.take(packet, number),
                         Err(decided) => *verdict = decided,
@@ -326,18 +332,16 @@ impl<Q: Queue> Core<Q> {
         let neighbors = &mut self.stack.neighbors;
         self.v4.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
         self.v6.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
-        let origins = &self.origins;
-        let handed = |at: usize| origins.get(at).is_some_and(|origin: &Origin| origin.handed);
         let (balance, paths) = (&mut self.balance, &mut self.paths);
-        self.v4.admit(world, balance, neighbors, paths, (frames, verdicts), handed);
-        self.v6.admit(world, balance, neighbors, paths, (frames, verdicts), handed);
+        self.v4.admit(world, balance, neighbors, paths, (frames, verdicts));
+        self.v6.admit(world, balance, neighbors, paths, (frames, verdicts));
     }
 
     /// Carries out the verdicts.
     #[inline]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
         let decided = self.origins.iter().zip(&self.verdicts);
-        for (frame, (origin, verdict)) in self.burst.drain(..).zip(decided) {
+        for (frame, (link, verdict)) in self.burst.drain(..).zip(decided) {
             if let Verdict::Out { link } = *verdict {
                 self.links.push(link, frame);
                 continue;
@@ -345,7 +349,7 @@ impl<Q: Queue> Core<Q> {
             let world = world(snapshot, &self.shared, &self.steering, self.id, now);
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&self.v4.conns, &self.v6.conns);
-            carry_out(desk, conns, &self.paths, world, (frame, *origin), *verdict);
+            carry_out(desk, conns, &self.paths, world, (frame, *link), *verdict);
         }
         self.origins.clear();
     }
@@ -430,7 +434,7 @@ fn sorted(octets: &[u8], me: MacAddr, link: u8, network: &Network) -> Result<Pla
         Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
         Class::Unusable(unusable) => return Err(Verdict::Drop(unusable.into())),
     };
-    if vlan != 0 && network.interface_of(link, vlan).is_none() {
+    if network.interface_of(link, vlan).is_none() {
         return Err(DropReason::VlanUnknown.into());
     }
     match class {
@@ -447,11 +451,11 @@ fn carry_out<Q: Queue>(
     conns: (&Conns<V4>, &Conns<V6>),
     paths: &Paths,
     world: World<'_>,
-    (mut frame, Origin { link, handed }): (Q::Frame, Origin),
+    (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {
     let related = if let Verdict::Stack { l3, .. } = verdict {
-        let around = Around { world, hops: desk.stack.neighbors.hops(), paths, handed };
+        let around = Around { world, hops: desk.stack.neighbors.hops(), paths };
         related::verdict(conns, around, &mut frame, l3)
     } else {
         None

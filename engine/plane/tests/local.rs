@@ -888,4 +888,18 @@ mod vlans {
         let none = tagged(&transit(false, 0, 1), 0xe000);
         assert_eq!(rig.send(0, &[none]).len(), 1);
     }
+
+    #[test]
+    fn a_link_with_nothing_but_vlans_takes_nothing_untagged() {
+        let interfaces = vec![interface(1, 0, 1500), interface(0, 7, 1500)];
+        let network = Network::new(interfaces, vec![], vec![], vec![], true);
+        let mut rig = Rig::new(network, &PLAN);
+        rig.add_service((UDP, "10.7.0.80:80"), SchedulerKind::Rr, &[("192.0.2.11:80", Direct, 1)]);
+        let packet = udp("10.7.0.5:1".parse().unwrap(), "10.7.0.80:80".parse().unwrap(), b"");
+        let frame = ethernet(OUR_MACS[0], A, &packet);
+        assert_eq!(rig.send(0, std::slice::from_ref(&frame)), []);
+        assert_eq!((dropped(&rig, "vlan-unknown"), rig.conns()), (1, 0));
+        assert_eq!(rig.send(0, &[tagged(&frame, 7)]).len(), 1);
+        assert_eq!(rig.conns(), 1);
+    }
 }

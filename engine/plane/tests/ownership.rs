@@ -205,3 +205,35 @@ fn a_connection_lives_with_its_owner_whatever_the_cards_do() {
         }
     }
 }
+
+/// A worker that has not heard of a new VIP takes its packets for transit, whose owner goes by the
+/// other end. Whoever gets them so may know better.
+#[test]
+fn a_packet_that_was_handed_over_in_ignorance_is_handed_on() {
+    let workers = 3;
+    let vip: SocketAddr = "198.51.100.80:80".parse().unwrap();
+    let client = (1000..9999)
+        .map(|port| SocketAddr::new("203.0.113.7".parse().unwrap(), port))
+        .find(|client| owner(client.ip(), client.port(), workers) == 2)
+        .unwrap();
+    let wrong = owner(vip.ip(), vip.port(), workers);
+    // All frames come to a worker that is neither.
+    let first = (0..2).find(|worker| *worker != wrong).unwrap();
+    let rss: rig::Rss = if first == 0 { |_| 0 } else { |_| 1 };
+    assert_ne!(wrong, 2, "the test wants three different ones");
+    let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+    let plan = Plan { workers, rss: [rss, rss], ..PLAN };
+    let mut rig = Rig::new(network_with(interfaces, 1), &plan);
+    rig.add_service((6, "198.51.100.81:80"), SchedulerKind::Rr, &[]);
+    rig.far[0].inject(&ethernet(OUR_MACS[0], CLIENT_MAC, &tcp(client, vip, 2, b""))).unwrap();
+    rig.workers[usize::from(first)].breathe(0);
+    assert_eq!(rig.mesh.inbox(wrong).unwrap().waiting(), 1);
+    rig.add_service(
+        (6, "198.51.100.80:80"),
+        SchedulerKind::Rr,
+        &[("192.0.2.11:8080", ForwardMethod::Masquerade, 1)],
+    );
+    assert_eq!(rig.settle().len(), 1);
+    let conns: Vec<_> = rig.workers.iter().map(|worker| worker.conns()[0]).collect();
+    assert_eq!((conns, rig.counts().handed), (vec![0, 0, 1], 2));
+}

@@ -18,7 +18,7 @@ const SURE: Tick = ticks(9);
 #[derive(Clone, Debug, Default)]
 struct Before {
     now: Tick,
-    evicted: u64,
+    missed: u64,
     upsets: Vec<[u32; PLACES]>,
 }
 
@@ -29,11 +29,13 @@ struct Flow {
     /// Where it was before, if it moved since the links were last emptied: packets that came in one
     /// burst with the SYN that began anew may still follow the old connection.
     moved_from: Option<u8>,
+    /// There was no connection, for all that is known, before what has left since then.
+    was_loose: bool,
     /// Not after its last packet.
     last: Tick,
     upsets: u32,
-    evicted: u64,
-    /// A FIN or a reset went by: a SYN may begin anew.
+    missed: u64,
+    /// A FIN or a reset went by: a SYN may begin anew. Or nothing is sure.
     ended: bool,
 }
 
@@ -119,11 +121,11 @@ impl Judge {
     /// The links are empty.
     pub fn emptied(&mut self, rig: &Rig, menu: &Menu) {
         for flow in self.flows.values_mut() {
-            flow.moved_from = None;
+            (flow.moved_from, flow.was_loose) = (None, false);
         }
         self.waited = rig.counts().held > 0;
         let upsets = menu.all.iter().map(|entry| entry.upsets).collect();
-        self.before = Before { now: rig.now, evicted: rig.counts().evicted, upsets };
+        self.before = Before { now: rig.now, missed: missed(rig), upsets };
     }
 
     /// When a frame came that leaves now, at the latest that is sure.
@@ -143,8 +145,9 @@ impl Judge {
         let before = &self.before;
         let upsets = before.upsets.get(key.1).map_or(0, |all| all[usize::from(server)]);
         let ends = seen.protocol == TCP && seen.flags & (FIN | RST) != 0;
-        let (last, evicted) = (self.last(), before.evicted);
-        let fresh = Flow { server, moved_from: None, last, upsets, evicted, ended: ends };
+        let (last, missed) = (self.last(), before.missed);
+        let fresh =
+            Flow { server, moved_from: None, was_loose: true, last, upsets, missed, ended: ends };
         let Some(flow) = self.flows.get(&key).copied() else {
             self.flows.insert(key, fresh);
             return;
@@ -152,18 +155,17 @@ impl Judge {
         if flow.moved_from == Some(server) {
             return;
         }
-        if flow.server != server && self.waited {
-            self.flows.remove(&key);
-            return;
-        }
+        let was_loose = flow.was_loose || self.is_loose(rig, menu, key);
         let moved_from = if flow.server == server { flow.moved_from } else { Some(flow.server) };
         if flow.server != server {
             // The SYN that began anew may have waited for a neighbour in vain.
-            let may = self.is_loose(rig, menu, key) || flow.ended;
+            let may = self.is_loose(rig, menu, key) || flow.ended || self.waited;
             assert!(may, "{key:?} moved from server {} to {server}: {seen:?}", flow.server);
         }
-        let ended = ends || flow.ended && flow.server == server;
-        self.flows.insert(key, Flow { moved_from, ended, ..fresh });
+        // What waited for a neighbour may be older than what has passed: then it goes back and forth.
+        let late = flow.server != server && self.waited;
+        let ended = ends || late || flow.ended && flow.server == server;
+        self.flows.insert(key, Flow { moved_from, was_loose, ended, ..fresh });
     }
 
     /// Whether the connection may have ended meanwhile without anybody's fault.
@@ -172,7 +174,7 @@ impl Judge {
             let upsets = menu.all[key.1].upsets[usize::from(flow.server)];
             rig.now.wrapping_sub(flow.last) >= SURE
                 || upsets != flow.upsets
-                || rig.counts().evicted != flow.evicted
+                || missed(rig) != flow.missed
         })
     }
 
@@ -229,7 +231,8 @@ impl Judge {
             // Late, to a connection that is no more: as in Linux it passes as it is.
             let server = number_of(seen.source.ip()).unwrap();
             let flow = self.flows.get(&key);
-            let is_late = flow.is_none_or(|flow| flow.server != server || flow.ended);
+            let is_late =
+                flow.is_none_or(|flow| flow.server != server || flow.ended || flow.was_loose);
             assert!(is_late || self.is_loose(rig, menu, key), "not from its VIP: {seen:?}");
             return None;
         }
@@ -244,6 +247,16 @@ impl Judge {
     fn belongs(&self, worker: u16, client: SocketAddr) {
         assert_eq!(owner(client.ip(), client.port(), self.workers), worker, "{client}");
     }
+}
+
+/// What ends a connection, or moves its state, and is not seen: evictions, and packets that were
+/// dropped after they had been counted.
+fn missed(rig: &Rig) -> u64 {
+    let drops = rig.drops();
+    let of = |name: &str| drops.get(name).copied().unwrap_or_default();
+    let neighbor =
+        of("neighbor-unresolved") + of("neighbor-queue-full") + of("neighbor-table-full");
+    rig.counts().evicted + of("tx-full") + neighbor
 }
 
 fn number_of_mac(frame: &[u8]) -> u8 {

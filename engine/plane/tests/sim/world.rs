@@ -148,7 +148,7 @@ impl World {
         if self.step.is_multiple_of(4) {
             self.rig.now += 1;
         }
-        if self.thousandth(self.scene.jumps) {
+        if busy && self.thousandth(self.scene.jumps) {
             self.rig.now += u32::from(self.random.octet()) * 4;
         }
         if busy && self.thousandth(self.scene.changes) {
