@@ -56,17 +56,32 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Option<V
     ip(source.ip(), destination.ip(), protocol::UDP, &datagram)
 }
 
-/// The ICMP message by which `source` says that nobody serves the port that `about` was for.
+/// The ICMP message by which `source` reports `error` to the sender of the packet `about`.
 #[must_use]
-pub fn port_unreachable(source: IpAddr, about: &[u8]) -> Option<Vec<u8>> {
+pub fn icmp_error(source: IpAddr, error: icmp::Error, about: &[u8]) -> Option<Vec<u8>> {
     let mut place = vec![0; icmp::ERROR_MAX];
-    let error = icmp::Error::PortUnreachable;
     let octets = match source {
         IpAddr::V4(source) => V4::write_error(error, source, about, 1, &mut place)?,
         IpAddr::V6(source) => V6::write_error(error, source, about, 1, &mut place)?,
     };
     place.truncate(octets);
     Some(place)
+}
+
+/// An echo request without data. `None` for two families.
+#[must_use]
+pub fn echo_request(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
+    let (kind, number) = match source {
+        IpAddr::V4(_) => (8, protocol::ICMP),
+        IpAddr::V6(_) => (128, protocol::ICMPV6),
+    };
+    let mut message = [kind, 0, 0, 0, 0, 1, 0, 1];
+    let more = match source {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(_) => pseudo(source, destination, number, 8)?,
+    };
+    [message[2], message[3]] = checksum::checksum(&message, more);
+    ip(source, destination, number, &message)
 }
 
 fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Option<u32> {

@@ -100,16 +100,20 @@ fn what_is_not_known_is_not_covered_and_no_failure() {
         (json!({"category": "behaviour", "setup": ["-A -f 1 -s rr"]}), "fwmark services"),
         (json!({"category": "behaviour", "setup": ["-A -t 10.0.0.100:80 -s sh"]}), "scheduler sh"),
         (
+            json!({"category": "states", "setup": setup, "sysctl": {"snow": 1}}),
+            "sysctl snow=1: unknown field `snow`",
+        ),
+        (
             json!({"category": "states", "setup": setup, "sysctl": {"drop_entry": 1}}),
-            "sysctl drop_entry=1: unknown field `drop_entry`",
+            "sysctl drop_entry: which connections go is random in the kernel",
         ),
         (
             json!({"category": "behaviour", "setup": setup, "events": [{"op": "thunder", "t": 1}]}),
-            "events of a kind that is not known",
+            "from the first event of a kind that is not known",
         ),
         (
             json!({"category": "packets", "setup": setup, "events": [{"note": 5}]}),
-            "events of a kind that is not known",
+            "from the first event of a kind that is not known",
         ),
     ] {
         let ledger = judged(&golden(more));

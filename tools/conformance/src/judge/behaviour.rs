@@ -9,7 +9,10 @@ use crate::scene::{NoNames, Scene, Uncovered, refused, whole_ticks};
 use crate::stage::Side;
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::net::SocketAddr;
+use rvs_api::ServiceKey;
 use rvs_model::Tick;
+use rvs_wire::icmp::Error;
+use rvs_wire::tcp::flag;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -32,7 +35,12 @@ enum Operation {
         #[serde(flatten)]
         trip: Trip,
     },
-    Icmp {},
+    Icmp {
+        note: String,
+        rs: Option<String>,
+        out: Option<String>,
+        back: Option<Vec<String>>,
+    },
     Ipvsadm {
         args: String,
         rc: i32,
@@ -73,8 +81,8 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
     let mut samples = Vec::new();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(operation) = serde_json::from_value::<Operation>(event.clone()) else {
-            ledger.leave_out("events of a kind that is not known", 1);
-            continue;
+            super::leave_rest(golden, number, ledger);
+            break;
         };
         let t = event.get("t").and_then(Value::as_f64).map_or(0, whole_ticks);
         let late = t.saturating_sub(scene.bench.stage.now());
@@ -89,6 +97,15 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
                 command(scene, ledger, place, &mut lingering, (args, *rc))
             }
             Operation::Sysctl(fields) => sysctl(scene, fields)?,
+            Operation::Icmp { note, rs, out, back } => match icmp(scene, note) {
+                Some((trip, made)) => {
+                    let (rs, out, back) = (rs.clone(), out.clone(), back.clone());
+                    let trip = Trip { rs, out, back, ..trip };
+                    client_packet(scene, ledger, place, &trip, Some(made))?;
+                    None
+                }
+                None => Some(Uncovered("packet that is told in words only".to_owned())),
+            },
             Operation::Sample(sample) => {
                 samples.push((number, sample.clone()));
                 None
@@ -186,16 +203,33 @@ fn act(
             rows::compare_services(ledger, place, text, &got, lingering);
         }
         Operation::Count(fields) => count(scene, ledger, place, fields),
-        Operation::Icmp {} => {
-            ledger.leave_out("packets that the recording tells in words only", 1);
-        }
         Operation::Note {}
         | Operation::Ipvsadm { .. }
         | Operation::Sysctl(_)
+        | Operation::Icmp { .. }
         | Operation::Sample(_)
         | Operation::Sleep { .. } => {}
     }
     Ok(())
+}
+
+/// The ICMP packet that a note describes: an echo request to the VIP, or `frag needed ROUTER > VIP
+/// about VIP:PORT > CLIENT`.
+fn icmp(scene: &mut Scene, note: &str) -> Option<(Trip, Vec<u8>)> {
+    let services = scene.bench.stage.services();
+    let ServiceKey::Address { address: vip, .. } = services.first()?.service else { return None };
+    let trip = |src: SocketAddr| Trip { src, dst: vip, rs: None, out: None, back: None };
+    if note == "echo request to the VIP" {
+        let source = SocketAddr::new([172, 16, 1, 1].into(), 0);
+        return Some((trip(source), packet::echo_request(source.ip(), vip.ip())?));
+    }
+    let (router, about) = note.strip_prefix("frag needed ")?.split_once(" > VIP about VIP:")?;
+    let (port, client) = about.split_once(" > ")?;
+    let source = SocketAddr::new(router.parse().ok()?, 0);
+    let reply_from = SocketAddr::new(vip.ip(), port.parse().ok()?);
+    let reply = packet::tcp(reply_from, client.parse().ok()?, flag::ACK)?;
+    let made = packet::icmp_error(source.ip(), Error::TooBig { mtu: 1300 }, &reply)?;
+    Some((trip(source), made))
 }
 
 fn lines(scene: &mut Scene, args: &str) -> Vec<String> {

@@ -53,6 +53,14 @@ pub fn recording(golden: &Golden) -> Result<Ledger, Failure> {
     Ok(ledger)
 }
 
+/// Leaves out what follows an event that nobody knows how to play: it may have changed anything.
+fn leave_rest(golden: &Golden, number: usize, ledger: &mut Ledger) {
+    ledger.leave_out(
+        "from the first event of a kind that is not known",
+        golden.events.len() - number,
+    );
+}
+
 /// A packet that the director sent, read.
 #[derive(Clone, Debug)]
 struct Seen {

@@ -52,8 +52,8 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
     let mut missing = Missing::default();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(event) = serde_json::from_value::<Event>(event.clone()) else {
-            ledger.leave_out("events of a kind that is not known", 1);
-            continue;
+            super::leave_rest(golden, number, ledger);
+            break;
         };
         let place = || Place::event(number, &event.note);
         if event.error.is_some() {
@@ -211,12 +211,11 @@ fn level(expected: &mut Leaving, got: &mut Leaving, given_on: Side) {
     }
 }
 
-/// Whether the director made a packet: a tunnel's outer packet, or an answer on the side where the
-/// question came from.
+/// Whether the director made a packet: from its own address, as a tunnel's outer packet is, or an
+/// answer of a VIP on the side where the question came from.
 fn is_made_here(leaving: &Leaving, look: &Look, given_on: Side) -> bool {
-    let is_outer = scene::OWN.contains(&look.source)
-        && matches!(look.protocol, protocol::IPIP | protocol::IPV6);
-    is_outer || (scene::is_local(look.source) && leaving.side == given_on.name())
+    let is_answer = scene::is_local(look.source) && leaving.side == given_on.name();
+    is_answer || scene::OWN.contains(&look.source)
 }
 
 /// Blanks the identifications if both are there; one that is zero is so for a reason.

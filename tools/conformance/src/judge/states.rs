@@ -10,6 +10,7 @@ use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rvs_api::ServiceKey;
 use rvs_model::{Protocol, TICKS_PER_SECOND};
+use rvs_wire::icmp::Error;
 use rvs_wire::tcp::flag;
 use serde::Deserialize;
 
@@ -121,7 +122,7 @@ impl Conversation {
                 Protocol::Sctp => None,
             };
             return failed
-                .and_then(|failed| packet::port_unreachable(source.ip(), &failed))
+                .and_then(|failed| packet::icmp_error(source.ip(), Error::PortUnreachable, &failed))
                 .ok_or_else(|| Uncovered(format!("packets {name:?}")));
         }
         let made = match self.protocol {
