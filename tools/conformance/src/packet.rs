@@ -243,21 +243,26 @@ impl Look {
     /// What the director answered, in the words of `behaviour/` and `scheduler/`.
     #[must_use]
     pub fn answer(&self) -> String {
-        match self.icmp {
-            Some((kind, code)) => format!("icmp type {kind} code {code}"),
-            None if self.protocol == protocol::TCP => format!("proto 6 flags {}", self.flags),
-            None => format!("proto {}", self.protocol),
+        match self.protocol {
+            protocol::TCP => format!("proto 6 flags {}", self.flags),
+            // As Python writes what is not there.
+            other => self.icmp_answer().unwrap_or_else(|| format!("proto {other} flags None")),
         }
     }
 
     /// The same in the words of `states/`.
     #[must_use]
     pub fn answer_in_states(&self) -> String {
-        match self.icmp {
-            Some((kind, code)) => format!("icmp type {kind} code {code}"),
-            None if self.protocol == protocol::TCP => format!("tcp flags {:#x}", self.flags),
-            None => format!("proto {}", self.protocol),
+        match self.protocol {
+            protocol::TCP => format!("tcp flags {:#x}", self.flags),
+            other => self.icmp_answer().unwrap_or_else(|| format!("proto {other}")),
         }
+    }
+
+    fn icmp_answer(&self) -> Option<String> {
+        let (kind, code) = self.icmp?;
+        let name = if self.protocol == protocol::ICMPV6 { "icmpv6" } else { "icmp" };
+        Some(format!("{name} type {kind} code {code}"))
     }
 }
 
