@@ -136,7 +136,7 @@ mod tests {
     }
 
     /// Longer than any machine is busy with something else.
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn conns(workers: &[Shared], patience: Duration) -> Conns {
         Conns { patience, ..Conns::new(workers) }
