@@ -43,7 +43,8 @@ pub const REACHABLE_S: u32 = 30;
 const REQUESTS: u8 = 3;
 /// Frames that wait for one neighbour.
 const HELD: usize = 3;
-/// Frames that wait for all of them: a scan of a connected network must not empty the pool.
+/// Frames that wait for all of them: a scan of a connected network must not empty the pool. Half of
+/// that is for those that are not guests, or the scan would keep destinations from being asked for.
 const HELD_ALL: usize = 512;
 /// Entries looked at for an expired one when the table is full, and per breath by the timer.
 const LOOKS: usize = 64;
@@ -255,8 +256,12 @@ impl<F> Neighbors<F> {
         self.hops.get(usize::from(id))
     }
 
-    /// Enters the configured neighbours.
+    /// Enters all routers, before anybody else: connections to a host whose place a router took
+    /// would follow it (see [`Hop::leads_to`]). Then the configured neighbours.
     pub fn configure(&mut self, network: &Network, now: Tick) {
+        for router in network.routers() {
+            let _full = self.resolve(network, router, Place::Resident, now);
+        }
         for neighbor in network.static_neighbors() {
             let next =
                 NextHop { interface: neighbor.interface, address: neighbor.address, on_link: true };
@@ -392,7 +397,8 @@ impl<F> Neighbors<F> {
         }
         // RFC 1122 section 2.3.2.2, RFC 4861 section 7.2.2: the latest are kept.
         let oldest = if entry.held.is_full() { entry.held.pop_at(0) } else { None };
-        if oldest.is_none() && self.held >= HELD_ALL {
+        let most = if entry.guest { HELD_ALL / 2 } else { HELD_ALL };
+        if oldest.is_none() && self.held >= most {
             return Err((held.frame, DropReason::NeighborQueueFull));
         }
         entry.held.push(held);

@@ -139,6 +139,13 @@ impl Network {
         &self.neighbors
     }
 
+    /// The routers that routes lead through, one per route.
+    pub fn routers(&self) -> impl Iterator<Item = NextHop> {
+        self.routes.iter().filter_map(|route| {
+            Some(NextHop { interface: route.interface, address: route.via?, on_link: false })
+        })
+    }
+
     /// Whether packets that belong to no service are routed.
     #[inline]
     #[must_use]

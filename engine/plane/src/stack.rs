@@ -457,7 +457,10 @@ impl<Q: Queue> Desk<'_, Q> {
         }
         if !is_probe && network.is_connected(at, sender.into()) {
             let solicited = message.operation == Operation::Reply && for_us;
-            let news = News { mac, solicited, overrides: true, create: for_us };
+            // Who asks for us is about to talk to us. An answer to nothing makes no entry (Linux:
+            // `arp_accept` 0), or who sends many would fill the table with such as answered.
+            let create = message.operation == Operation::Request && for_us;
+            let news = News { mac, solicited, overrides: true, create };
             self.learn_and_tell((at, sender.into()), news);
         }
         if message.operation != Operation::Request || !for_us {

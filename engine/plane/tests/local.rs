@@ -282,6 +282,17 @@ mod neighbors {
         }
     }
 
+    /// Linux: `arp_accept` 0.
+    #[test]
+    fn an_answer_to_nothing_makes_no_neighbor() {
+        let mut rig = stranger();
+        rig.send(1, &[answer(false, 0), answer(true, 0)]);
+        for is_v6 in [false, true] {
+            let out = rig.send(0, &[transit(is_v6, 0, 1)]);
+            assert_eq!(question(is_v6, 0, only(&out).1), MacAddr::BROADCAST);
+        }
+    }
+
     /// RFC 4861 section 7.2.5.
     #[test]
     fn an_advertisement_without_override_moves_nobody() {

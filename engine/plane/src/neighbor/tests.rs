@@ -1,5 +1,5 @@
 use super::*;
-use crate::network::Interface;
+use crate::network::{Interface, Route};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
 const ANSWER: News = News { mac: MAC, solicited: true, overrides: true, create: false };
@@ -142,6 +142,42 @@ fn no_more_frames_wait_than_all_neighbors_together_may_have() {
         }
     }
     assert_eq!((all.held(), refused), (HELD_ALL, 250 * HELD - HELD_ALL));
+}
+
+#[test]
+fn frames_for_guests_leave_half_of_the_places_to_destinations() {
+    let (network, mut all) = (network(), Neighbors::new(500));
+    for number in 0..250_u8 {
+        let id = all.resolve(&network, next(number), Place::Guest, 0).unwrap();
+        for _ in 0..HELD {
+            let _full = all.hold(id, held(), 0);
+        }
+    }
+    assert_eq!(all.held(), HELD_ALL / 2);
+    let dest = all.resolve(&network, next(251), Place::Resident, 0).unwrap();
+    assert!(all.hold(dest, held(), 0).unwrap().is_some(), "asked for during a scan");
+}
+
+#[test]
+fn a_router_never_takes_the_place_of_a_host() {
+    let route = Route {
+        to: "0.0.0.0/0".parse().unwrap(),
+        interface: InterfaceId(0),
+        via: Some(next(254).address),
+    };
+    let network = Network::new(network().interfaces().to_vec(), vec![route], vec![], vec![], true);
+    let mut all = Neighbors::<u8>::new(2);
+    all.configure(&network, 0);
+    let hosts = [1, 2].map(|last| {
+        all.tick(0);
+        all.resolve(&network, next(last), Place::Resident, 0).unwrap()
+    });
+    all.tick(0);
+    let far = network.next_hop(IpAddr::from([203, 0, 113, 7])).unwrap();
+    all.resolve(&network, far, Place::Guest, 0).unwrap();
+    for host in hosts {
+        assert!(!all.hop(host).unwrap().leads_to(peer(next(9).address)));
+    }
 }
 
 #[test]
