@@ -55,7 +55,7 @@ reasons! {
     Fragment = "fragment",
     /// To a multicast or broadcast address that nobody here listens to.
     Multicast = "multicast",
-    /// A source address that no other host may have.
+    /// Its source or its destination is an address that no other host may have.
     Martian = "martian",
     /// The hop limit ran out; the sender was told.
     HopLimit = "hop-limit",

@@ -18,7 +18,7 @@ use crate::handoff::{Heard, Mesh};
 use crate::icmp::{Limiter, Local, Look, segment_is_right, write_reset};
 use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
-use crate::network::{Interface, InterfaceId, NextHop};
+use crate::network::{Interface, InterfaceId, Network, NextHop};
 use crate::snapshot::Snapshot;
 use core::net::{IpAddr, Ipv6Addr};
 use rvs_io::{Frame, Queue};
@@ -211,7 +211,7 @@ impl<Q: Queue> Desk<'_, Q> {
         let look = F::look(about);
         let about = look.and_then(|look| about.get(..look.octets)).unwrap_or_default();
         if let Some(look) = look.filter(|_| F::deserves_error(about))
-            && self.stack.limiter.allow(self.now)
+            && self.may_tell(error)
             && let Some(source) = self.error_source::<F>(&look)
         {
             let ident = self.ident();
@@ -223,6 +223,13 @@ impl<Q: Queue> Desk<'_, Q> {
             }
         }
         self.links.drop(frame, reason);
+    }
+
+    /// Whether the rate of errors allows for this one. News of a link's MTU always goes out, or a
+    /// flood of anything else would stop path MTU discovery (Linux 6.1 `net/ipv4/icmp.c`
+    /// `icmpv4_mask_allow()`, `net/ipv6/icmp.c` `icmpv6_mask_allow()`).
+    fn may_tell(&mut self, error: Error) -> bool {
+        matches!(error, Error::TooBig { .. }) || self.stack.limiter.allow(self.now)
     }
 
     /// The source of an error: the address that the packet was for if that is ours, else the one
@@ -296,7 +303,7 @@ impl<Q: Queue> Desk<'_, Q> {
         }
         if !unicast || to.is_multicast() || network.is_broadcast(to) {
             self.links.drop(frame, DropReason::Multicast);
-        } else if is_martian(look.source.into()) || network.is_local(look.source.into()) {
+        } else if is_no_host(network, look.source.into()) || is_martian(to) {
             self.links.drop(frame, DropReason::Martian);
         } else if network.is_local(to) {
             self.local::<F>(frame, interface, l3, look);
@@ -324,13 +331,7 @@ impl<Q: Queue> Desk<'_, Q> {
             protocol::TCP | protocol::UDP if !segment_is_right::<F>(packet, &look) => {
                 self.links.drop(frame, DropReason::SegmentChecksum);
             }
-            protocol::TCP => {
-                if self.stack.limiter.allow(self.now) {
-                    self.reset::<F>(frame, interface, l3, &look);
-                } else {
-                    self.links.drop(frame, DropReason::RateLimited);
-                }
-            }
+            protocol::TCP => self.reset::<F>(frame, interface, l3, &look),
             protocol::UDP => {
                 self.refuse::<F>(
                     frame,
@@ -357,6 +358,7 @@ impl<Q: Queue> Desk<'_, Q> {
         let mut octets = [0; 60];
         let reason = match write_reset::<F>(packet, look, &mut octets) {
             None => DropReason::LocalIgnored,
+            Some(_) if !self.stack.limiter.allow(self.now) => DropReason::RateLimited,
             Some(len) => match self.links.originate(usize::from(L3) + len) {
                 None => DropReason::NoFrame,
                 Some(mut answer) => {
@@ -575,6 +577,12 @@ impl<Q: Queue> Desk<'_, Q> {
             self.links.push(interface.link, frame);
         }
     }
+}
+
+/// Whether no other host may have sent a packet from here (Linux 6.1 `route.c`
+/// `ip_route_input_slow()`, `fib_frontend.c` `__fib_validate_source()`).
+fn is_no_host(network: &Network, source: IpAddr) -> bool {
+    is_martian(source) || network.is_local(source) || network.is_broadcast(source)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

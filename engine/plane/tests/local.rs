@@ -570,6 +570,16 @@ mod refusal {
     }
 
     #[test]
+    fn a_flood_of_resets_uses_up_nobodys_answer() {
+        let mut rig = stranger();
+        let (from, to) = ends(false);
+        for _ in 0..500 {
+            assert_eq!(tell(&mut rig, &tcp(from, to, RST, b"")), None);
+        }
+        assert!(tell(&mut rig, &tcp(from, to, SYN, b"")).is_some());
+    }
+
+    #[test]
     fn an_unserved_datagram_is_told_so_and_quoted() {
         for is_v6 in [false, true] {
             let mut rig = stranger();
@@ -706,6 +716,36 @@ mod routing {
             let out = rig.send(0, &pieces.iter().map(|piece| inward(piece)).collect::<Vec<_>>());
             let pieces: Vec<_> = out.iter().map(|(_, frame)| frame[L3..].to_vec()).collect();
             assert_eq!((pieces.len(), reassembled(&pieces).len()), (3, whole));
+        }
+    }
+
+    #[test]
+    fn news_of_a_links_mtu_goes_out_during_a_flood_of_other_errors() {
+        for is_v6 in [false, true] {
+            let mut rig = router(1280);
+            let (client, host) = ends(is_v6);
+            let old = inward(&with_hops(udp(client, host, b""), 1));
+            let told = rig.send(0, &vec![old.clone(); 500]).len();
+            assert!((1..500).contains(&told), "{told}");
+            assert_eq!(rig.send(0, &[old]), []);
+            let out = rig.send(0, &[inward(&udp(client, host, &[7; 1400]))]);
+            assert_eq!(&read(only(&out).1).data[..2], if is_v6 { &[2, 0] } else { &[3, 4] });
+            rig.finish();
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_host_may_have_are_neither_answered_nor_routed() {
+        let mut rig = router(1500);
+        let everybody =
+            [("198.51.100.255:7", "198.51.100.1:9"), ("192.0.2.255:7", "203.0.113.9:9")];
+        let nobody = [("203.0.113.7:7", "127.0.0.1:9"), ("203.0.113.7:7", "0.0.0.0:9")];
+        let long = [("[2001:db8:99::7]:7", "[::1]:9"), ("[2001:db8:99::7]:7", "[::]:9")];
+        let all = everybody.into_iter().chain(nobody).chain(long);
+        for (number, (from, to)) in (1..).zip(all) {
+            let packet = udp(from.parse().unwrap(), to.parse().unwrap(), b"");
+            assert_eq!(rig.send(0, &[inward(&packet)]), [], "{from} to {to}");
+            assert_eq!(dropped(&rig, "martian"), number, "{from} to {to}");
         }
     }
 
