@@ -12,6 +12,7 @@ use rvs_model::{
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::snapshot::{Dest, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
+use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::flow::protocol;
 use rvs_wire::mac::MacAddr;
@@ -120,7 +121,17 @@ fn snapshot(ends: &Ends, method: ForwardMethod) -> Result<Snapshot> {
     scheduler.update(&candidates);
     let key = ServiceKey { protocol: protocol::TCP, address: ends.vip.0, port: ends.vip.1 };
     let id = ServiceId(0);
-    let service = Service { id, key, scheduler, epoch: 1, version: 1, candidates, dests };
+    let service = Service {
+        id,
+        key,
+        scheduler,
+        epoch: 1,
+        version: 1,
+        candidates,
+        dests,
+        table: Table::default(),
+        maps: None,
+    };
     let mut snapshot = Snapshot::new(network(ends)?);
     snapshot.services.push(Some(Arc::new(service)));
     snapshot.index = Arc::new([(key, id)].into_iter().collect());

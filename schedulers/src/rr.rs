@@ -6,8 +6,8 @@
 //! State: who was chosen last. Cost: O(1) while all are eligible, O(n) at worst; an update is O(n).
 //! Differs: nothing.
 
-use crate::Candidate;
-use rvs_model::{DestId, Load};
+use crate::{Candidate, Loads, Share};
+use rvs_model::DestId;
 
 /// Where the round of one service stands on this worker.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,14 +46,22 @@ impl Rr {
         });
     }
 
+    /// Before the first choice, puts the worker's round a fair way ahead of the one before it.
+    pub fn stagger(&mut self, share: Share, dests: &[Candidate]) {
+        if self.last.is_none() {
+            let ahead = dests.len() * usize::from(share.worker) / usize::from(share.workers.max(1));
+            self.last = ahead.checked_sub(1).and_then(|place| Last::new(place, *dests.get(place)?));
+        }
+    }
+
     /// The next eligible destination after the one chosen last.
     #[inline]
-    pub fn pick(&mut self, dests: &[Candidate], _: impl Fn(DestId) -> Load) -> Option<usize> {
+    pub fn pick(&mut self, dests: &[Candidate], loads: &impl Loads) -> Option<usize> {
         let place = self.last.and_then(|last| usize::try_from(last.place).ok());
         let start = place.map_or(0, |place| place.saturating_add(1)).min(dests.len());
         let (before, after) = dests.split_at_checked(start)?;
-        let (place, dest) =
-            ((start..).zip(after).chain((0..).zip(before))).find(|(_, dest)| dest.is_eligible())?;
+        let mut round = (start..).zip(after).chain((0..).zip(before));
+        let (place, dest) = round.find(|(_, dest)| dest.is_eligible(loads))?;
         self.last = Last::new(place, *dest);
         Some(place)
     }
@@ -62,10 +70,10 @@ impl Rr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{dests, idle};
+    use crate::tests::{Overloaded, dests, idle};
 
     fn picks(rr: &mut Rr, dests: &[Candidate], count: usize) -> Vec<u32> {
-        (0..count).map(|_| dests[rr.pick(dests, idle).unwrap()].id.0).collect()
+        (0..count).map(|_| dests[rr.pick(dests, &idle).unwrap()].id.0).collect()
     }
 
     #[test]
@@ -101,13 +109,33 @@ mod tests {
     }
 
     #[test]
+    fn an_overloaded_dest_is_passed_over() {
+        let list = dests(&[(3, 1), (2, 1), (1, 1)]);
+        let mut rr = Rr::new();
+        let mut pick = |overloaded: &[u32]| rr.pick(&list, &Overloaded(overloaded));
+        assert_eq!([pick(&[3]), pick(&[3]), pick(&[3]), pick(&[])], [1, 2, 1, 2].map(Some));
+        assert_eq!(pick(&[1, 2, 3]), None);
+    }
+
+    #[test]
+    fn four_workers_begin_with_four_dests() {
+        let list = dests(&[(4, 1), (3, 1), (2, 1), (1, 1)]);
+        let begin = |worker| {
+            let mut rr = Rr::new();
+            rr.stagger(Share { worker, workers: 4, seed: 0 }, &list);
+            picks(&mut rr, &list, 1)[0]
+        };
+        assert_eq!([0, 1, 2, 3].map(begin), [4, 3, 2, 1]);
+    }
+
+    #[test]
     fn a_list_that_shrank_unannounced_is_no_danger() {
         let mut rr = Rr::new();
         let list = dests(&[(3, 1), (2, 1), (1, 1)]);
         assert_eq!(picks(&mut rr, &list, 3), [3, 2, 1]);
         assert_eq!(picks(&mut rr, &list[..1], 2), [3, 3]);
-        assert_eq!(rr.pick(&[], idle), None);
+        assert_eq!(rr.pick(&[], &idle), None);
         rr.update(&[]);
-        assert_eq!(rr.pick(&[], idle), None);
+        assert_eq!(rr.pick(&[], &idle), None);
     }
 }

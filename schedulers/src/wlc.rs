@@ -3,11 +3,10 @@
 //! Each new connection goes to the destination with the least load for its weight, where an active
 //! connection is worth 256 inactive ones. Kernel: Linux 6.1 `ip_vs_wlc.c` `ip_vs_wlc_schedule()`.
 //!
-//! State: none. Cost: O(n); an update costs nothing.
+//! State: none. Cost: O(n).
 //! Differs: the kernel counts the load in 32 bits, which 8 million active connections overflow.
 
-use crate::{Candidate, overhead};
-use rvs_model::{DestId, Load};
+use crate::{Candidate, Loads, least_eligible, overhead};
 
 /// Weighted least connections needs no memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,24 +19,10 @@ impl Wlc {
         Self
     }
 
-    /// Nothing to do: each choice looks at the whole list.
-    pub fn update(&mut self, _: &[Candidate]) {}
-
     /// The eligible destination with the least load for its weight.
     #[inline]
-    pub fn pick(&mut self, dests: &[Candidate], load: impl Fn(DestId) -> Load) -> Option<usize> {
-        let eligible = dests.iter().enumerate().filter(|(_, dest)| dest.is_eligible());
-        let loads = eligible.map(|(place, dest)| {
-            (place, u128::from(overhead(load(dest.id))), u128::from(dest.weight.0))
-        });
-        // Instead of dividing, each load is multiplied by the other's weight. The first of equals
-        // stays.
-        let least = loads.reduce(
-            |least, other| {
-                if least.1 * other.2 > other.1 * least.2 { other } else { least }
-            },
-        );
-        least.map(|(place, ..)| place)
+    pub fn pick(&mut self, dests: &[Candidate], loads: &impl Loads) -> Option<usize> {
+        least_eligible(dests, loads, overhead)
     }
 }
 
@@ -45,6 +30,7 @@ impl Wlc {
 mod tests {
     use super::*;
     use crate::tests::{dests, idle};
+    use rvs_model::{DestId, Load};
 
     #[test]
     fn wlc_shares_active_connections_in_proportion_to_weights() {
@@ -55,7 +41,7 @@ mod tests {
                 let place = list.iter().position(|dest| dest.id == id).unwrap();
                 Load { active: active[place], inactive: 0 }
             };
-            active[Wlc::new().pick(&list, load).unwrap()] += 1;
+            active[Wlc::new().pick(&list, &load).unwrap()] += 1;
         }
         assert_eq!(active, [10, 0, 40]);
     }
@@ -63,18 +49,18 @@ mod tests {
     #[test]
     fn ties_go_to_the_first_whatever_the_weights() {
         let list = dests(&[(3, 0), (2, 1), (1, 9)]);
-        assert_eq!(Wlc::new().pick(&list, idle), Some(1));
+        assert_eq!(Wlc::new().pick(&list, &idle), Some(1));
     }
 
     #[test]
     fn the_highest_loads_and_weights_are_compared_exactly() {
         let list = dests(&[(2, u32::MAX), (1, u32::MAX - 1)]);
         let full = Load { active: u32::MAX, inactive: u32::MAX };
-        assert_eq!(Wlc::new().pick(&list, |_| full), Some(0));
+        assert_eq!(Wlc::new().pick(&list, &|_| full), Some(0));
         let load = |id: DestId| match id.0 {
             2 => full,
             _ => Load { active: u32::MAX - 2, ..full },
         };
-        assert_eq!(Wlc::new().pick(&list, load), Some(1));
+        assert_eq!(Wlc::new().pick(&list, &load), Some(1));
     }
 }

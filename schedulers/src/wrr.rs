@@ -15,8 +15,7 @@
 //!                           level 1: 4 2 6
 //! ```
 
-use crate::Candidate;
-use rvs_model::{DestId, Load};
+use crate::{Candidate, Loads, Share};
 
 /// Where the rounds of one service stand on this worker.
 #[derive(Clone, Copy, Debug)]
@@ -57,37 +56,73 @@ impl Wrr {
         }
     }
 
+    /// Puts the worker's rounds a fair part of all choices ahead of those of the worker before it.
+    /// The first worker's stay where they are.
+    pub fn stagger(&mut self, share: Share, dests: &[Candidate]) {
+        if share.worker == 0 || self.level_max == 0 {
+            return;
+        }
+        let visits = |rounds: u32| -> u64 {
+            let least = self.level_max.saturating_sub(rounds.saturating_mul(self.step));
+            let of = |dest: &Candidate| dest.weight.0.saturating_sub(least) / self.step;
+            dests.iter().map(|dest| u64::from(of(dest))).sum()
+        };
+        let rounds = (self.level_max - 1) / self.step + 1;
+        let all: u64 = dests.iter().map(|dest| u64::from(dest.weight.0 / self.step)).sum();
+        let ahead = all * u64::from(share.worker) / u64::from(share.workers.max(1));
+        // The last round that begins no later: visits only grow.
+        let (mut low, mut high) = (0, rounds);
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            *(if visits(middle) <= ahead { &mut low } else { &mut high }) = middle;
+        }
+        let skip = usize::try_from(ahead.saturating_sub(visits(low))).unwrap_or(usize::MAX);
+        self.level = self.level_max - low * self.step;
+        let mut visited = (0..).zip(dests).filter(|(_, dest)| dest.weight.0 >= self.level);
+        self.next = visited.nth(skip).map_or(0, |(place, _)| place);
+    }
+
     /// The next in this round, or the first in the next one that visits anybody.
     #[inline]
-    pub fn pick(&mut self, dests: &[Candidate], _: impl Fn(DestId) -> Load) -> Option<usize> {
+    pub fn pick(&mut self, dests: &[Candidate], loads: &impl Loads) -> Option<usize> {
         if self.level_max == 0 {
             return None;
         }
         let next = usize::try_from(self.next).ok()?;
-        let place = self.reaching(dests, next).or_else(|| self.pick_in_next_round(dests))?;
+        let place = (self.reaching(dests, next, loads))
+            .or_else(|| self.pick_in_later_round(dests, loads))?;
         self.next = u32::try_from(place).ok()?.checked_add(1)?;
         Some(place)
     }
 
-    /// The first in the next round: there is one, since whoever has the highest weight takes part in
-    /// every round.
-    fn pick_in_next_round(&mut self, dests: &[Candidate]) -> Option<usize> {
-        self.level = if self.level > self.step { self.level - self.step } else { self.level_max };
-        self.reaching(dests, 0)
+    /// The first in the next round that visits anybody who is not overloaded.
+    fn pick_in_later_round(&mut self, dests: &[Candidate], loads: &impl Loads) -> Option<usize> {
+        let weights = || dests.iter().filter(|dest| dest.is_eligible(loads)).map(|it| it.weight.0);
+        let Some(highest) = weights().max() else {
+            // The kernel has then been through all rounds: up to where it began if that was within
+            // the last round, else to the end of the list, from where the first round follows.
+            if self.level > self.step || self.next == 0 {
+                (self.level, self.next) = (self.level_max, 0);
+            }
+            return None;
+        };
+        let next = if self.level > self.step { self.level - self.step } else { self.level_max };
+        // Levels in between visit nobody. Weights are multiples of the step.
+        self.level = next.min(highest.saturating_sub(self.step - 1));
+        self.reaching(dests, 0, loads)
     }
 
     /// The first at `from` or later that takes part in this round.
     #[inline]
-    fn reaching(&self, dests: &[Candidate], from: usize) -> Option<usize> {
+    fn reaching(&self, dests: &[Candidate], from: usize, loads: &impl Loads) -> Option<usize> {
         let mut rest = (from..).zip(dests.get(from..)?);
-        let (place, _) =
-            rest.find(|(_, dest)| dest.is_eligible() && dest.weight.0 >= self.level)?;
-        Some(place)
+        let reaches = |dest: &Candidate| dest.weight.0 >= self.level && dest.is_eligible(loads);
+        rest.find(|(_, dest)| reaches(dest)).map(|(place, _)| place)
     }
 }
 
 /// Euclid's; 0 divides nothing and is divided by all.
-fn gcd(mut a: u32, mut b: u32) -> u32 {
+pub(crate) fn gcd(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
@@ -97,7 +132,7 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{Random, dests, idle};
+    use crate::tests::{Overloaded, Random, dests, idle};
 
     /// The kernel's rules step by step, and how many destinations it looks at.
     struct Stepwise {
@@ -123,7 +158,7 @@ mod tests {
             }
         }
 
-        fn pick(&mut self, dests: &[Candidate]) -> Option<usize> {
+        fn pick(&mut self, dests: &[Candidate], overloaded: &[u32]) -> Option<usize> {
             if self.mw == 0 {
                 return None;
             }
@@ -133,7 +168,8 @@ mod tests {
                 while at < dests.len() {
                     at += 1;
                     let dest = &dests[at - 1];
-                    if i64::from(dest.weight.0) >= self.cw {
+                    let is_overloaded = overloaded.contains(&dest.id.0);
+                    if !is_overloaded && i64::from(dest.weight.0) >= self.cw {
                         self.cl = at;
                         return Some(at - 1);
                     }
@@ -184,13 +220,18 @@ mod tests {
                     wrr.update(&list);
                     model.update(&list);
                 }
-                let picked = wrr.pick(&list, idle);
-                assert_eq!(picked, model.pick(&list), "seed {seed}: {list:?}");
+                let overloaded: Vec<u32> = match random.below(4) {
+                    0 => list.iter().map(|it| it.id.0).filter(|_| random.below(3) > 0).collect(),
+                    _ => Vec::new(),
+                };
+                let picked = wrr.pick(&list, &Overloaded(&overloaded));
+                let why = format!("seed {seed}: {list:?} but {overloaded:?}");
+                assert_eq!(picked, model.pick(&list, &overloaded), "{why}");
                 let state = (wrr.level, wrr.next, wrr.step);
                 assert_eq!(
                     (i64::from(state.0), usize::try_from(state.1).unwrap(), i64::from(state.2)),
                     (model.cw, model.cl, model.di),
-                    "seed {seed}: {list:?}"
+                    "{why}"
                 );
             }
         }
@@ -203,9 +244,38 @@ mod tests {
         wrr.update(&list);
         let mut counts = [0; 3];
         for _ in 0..7 * 20 {
-            counts[wrr.pick(&list, idle).unwrap()] += 1;
+            counts[wrr.pick(&list, &idle).unwrap()] += 1;
         }
         assert_eq!(counts, [20, 40, 80]);
+    }
+
+    #[test]
+    fn each_worker_begins_where_the_one_before_it_would_be_after_its_share() {
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            let weights: Vec<_> = (0..5).map(|id| (id, random.below(7) * 3)).collect();
+            let list = dests(&weights);
+            let mut first = Wrr::new();
+            first.update(&list);
+            let cycle: u32 = weights.iter().map(|(_, weight)| weight / first.step).sum();
+            let in_order: Vec<_> = (0..2 * cycle).map(|_| first.pick(&list, &idle)).collect();
+            for worker in 0..8 {
+                let mut wrr = Wrr::new();
+                wrr.update(&list);
+                wrr.stagger(
+                    Share { worker: u16::try_from(worker).unwrap(), workers: 8, seed },
+                    &list,
+                );
+                let ahead = usize::try_from(cycle * worker / 8).unwrap();
+                for at in in_order.iter().skip(ahead).take(usize::try_from(cycle).unwrap()) {
+                    assert_eq!(
+                        wrr.pick(&list, &idle),
+                        *at,
+                        "seed {seed}, worker {worker}: {list:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
@@ -216,10 +286,10 @@ mod tests {
         // Levels above 2^31 - 1 have one visitor each; nobody can wait for two thousand million
         // picks, but nothing on the way may take longer than a walk of the list.
         for _ in 0..1_000_000 {
-            assert_eq!(wrr.pick(&list, idle), Some(2));
+            assert_eq!(wrr.pick(&list, &idle), Some(2));
         }
         wrr.level = 3;
-        let picks: Vec<Option<usize>> = (0..10).map(|_| wrr.pick(&list, idle)).collect();
+        let picks: Vec<Option<usize>> = (0..10).map(|_| wrr.pick(&list, &idle)).collect();
         let places = [1, 2, 3, 0, 1, 2, 3, 2, 2, 2].map(Some);
         assert_eq!(picks, places);
     }

@@ -14,11 +14,14 @@
 use crate::state::{Service as Row, State};
 use core::net::IpAddr;
 use hashbrown::HashMap;
-use rvs_api::ServiceKey as Key;
-use rvs_model::{DestId, DestLine, ServiceId, Tunables};
+use rvs_api::{ServiceFlags, ServiceKey as Key};
+use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, Tunables};
 use rvs_plane::network::Network;
-use rvs_plane::snapshot::{Dest, Service, ServiceKey, Snapshot};
+use rvs_plane::snapshot::{Dest, Maps, Service, ServiceKey, Snapshot};
+use rvs_schedulers::map::ADDRESSES_MAX;
+use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Makes snapshots of one director, and knows the last one.
@@ -31,6 +34,8 @@ pub struct Compiler {
     /// By the services' places.
     turns: Vec<Option<Turn>>,
     lines: Vec<Arc<[DestLine]>>,
+    /// Maps that workers have, or may have. They are freed here, when all are back.
+    lent: Vec<Maps>,
 }
 
 /// Where a service's scheduler stands that has seen every change and no connection.
@@ -50,7 +55,7 @@ impl Compiler {
     #[must_use]
     pub fn new(network: Network, tunables: Tunables, lines: Vec<Arc<[DestLine]>>) -> Self {
         let last = Snapshot { tunables, ..Snapshot::new(network.clone()) };
-        Self { network, tunables, last, turns: Vec::new(), lines }
+        Self { network, tunables, last, turns: Vec::new(), lines, lent: Vec::new() }
     }
 
     /// Takes note of a change of the service of `key`, or of its destinations if `dests`. To be
@@ -64,6 +69,8 @@ impl Compiler {
     /// The snapshot of `state`, to be published, after which [`Compiler::retire`] is due for the
     /// destinations that it returns: no new connection finds them then.
     pub fn compile(&mut self, state: &State) -> (Snapshot, Vec<DestId>) {
+        self.lent.retain(Maps::is_in_use);
+        let mut lent = Vec::new();
         let mut services: Vec<Option<Arc<Service>>> = Vec::new();
         let mut gone = Vec::new();
         let mut same_keys = true;
@@ -75,12 +82,19 @@ impl Compiler {
             let old = self.at(place);
             let same = |old: &Service| {
                 turn.is_some_and(|turn| (turn.epoch, turn.version) == (old.epoch, old.version))
+                    && old.table.flags() == hash_flags(row)
             };
             if let Some(old) = old.filter(|old| same(old)) {
                 services.push(Some(Arc::clone(old)));
                 continue;
             }
-            let new = turn.and_then(|turn| service(state, row, &turn));
+            let known = old.filter(|old| turn.is_some_and(|turn| turn.epoch == old.epoch));
+            let maps = match known {
+                Some(old) => old.maps.clone(),
+                None => maps(row, self.lines.len()),
+            };
+            lent.extend(maps.clone().filter(|_| known.is_none()));
+            let new = turn.and_then(|turn| service(state, row, &turn, maps));
             same_keys &= old.map(|old| old.key) == new.as_ref().map(|new| new.key);
             let dests = |service: Option<&Service>| -> Vec<DestId> {
                 service.map(|it| it.dests.iter().map(|dest| dest.id).collect()).unwrap_or_default()
@@ -101,6 +115,7 @@ impl Compiler {
         } else {
             self.found_at(&services)
         };
+        self.lent.extend(lent);
         let timeouts = *state.timeouts();
         let snapshot = Snapshot { network, services, index, timeouts, tunables: self.tunables };
         self.last = snapshot.clone();
@@ -208,9 +223,44 @@ fn candidates(state: &State, row: &Row) -> Vec<Candidate> {
     state.dests_of(row).map(candidate).collect()
 }
 
+/// What `-b` says, to the schedulers that listen.
+fn hash_flags(row: &Row) -> HashFlags {
+    let flags = row.attributes().flags;
+    HashFlags {
+        fallback: flags.has(ServiceFlags::SCHEDULER_1),
+        port: flags.has(ServiceFlags::SCHEDULER_2),
+    }
+}
+
+/// The table of a scheduler that hashes. A change of many destinations makes one table.
+fn table(state: &State, row: &Row, kind: SchedulerKind) -> Table {
+    let entry = |dest: &crate::state::Dest| Entry {
+        address: dest.address(),
+        weight: dest.attributes().weight,
+        last_weight: dest.last_weight(),
+    };
+    let dests: Vec<Entry> = state.dests_of(row).map(entry).collect();
+    Table::new(kind, hash_flags(row), &dests)
+}
+
+/// Maps for a scheduler that remembers addresses. Clients ask for one address only, unless the
+/// service is a mark.
+fn maps(row: &Row, workers: usize) -> Option<Maps> {
+    let addresses = match row.key() {
+        Key::Address { .. } => 1,
+        Key::Mark { .. } => ADDRESSES_MAX,
+    };
+    match row.scheduler()? {
+        SchedulerKind::Lblc | SchedulerKind::Lblcr => {
+            Some(Maps::new(workers, addresses, RandomState::new().hash_one(0)))
+        }
+        _ => None,
+    }
+}
+
 /// A service as workers read it; `None` if the data path cannot serve it, which the state's checks
 /// exclude.
-fn service(state: &State, row: &Row, turn: &Turn) -> Option<Service> {
+fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Option<Service> {
     let Key::Address { protocol, address } = *row.key() else { return None };
     let ip: IpAddr = address.ip();
     let dest = |dest: &crate::state::Dest| Dest {
@@ -226,6 +276,8 @@ fn service(state: &State, row: &Row, turn: &Turn) -> Option<Service> {
         version: turn.version,
         candidates: candidates(state, row),
         dests: state.dests_of(row).map(dest).collect(),
+        table: table(state, row, turn.scheduler.kind()),
+        maps,
     })
 }
 

@@ -75,11 +75,49 @@ pub enum SchedulerKind {
     /// Weighted least connections.
     #[default]
     Wlc,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Locality-based least connections.
+    Lblc,
+    /// The same with replication.
+    Lblcr,
+    /// Source hashing.
+    Sh,
+    /// Destination hashing.
+    Dh,
+    /// Weighted failover.
+    Fo,
+    /// Weighted overflow.
+    Ovf,
+    /// Maglev hashing.
+    Mh,
+    /// Power of two choices.
+    Twos,
+    /// Nobody chooses: no new connections.
+    None,
 }
 
 impl SchedulerKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Lc, Self::Wlc];
+    pub const ALL: [Self; 15] = [
+        Self::Rr,
+        Self::Wrr,
+        Self::Lc,
+        Self::Wlc,
+        Self::Sed,
+        Self::Nq,
+        Self::Lblc,
+        Self::Lblcr,
+        Self::Sh,
+        Self::Dh,
+        Self::Fo,
+        Self::Ovf,
+        Self::Mh,
+        Self::Twos,
+        Self::None,
+    ];
 
     /// The name that `ipvsadm` takes and prints.
     #[must_use]
@@ -89,6 +127,33 @@ impl SchedulerKind {
             Self::Wrr => "wrr",
             Self::Lc => "lc",
             Self::Wlc => "wlc",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Sh => "sh",
+            Self::Dh => "dh",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Mh => "mh",
+            Self::Twos => "twos",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether its choice depends on how many connections destinations have.
+    #[must_use]
+    pub const fn counts_conns(self) -> bool {
+        match self {
+            Self::Lc
+            | Self::Wlc
+            | Self::Sed
+            | Self::Nq
+            | Self::Lblc
+            | Self::Lblcr
+            | Self::Ovf
+            | Self::Twos => true,
+            Self::Rr | Self::Wrr | Self::Sh | Self::Dh | Self::Fo | Self::Mh | Self::None => false,
         }
     }
 }
@@ -101,7 +166,10 @@ impl fmt::Display for SchedulerKind {
 
 /// No scheduler has this name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("unknown scheduler (expected rr, wrr, lc or wlc)")]
+#[error(
+    "unknown scheduler (expected rr, wrr, lc, wlc, sed, nq, lblc, lblcr, sh, dh, fo, ovf, mh, twos \
+     or none)"
+)]
 pub struct UnknownScheduler;
 
 impl FromStr for SchedulerKind {

@@ -73,6 +73,11 @@ pub struct Tunables {
     pub secure_tcp: u8,
     /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
     pub pmtu_disc: bool,
+    /// Seconds for which the scheduler `lblc` remembers an address that nobody asks for.
+    pub lblc_expiration: u32,
+    /// The same of `lblcr`, and seconds without a change after which an address loses one of several
+    /// destinations.
+    pub lblcr_expiration: u32,
 }
 
 impl Default for Tunables {
@@ -83,6 +88,8 @@ impl Default for Tunables {
             expire_nodest_conn: false,
             secure_tcp: 0,
             pmtu_disc: true,
+            lblc_expiration: 24 * 60 * 60,
+            lblcr_expiration: 24 * 60 * 60,
         }
     }
 }

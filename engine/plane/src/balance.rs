@@ -4,11 +4,15 @@ use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
 use crate::neighbor::{Neighbors, Place, peer};
 use crate::paths::Paths;
-use crate::snapshot::{Dest, Service, ServiceKey};
+use crate::snapshot::{Dest, Maps, Service, ServiceKey, Snapshot};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rvs_conntrack::{Conn, Conns, Direction, Full, state};
-use rvs_model::{DestId, DestLine, ForwardMethod, Load, SchedulerKind, State};
-use rvs_schedulers::Scheduler;
+use rvs_model::{
+    DestId, DestLine, ForwardMethod, Load, SchedulerKind, State, Tick, Tunables, ticks,
+};
+use rvs_schedulers::fold::{Cursor, Fold};
+use rvs_schedulers::map::Map;
+use rvs_schedulers::{Loads, Request, Scheduler, Share};
 use rvs_wire::checksum::Delta;
 use rvs_wire::flow::{Ends, Family};
 use rvs_wire::packet::Packet;
@@ -16,49 +20,136 @@ use rvs_wire::rewrite::Rewrite;
 use std::sync::Arc;
 
 /// The scheduler of one service, on this core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Turn {
     epoch: u64,
     version: u64,
     scheduler: Scheduler,
+    /// Whose connections on other cores are looked at next.
+    cursor: Cursor,
+    lease: Option<Lease>,
+}
+
+/// A service's map, and where it belongs.
+#[derive(Debug)]
+struct Lease {
+    map: Box<Map>,
+    home: Maps,
 }
 
 impl Turn {
+    /// No service was here yet.
+    fn vacant() -> Self {
+        let scheduler = Scheduler::new(SchedulerKind::None);
+        Self { epoch: 0, version: 0, scheduler, cursor: Cursor::default(), lease: None }
+    }
+
     /// Takes note of a change. Each change is seen by itself while the worker breathes between them.
     #[cold]
-    fn catch_up(&mut self, service: &Service) {
+    fn catch_up(&mut self, service: &Service, share: Share) {
         if self.epoch == service.epoch {
             self.scheduler.update(&service.candidates);
         } else {
+            self.leave();
             self.scheduler = service.scheduler;
+            self.lease = service.maps.as_ref().and_then(|home| {
+                let map = home.take()?;
+                Some(Lease { map, home: Maps::clone(home) })
+            });
         }
+        self.scheduler.stagger(share, &service.candidates);
         (self.epoch, self.version) = (service.epoch, service.version);
+    }
+
+    /// Brings the map back, which the control plane frees.
+    fn leave(&mut self) {
+        if let Some(Lease { map, home }) = self.lease.take() {
+            home.bring_back(map);
+        }
     }
 }
 
 /// The schedulers of all services, on this core.
 pub(crate) struct Balance {
     turns: Vec<Turn>,
-    /// Every worker's lines: least-connection schedulers count them all.
-    all_lines: Vec<Arc<[DestLine]>>,
+    share: Share,
+    /// What this core counts, by destination.
+    own_lines: Arc<[DestLine]>,
+    /// What the others count.
+    other_lines: Vec<Arc<[DestLine]>>,
+    /// The sum of the latter, as last looked at.
+    fold: Fold,
+    /// The services that have a map.
+    mapped: Vec<u32>,
+    /// Whose map is looked after next.
+    mapped_next: usize,
 }
 
 impl Balance {
-    pub(crate) fn new(services_max: usize, all_lines: Vec<Arc<[DestLine]>>) -> Self {
-        let nobody = Turn { epoch: 0, version: 0, scheduler: Scheduler::new(SchedulerKind::Rr) };
-        Self { turns: vec![nobody; services_max], all_lines }
+    /// For the worker `worker` of those whose lines these are; `seed` is secret and may be the same
+    /// for all.
+    pub(crate) fn new(
+        services_max: usize,
+        worker: u16,
+        all_lines: Vec<Arc<[DestLine]>>,
+        seed: u64,
+    ) -> Self {
+        let workers = u16::try_from(all_lines.len()).unwrap_or(u16::MAX);
+        let seed = (u64::from(worker) + 1).wrapping_mul(seed | 1);
+        let mut other_lines = all_lines;
+        let at = usize::from(worker);
+        let has_lines = at < other_lines.len();
+        let own_lines = if has_lines { other_lines.remove(at) } else { Arc::default() };
+        Self {
+            turns: (0..services_max).map(|_| Turn::vacant()).collect(),
+            share: Share { worker, workers, seed },
+            fold: Fold::new(own_lines.len()),
+            own_lines,
+            other_lines,
+            mapped: Vec::with_capacity(services_max),
+            mapped_next: 0,
+        }
     }
 
     /// Tells schedulers what changed, before the next connection asks: what several changes leave of
     /// a weighted round depends on each of them.
-    pub(crate) fn apply(&mut self, services: &[Option<Arc<Service>>]) {
-        for (turn, service) in self.turns.iter_mut().zip(services) {
-            if let Some(service) = service
-                && (turn.epoch, turn.version) != (service.epoch, service.version)
-            {
-                turn.catch_up(service);
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
+        self.mapped.clear();
+        let all = snapshot.services.iter().map(Option::as_deref).chain(core::iter::repeat(None));
+        for ((turn, service), place) in self.turns.iter_mut().zip(all).zip(0..) {
+            match service {
+                Some(service) => {
+                    if (turn.epoch, turn.version) != (service.epoch, service.version) {
+                        turn.catch_up(service, self.share);
+                    }
+                }
+                None => turn.leave(),
+            }
+            if let Some(lease) = &mut turn.lease {
+                let expiration = expiration(turn.scheduler.kind(), &snapshot.tunables);
+                lease.map.set_expiration(expiration);
+                self.mapped.push(place);
             }
         }
+    }
+
+    /// Looks after one service's map.
+    #[inline]
+    pub(crate) fn step(&mut self, now: Tick) {
+        if !self.mapped.is_empty() {
+            self.step_map(now);
+        }
+    }
+
+    #[cold]
+    fn step_map(&mut self, now: Tick) {
+        let place = self.mapped.get(self.mapped_next).or_else(|| self.mapped.first());
+        let at = place.and_then(|place| usize::try_from(*place).ok());
+        let turn = at.and_then(|at| self.turns.get_mut(at));
+        if let Some(lease) = turn.and_then(|turn| turn.lease.as_mut()) {
+            lease.map.step(now);
+        }
+        self.mapped_next = (self.mapped_next + 1) % self.mapped.len().max(1);
     }
 
     /// Opens the connection that `packet`, to one of our addresses, may begin, in the
@@ -85,7 +176,13 @@ impl Balance {
         if is_martian(client.0.into()) || network.is_local(client.0.into()) {
             return Err(DropReason::Martian.into());
         }
-        let dest = self.schedule(service).ok_or(Verdict::NoDest { l3 })?;
+        let request = Request {
+            client: client.0.into(),
+            client_port: client.1,
+            vip: vip.0.into(),
+            now: world.now,
+        };
+        let dest = self.schedule(service, &request).ok_or(Verdict::NoDest { l3 })?;
         let line = usize::try_from(dest.id.0).ok().and_then(|at| world.lines.get(at));
         let line = line.ok_or(DropReason::NoDest)?;
         let next_hop = paths.hop(network, neighbors, dest, world.now)?;
@@ -132,23 +229,58 @@ impl Balance {
 
     /// The destination whose turn it is.
     #[inline]
-    fn schedule<'s>(&mut self, service: &'s Service) -> Option<&'s Dest> {
-        let turn = self.turns.get_mut(usize::try_from(service.id.0).ok()?)?;
+    fn schedule<'s>(&mut self, service: &'s Service, request: &Request) -> Option<&'s Dest> {
+        let Self { turns, share, own_lines, other_lines, fold, .. } = self;
+        let turn = turns.get_mut(usize::try_from(service.id.0).ok()?)?;
         if (turn.epoch, turn.version) != (service.epoch, service.version) {
-            turn.catch_up(service);
+            turn.catch_up(service, *share);
         }
-        let all_lines = &self.all_lines;
-        let load = |id: DestId| load(all_lines, id);
-        let position = turn.scheduler.pick(&service.candidates, load)?;
+        let Service { candidates, table, .. } = service;
+        if turn.scheduler.kind().counts_conns() {
+            let (cursor, others) = (&mut turn.cursor, other_lines.len());
+            fold.refresh(candidates, cursor, others, request.now, |id| sum(other_lines, id));
+        }
+        let counted = Counted { own_lines, fold };
+        let map = turn.lease.as_mut().map(|lease| &mut *lease.map);
+        let position = turn.scheduler.pick(candidates, table, map, request, &counted)?;
         service.dests.get(position)
     }
 }
 
-/// Connections of a destination, on all cores.
+/// How long a scheduler's map remembers.
+fn expiration(kind: SchedulerKind, tunables: &Tunables) -> Tick {
+    ticks(match kind {
+        SchedulerKind::Lblcr => tunables.lblcr_expiration,
+        _ => tunables.lblc_expiration,
+    })
+}
+
+/// Connections of destinations, as this core knows them.
+struct Counted<'b> {
+    own_lines: &'b [DestLine],
+    fold: &'b Fold,
+}
+
+impl Loads for Counted<'_> {
+    #[inline]
+    fn load(&self, id: DestId) -> Load {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX);
+        let own = self.own_lines.get(at).map(DestLine::load).unwrap_or_default();
+        self.fold.load(id, own)
+    }
+
+    #[inline]
+    fn is_overloaded(&self, _: DestId) -> bool {
+        // No destination has thresholds yet: the control plane refuses them.
+        false
+    }
+}
+
+/// Connections of a destination, on these cores.
 #[inline]
-fn load(all_lines: &[Arc<[DestLine]>], id: DestId) -> Load {
+fn sum(lines: &[Arc<[DestLine]>], id: DestId) -> Load {
     let at = usize::try_from(id.0).unwrap_or(usize::MAX);
-    all_lines.iter().filter_map(|lines| lines.get(at)).map(DestLine::load).fold(
+    lines.iter().filter_map(|lines| lines.get(at)).map(DestLine::load).fold(
         Load::default(),
         |sum, more| Load {
             active: sum.active.wrapping_add(more.active),

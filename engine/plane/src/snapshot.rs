@@ -4,8 +4,11 @@
 
 use crate::network::Network;
 use core::net::{IpAddr, SocketAddr};
+use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
 use rvs_model::{DestId, ForwardMethod, ServiceId, Timeouts, Tunables};
+use rvs_schedulers::map::Map;
+use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
 use std::sync::Arc;
 
@@ -51,6 +54,42 @@ pub struct Service {
     pub candidates: Vec<Candidate>,
     /// The destinations, in the same order.
     pub dests: Vec<Dest>,
+    /// What a scheduler that hashes looks up; made of the destinations.
+    pub table: Table,
+    /// For a scheduler that remembers addresses: the maps of this `epoch`.
+    pub maps: Option<Maps>,
+}
+
+/// Where a service's maps are while no worker has them: made by the control plane, one for each
+/// worker, so that workers take no memory. A worker takes one when it first sees the service's
+/// `epoch` and brings it back when that is over, so that workers free none either.
+#[derive(Clone, Debug)]
+pub struct Maps(Arc<ArrayQueue<Box<Map>>>);
+
+impl Maps {
+    /// Maps for so many addresses; `key` is secret.
+    #[must_use]
+    pub fn new(workers: usize, addresses: u32, key: u64) -> Self {
+        let maps = ArrayQueue::new(workers.max(1));
+        for _ in 0..workers {
+            let _fits = maps.push(Box::new(Map::new(addresses, key)));
+        }
+        Self(Arc::new(maps))
+    }
+
+    pub(crate) fn take(&self) -> Option<Box<Map>> {
+        self.0.pop()
+    }
+
+    pub(crate) fn bring_back(&self, map: Box<Map>) {
+        let _fits = self.0.push(map);
+    }
+
+    /// Whether anybody else may take one or bring one back.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 /// One state of the configuration.

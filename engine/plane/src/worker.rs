@@ -168,7 +168,7 @@ impl<Q: Queue> Worker<Q> {
             verdicts: [Verdict::Stack { l3: 0, vlan: 0 }; BURST_MAX],
             v4: Lane::new(v4),
             v6: Lane::new(v6),
-            balance: Balance::new(size(limits.services), setup.all_lines),
+            balance: Balance::new(size(limits.services), setup.id, setup.all_lines, setup.seed[1]),
             paths: Paths::new(size(limits.dests)),
             stack: Stack::new(size(limits.neighbors), now),
             mesh: setup.mesh,
@@ -241,7 +241,7 @@ impl<Q: Queue> Core<Q> {
         self.v6.conns.set_timeouts(&snapshot.timeouts);
         self.v4.conns.set_secure(secure);
         self.v6.conns.set_secure(secure);
-        self.balance.apply(&snapshot.services);
+        self.balance.apply(snapshot);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_service(): with the last service of a family the hooks
         // are gone, and no packet of it is IPVS's.
         let serves = |v6| {
@@ -360,6 +360,7 @@ impl<Q: Queue> Core<Q> {
         let lines = &self.shared.lines;
         self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
         self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        self.balance.step(now);
         let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
         desk.tick();
         self.links.flush();

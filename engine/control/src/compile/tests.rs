@@ -1,8 +1,9 @@
 use super::*;
 use crate::state::{Limits, NoTraffic};
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 use rvs_api::{AddressFamily, DestAttributes, Request, ServiceAttributes};
 use rvs_model::{ForwardMethod, Load, Protocol, SchedulerKind, Weight};
+use rvs_schedulers::Request as Picked;
 
 const LIMITS: Limits = Limits { services: 8, dests: 16, conns: 0 };
 
@@ -232,6 +233,53 @@ fn only_another_scheduler_or_another_service_is_a_new_epoch() {
     assert!(fourth.epoch > third.epoch);
 }
 
+#[test]
+fn a_table_follows_the_list_the_flags_and_the_latest_weights_but_zero() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "mh");
+    rig.add(vip(), 11, 1);
+    rig.add(vip(), 12, 3);
+    let shares = |rig: &mut Rig| service_at(&rig.publish(), "203.0.113.1:80").table.shares(2);
+    let before = shares(&mut rig);
+    assert!(before[0].abs_diff(3070) < 4 && before[0] + before[1] == 4093, "{before:?}");
+    rig.edit(vip(), 12, 0);
+    assert_eq!(shares(&mut rig), before, "draining moves nobody");
+    rig.delete(vip(), 12);
+    rig.add(vip(), 12, 0);
+    assert_eq!(shares(&mut rig), before, "nor does coming back drained");
+    rig.edit(vip(), 12, 1);
+    assert!(shares(&mut rig)[0].abs_diff(2046) <= 1);
+    let first = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    let flags = ServiceFlags::SCHEDULER_2;
+    let attributes = ServiceAttributes { flags, ..ServiceAttributes::new("mh", AddressFamily::V4) };
+    rig.edit_service(vip(), attributes);
+    let second = service_at(&rig.publish(), "203.0.113.1:80").clone();
+    assert_eq!((first.epoch, first.version), (second.epoch, second.version), "no new scheduler");
+    assert_eq!(second.table.flags(), HashFlags { fallback: false, port: true });
+}
+
+#[test]
+fn maps_are_made_once_for_each_binding_and_freed_when_nobody_has_any() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "lblc");
+    let first = rig.publish();
+    rig.add(vip(), 11, 1);
+    let second = rig.publish();
+    assert_eq!(rig.compiler.lent.len(), 1, "an added destination changes no map");
+    assert!(service_at(&second, "203.0.113.1:80").maps.is_some());
+    rig.edit_service(vip(), ServiceAttributes::new("lblcr", AddressFamily::V4));
+    let third = rig.publish();
+    assert_eq!(rig.compiler.lent.len(), 2);
+    rig.edit_service(vip(), ServiceAttributes::new("sh", AddressFamily::V4));
+    assert!(service_at(&rig.publish(), "203.0.113.1:80").maps.is_none());
+    drop((first, second));
+    rig.publish();
+    assert_eq!(rig.compiler.lent.len(), 1, "somebody still has the third snapshot");
+    drop(third);
+    rig.publish();
+    assert!(rig.compiler.lent.is_empty());
+}
+
 /// The kernel's round begins where the changes led it, one by one: weights 1, 3, 2 added in this
 /// order leave another level than all three at once.
 #[test]
@@ -249,7 +297,11 @@ fn a_scheduler_has_seen_each_change_of_a_batch_by_itself() {
         stepwise.update(&all[from..]);
     }
     let picks = |mut scheduler: Scheduler| -> Vec<_> {
-        (0..12).map(|_| scheduler.pick(all, |_| Load::default())).collect()
+        let nowhere = Ipv4Addr::UNSPECIFIED.into();
+        let request = Picked { client: nowhere, client_port: 0, vip: nowhere, now: 0 };
+        let mut pick =
+            || scheduler.pick(all, &service.table, None, &request, &|_: DestId| Load::default());
+        (0..12).map(|_| pick()).collect()
     };
     assert_eq!(picks(service.scheduler), picks(stepwise));
     let mut at_once = Scheduler::new(SchedulerKind::Wrr);

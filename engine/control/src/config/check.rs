@@ -240,6 +240,9 @@ fn timeouts(file: &File) -> Result<Timeouts, Flaw> {
     Ok(timeouts)
 }
 
+/// Jiffies of these fit the kernel's int, at 250 a second.
+const EXPIRATION_SECONDS_MAX: i64 = 8_589_934;
+
 fn tunables(written: &file::Ipvs) -> Result<Tunables, Flaw> {
     let default = Tunables::default();
     let switch = |value: Option<file::Switch>, default| value.map_or(default, |on| on.0);
@@ -261,5 +264,17 @@ fn tunables(written: &file::Ipvs) -> Result<Tunables, Flaw> {
         expire_nodest_conn: switch(written.expire_nodest_conn, default.expire_nodest_conn),
         secure_tcp,
         pmtu_disc: switch(written.pmtu_disc, default.pmtu_disc),
+        lblc_expiration: number_or(
+            "lblc_expiration",
+            &written.lblc_expiration,
+            &(0..=EXPIRATION_SECONDS_MAX),
+            default.lblc_expiration,
+        )?,
+        lblcr_expiration: number_or(
+            "lblcr_expiration",
+            &written.lblcr_expiration,
+            &(0..=EXPIRATION_SECONDS_MAX),
+            default.lblcr_expiration,
+        )?,
     })
 }

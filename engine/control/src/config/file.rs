@@ -159,4 +159,6 @@ pub(super) struct Ipvs {
     pub(super) expire_nodest_conn: Option<Switch>,
     pub(super) secure_tcp: Number,
     pub(super) pmtu_disc: Option<Switch>,
+    pub(super) lblc_expiration: Number,
+    pub(super) lblcr_expiration: Number,
 }

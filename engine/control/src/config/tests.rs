@@ -157,7 +157,7 @@ fn every_section_is_taken_as_written() {
         [tables]\nconns = 1\nconns6 = 2\nservices = 3\ndests = 4\nneighbors = 5\nframes = 2048
         [timeouts]\nestablished = 800\nsynack = 9\nudp = 30\nnone = 1
         [ipvs]\nconn_reuse_mode = 3\nsloppy_tcp = 1\nexpire_nodest_conn = true\nsecure_tcp = 3
-        pmtu_disc = 0\n"
+        pmtu_disc = 0\nlblc_expiration = 5\nlblcr_expiration = 6\n"
     ));
     assert_eq!(config.control.socket, Path::new("/etc/rvs/rvsd.sock"));
     assert_eq!(config.control.mode, 0o660);
@@ -177,6 +177,8 @@ fn every_section_is_taken_as_written() {
         expire_nodest_conn: true,
         secure_tcp: 3,
         pmtu_disc: false,
+        lblc_expiration: 5,
+        lblcr_expiration: 6,
     };
     assert_eq!(config.tunables, tunables);
 }
@@ -286,7 +288,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "[ipvs]\nmax_conns = 1\n",
             "2:1: unknown field `max_conns`, expected one of `conn_reuse_mode`, `sloppy_tcp`, \
-             `expire_nodest_conn`, `secure_tcp`, `pmtu_disc`",
+             `expire_nodest_conn`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, `lblcr_expiration`",
         ),
     ]);
     added(&[(

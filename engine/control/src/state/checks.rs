@@ -14,7 +14,7 @@ pub(super) fn service(
     key: &ServiceKey,
     attributes: &ServiceAttributes,
 ) -> Result<(), Errno> {
-    if !support.has_scheduler(&attributes.scheduler) {
+    if !Support::has_scheduler(&attributes.scheduler) {
         return Err(Errno::NoEnt);
     }
     if attributes.engine.as_deref().is_some_and(|engine| !support.has_engine(engine)) {

@@ -55,6 +55,7 @@ impl State {
                 service,
                 born,
                 address,
+                last_weight: attributes.weight,
                 attributes,
                 joined: counted,
                 zero: counted,
@@ -74,7 +75,7 @@ impl State {
         let Some(service) = self.services.get_mut(dest.service.0) else { return };
         service.trash -= 1;
         dest.trash = None;
-        dest.attributes = attributes;
+        dest.set_attributes(attributes);
         let born = service.life.map_or(0, |life| life.born);
         if dest.born != born {
             let counted = readings.totals(id);
@@ -97,7 +98,7 @@ impl State {
         let id = self.find_dest(service, address)?;
         self.support.dest(&attributes)?;
         if let Some(dest) = self.dests.get_mut(id.0) {
-            dest.attributes = attributes;
+            dest.set_attributes(attributes);
         }
         self.touch(service);
         Ok(())

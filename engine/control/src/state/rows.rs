@@ -3,7 +3,7 @@
 use crate::rates::Estimator;
 use core::net::SocketAddr;
 use rvs_api::{DestAttributes, ServiceAttributes, ServiceKey, Totals};
-use rvs_model::{DestId, SchedulerKind, ServiceId};
+use rvs_model::{DestId, SchedulerKind, ServiceId, Weight};
 
 /// A service.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub struct Dest {
     pub(super) born: u64,
     pub(super) address: SocketAddr,
     pub(super) attributes: DestAttributes,
+    /// Its latest weight that was not zero.
+    pub(super) last_weight: Weight,
     /// Up to where its service knows what its place counted.
     pub(super) joined: Totals,
     /// What its place had counted at the last `-Z`.
@@ -135,6 +137,20 @@ impl Dest {
     #[must_use]
     pub fn attributes(&self) -> &DestAttributes {
         &self.attributes
+    }
+
+    /// Its latest weight that was not zero; zero if it never had one (Linux 6.1 `ip_vs_ctl.c`
+    /// `__ip_vs_update_dest()`).
+    #[must_use]
+    pub fn last_weight(&self) -> Weight {
+        self.last_weight
+    }
+
+    pub(super) fn set_attributes(&mut self, attributes: DestAttributes) {
+        if attributes.weight.is_eligible() {
+            self.last_weight = attributes.weight;
+        }
+        self.attributes = attributes;
     }
 
     /// Whether it is in its service's list; packets of its connections are otherwise not forwarded.

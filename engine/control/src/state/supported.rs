@@ -18,19 +18,13 @@ pub(super) enum Support {
     Everything,
 }
 
-/// The schedulers that the kernel of the recordings has (Linux 6.1 of Debian 12), besides those of
-/// [`SchedulerKind`], and `none`.
-const KERNEL_SCHEDULERS: [&str; 10] =
-    ["lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh", "none"];
-
 /// The only persistence engine there is.
 const KERNEL_ENGINE: &str = "sip";
 
 impl Support {
     /// Whether there is a scheduler of this name; the kernel says ENOENT otherwise.
-    pub(super) fn has_scheduler(self, name: &str) -> bool {
-        let ours = name.parse::<SchedulerKind>().is_ok();
-        ours || (self == Self::Everything && KERNEL_SCHEDULERS.contains(&name))
+    pub(super) fn has_scheduler(name: &str) -> bool {
+        name.parse::<SchedulerKind>().is_ok()
     }
 
     /// Whether there is a persistence engine of this name; the kernel says ENOENT otherwise.

@@ -19,6 +19,7 @@ use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor}
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::snapshot::{Dest, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
+use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::mac::MacAddr;
 use std::collections::HashMap;
@@ -221,6 +222,8 @@ impl Rig {
             version: self.versions,
             candidates: vec![],
             dests: vec![],
+            table: Table::default(),
+            maps: None,
         });
         if place == self.snapshot.services.len() {
             self.snapshot.services.push(Some(service));
@@ -246,6 +249,13 @@ impl Rig {
         change(service);
         service.version = self.versions;
         service.scheduler.update(&service.candidates);
+        let listed = service.candidates.iter().zip(&service.dests);
+        let entry = |(candidate, dest): (&Candidate, &Dest)| {
+            let weight = candidate.weight;
+            Entry { address: dest.socket, weight, last_weight: weight }
+        };
+        let entries: Vec<Entry> = listed.map(entry).collect();
+        service.table = Table::new(service.scheduler.kind(), HashFlags::default(), &entries);
     }
 
     fn insert_dest(

@@ -6,6 +6,10 @@ use core::net::SocketAddr;
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
 use rvs_model::{DestId, SchedulerKind, ServiceId};
 
+/// Those with which a connection that begins anew mostly goes elsewhere: what the judge looks for.
+const SCHEDULERS: [SchedulerKind; 4] =
+    [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Lc, SchedulerKind::Wlc];
+
 /// Servers; each has an address of each family.
 pub const SERVERS: u8 = 5;
 /// The same, as a number of places.
@@ -66,7 +70,7 @@ impl Menu {
                 vip: SocketAddr::new(address.parse().unwrap(), port),
                 method,
                 dest_v6: v6 != mixed,
-                kind: random.one_of(&SchedulerKind::ALL),
+                kind: random.one_of(&SCHEDULERS),
                 id: None,
                 removed: false,
                 upsets: [0; PLACES],

@@ -87,5 +87,6 @@ fn tunables(random: &mut Random) -> Tunables {
         expire_nodest_conn: random.chance(50),
         secure_tcp: random.one_of(&[0, 3]),
         pmtu_disc: random.chance(50),
+        ..Tunables::default()
     }
 }
