@@ -171,8 +171,13 @@ impl Judge {
     /// Whether the connection may have ended meanwhile without anybody's fault.
     fn is_loose(&self, rig: &Rig, menu: &Menu, key: (SocketAddr, usize)) -> bool {
         self.flows.get(&key).is_none_or(|flow| {
-            let upsets = menu.all[key.1].upsets[usize::from(flow.server)];
-            rig.now.wrapping_sub(flow.last) >= SURE
+            let entry = &menu.all[key.1];
+            let upsets = entry.upsets[usize::from(flow.server)];
+            // A SYN leaves a drained destination, if it is told to.
+            let is_drained =
+                !entry.dests.iter().any(|(it, _, weight)| *it == flow.server && *weight > 0);
+            rig.snapshot.tunables.expire_nodest_conn && is_drained
+                || rig.now.wrapping_sub(flow.last) >= SURE
                 || upsets != flow.upsets
                 || missed(rig) != flow.missed
         })
@@ -203,6 +208,16 @@ impl Judge {
         self.belongs(left.worker, seen.source);
         self.follow(rig, menu, (seen.source, service), server, &seen);
         (server, seen)
+    }
+
+    /// Takes note of a frame that may end a connection, before those that may follow from it.
+    pub fn foresee(&mut self, menu: &Menu, left: &Left) {
+        let seen = read(&left.frame);
+        let service = menu.service_of(seen.protocol, seen.source);
+        let flow = service.and_then(|service| self.flows.get_mut(&(seen.destination, service)));
+        if let Some(flow) = flow.filter(|_| seen.protocol == TCP && seen.flags & (FIN | RST) != 0) {
+            flow.ended = true;
+        }
     }
 
     /// A frame on its way to a client, if it is one: the packet, and its service.
@@ -238,7 +253,6 @@ impl Judge {
         }
         let last = self.last();
         if let Some(flow) = self.flows.get_mut(&key) {
-            flow.ended |= seen.protocol == TCP && seen.flags & (FIN | RST) != 0;
             flow.last = last;
         }
         Some((seen, service))

@@ -186,7 +186,10 @@ impl World {
     /// Frames leave the director's cards, and are judged.
     fn collect(&mut self) {
         let mut all = self.rig.collect();
-        // What clients get may follow from what servers get, not the other way round.
+        // What clients get may follow from what servers get, and only its end the other way round.
+        for left in all.iter().filter(|left| left.link == 0 && !is_discovery(&left.frame)) {
+            self.judge.foresee(&self.menu, left);
+        }
         all.sort_by_key(|left| core::cmp::Reverse(left.link));
         for left in all {
             if let Some(answer) = self.neighbor_answer(&left) {
