@@ -6,9 +6,19 @@ use core::net::SocketAddr;
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
 use rvs_model::{DestId, SchedulerKind, ServiceId};
 
-/// Those with which a connection that begins anew mostly goes elsewhere: what the judge looks for.
-const SCHEDULERS: [SchedulerKind; 4] =
-    [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Lc, SchedulerKind::Wlc];
+/// Those that refuse no client while somebody is eligible.
+const SCHEDULERS: [SchedulerKind; 10] = [
+    SchedulerKind::Rr,
+    SchedulerKind::Wrr,
+    SchedulerKind::Lc,
+    SchedulerKind::Wlc,
+    SchedulerKind::Sed,
+    SchedulerKind::Nq,
+    SchedulerKind::Lblc,
+    SchedulerKind::Lblcr,
+    SchedulerKind::Fo,
+    SchedulerKind::Twos,
+];
 
 /// Servers; each has an address of each family.
 pub const SERVERS: u8 = 5;
