@@ -11,6 +11,7 @@ mod forward;
 mod fragment;
 pub mod handoff;
 mod icmp;
+mod ident;
 mod lane;
 mod links;
 pub mod neighbor;

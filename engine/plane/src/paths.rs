@@ -2,10 +2,10 @@
 //! and the outer header of a tunnel.
 
 use crate::drop_reason::DropReason;
+use crate::ident::Idents;
 use crate::neighbor::{HopId, Neighbors, Place, peer};
 use crate::network::Network;
 use crate::snapshot::Dest;
-use core::cell::Cell;
 use core::net::IpAddr;
 use rvs_model::{DestId, ForwardMethod, Tick};
 use rvs_wire::ipip::Outer;
@@ -21,13 +21,13 @@ struct Path {
 /// All destinations', of one worker.
 pub(crate) struct Paths {
     all: Vec<Option<Path>>,
-    /// The identification of the next outer header that may be fragmented.
-    ident: Cell<u16>,
+    /// Of outer headers that may be fragmented.
+    idents: Idents,
 }
 
 impl Paths {
-    pub(crate) fn new(dests_max: usize) -> Self {
-        Self { all: vec![None; dests_max], ident: Cell::new(1) }
+    pub(crate) fn new(dests_max: usize, idents: Idents) -> Self {
+        Self { all: vec![None; dests_max], idents }
     }
 
     /// The outer header towards a destination that is reached by a tunnel.
@@ -41,13 +41,10 @@ impl Paths {
         Some(self.all.get(usize::try_from(dest.0).ok()?)?.as_ref()?.address)
     }
 
-    /// An identification for a packet of our own (RFC 6864 section 4.1: unique while fragments may
-    /// live).
+    /// An identification for an outer header.
     #[inline]
     pub(crate) fn ident(&self) -> u16 {
-        let ident = self.ident.get();
-        self.ident.set(ident.wrapping_add(1));
-        ident
+        self.idents.next()
     }
 
     /// The next hop towards `dest`, found again when its place was given to another address.

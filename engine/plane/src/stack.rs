@@ -16,6 +16,7 @@ use crate::drop_reason::{DropIndex, DropReason};
 use crate::fragment;
 use crate::handoff::{Heard, Mesh};
 use crate::icmp::{Limiter, Local, Look, segment_is_right, write_reset};
+use crate::ident::Idents;
 use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
 use crate::network::{Interface, InterfaceId, Network, NextHop};
@@ -42,12 +43,12 @@ const HEARD_BUDGET: usize = 64;
 pub(crate) struct Stack<B> {
     pub(crate) neighbors: Neighbors<B>,
     limiter: Limiter,
-    ident: u16,
+    idents: Idents,
 }
 
 impl<B: Frame> Stack<B> {
-    pub(crate) fn new(neighbors_max: usize, now: Tick) -> Self {
-        Self { neighbors: Neighbors::new(neighbors_max), limiter: Limiter::new(now), ident: 1 }
+    pub(crate) fn new(neighbors_max: usize, idents: Idents, now: Tick) -> Self {
+        Self { neighbors: Neighbors::new(neighbors_max), limiter: Limiter::new(now), idents }
     }
 
     /// The stack at work.
@@ -90,7 +91,7 @@ impl<Q: Queue> Desk<'_, Q> {
     /// The same for a packet that is too long for the hop's link.
     #[cold]
     pub(crate) fn transmit_in_pieces(&mut self, hop_id: HopId, frame: Q::Frame, l3: u16) {
-        let ident = self.ident();
+        let ident = self.stack.idents.next();
         let Some(hop) = self.stack.neighbors.hop(hop_id) else {
             self.links.drop(frame, DropReason::NoRoute);
             return;
@@ -170,11 +171,6 @@ impl<Q: Queue> Desk<'_, Q> {
         }
     }
 
-    fn ident(&mut self) -> u16 {
-        self.stack.ident = self.stack.ident.wrapping_add(1).max(1);
-        self.stack.ident
-    }
-
     fn refuse_either(
         &mut self,
         frame: Q::Frame,
@@ -214,7 +210,7 @@ impl<Q: Queue> Desk<'_, Q> {
             && self.may_tell(error)
             && let Some(source) = self.error_source::<F>(&look)
         {
-            let ident = self.ident();
+            let ident = self.stack.idents.next();
             let made = self.links.originate(usize::from(L3) + ERROR_MAX);
             if let Some(mut answer) = made {
                 let place = answer.octets_mut().get_mut(usize::from(L3)..).unwrap_or_default();
@@ -382,7 +378,7 @@ impl<Q: Queue> Desk<'_, Q> {
         l3: u16,
         look: &Look<F::Addr>,
     ) {
-        let ident = self.ident();
+        let ident = self.stack.idents.next();
         let packet = frame.octets_mut().get_mut(usize::from(l3)..).unwrap_or_default();
         let reason: DropIndex = match F::message(packet, look.l4) {
             Err(unusable) => unusable.into(),

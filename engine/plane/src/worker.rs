@@ -19,6 +19,7 @@
 use crate::balance::Balance;
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh};
+use crate::ident::Idents;
 use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
@@ -160,6 +161,8 @@ impl<Q: Queue> Worker<Q> {
         let v4 = Conns::new(capacity(limits.conns4)?, seed, &timeouts, now, huge);
         let v6 = Conns::new(capacity(limits.conns6)?, seed, &timeouts, now, huge);
         let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let workers = u16::try_from(setup.all_lines.len()).unwrap_or(u16::MAX);
+        let idents = || Idents::new(setup.id, workers);
         let core = Core {
             id: setup.id,
             links: Links::new(setup.queues, setup.pool, Arc::clone(&setup.shared.frames)),
@@ -169,8 +172,8 @@ impl<Q: Queue> Worker<Q> {
             v4: Lane::new(v4),
             v6: Lane::new(v6),
             balance: Balance::new(size(limits.services), setup.id, setup.all_lines, setup.seed[1]),
-            paths: Paths::new(size(limits.dests)),
-            stack: Stack::new(size(limits.neighbors), now),
+            paths: Paths::new(size(limits.dests), idents()),
+            stack: Stack::new(size(limits.neighbors), idents(), now),
             mesh: setup.mesh,
             steering: setup.steering,
             shared: setup.shared,
