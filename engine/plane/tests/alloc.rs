@@ -5,14 +5,12 @@
     clippy::indexing_slicing,
     clippy::panic,
     missing_docs,
-    unsafe_code,
-    reason = "a test may panic, and the allocator is one of its own"
+    reason = "a test may panic"
 )]
 
 mod rig;
 
-use core::alloc::{GlobalAlloc, Layout};
-use core::cell::Cell;
+use allocation_counter::measure;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use rig::frames::{
     ACK, ARP_REPLY, ARP_REQUEST, FIN, SYN, TCP, UDP, arp, echo_request, ethernet, fragments, icmp,
@@ -25,58 +23,25 @@ use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
 use rvs_model::{SchedulerKind, ServiceId, State};
 use rvs_plane::Limits;
 use rvs_wire::mac::MacAddr;
-use std::alloc::System;
 
-thread_local! {
-    /// Calls of the allocator by this thread while it breathes.
-    static CALLS: Cell<Option<u64>> = const { Cell::new(None) };
+/// How often the allocator is called meanwhile, by this thread: what is taken, and what is freed.
+fn calls(run: impl FnOnce()) -> u64 {
+    let info = measure(run);
+    let taken = i64::try_from(info.count_total).unwrap();
+    u64::try_from(2 * taken - info.count_current).unwrap()
 }
-
-struct Counting;
-
-impl Counting {
-    fn count() {
-        CALLS.with(|calls| calls.set(calls.get().map(|count| count + 1)));
-    }
-}
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count();
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        Self::count();
-        // SAFETY: the caller's promise, that this came from `alloc` with `layout`, is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, octets: usize) -> *mut u8 {
-        Self::count();
-        // SAFETY: the caller's promises about all three are passed on.
-        unsafe { System.realloc(pointer, layout, octets) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Lets all workers breathe until nothing moves; says how often the allocator was called.
 fn breathe(rig: &mut Rig) -> u64 {
-    let mut calls = 0;
+    let mut count = 0;
     loop {
         let now = rig.now;
         let mut moved = 0;
         for worker in &mut rig.workers {
-            CALLS.set(Some(0));
-            moved += worker.breathe(now);
-            calls += CALLS.take().unwrap();
+            count += calls(|| moved += worker.breathe(now));
         }
         if moved == 0 {
-            return calls;
+            return count;
         }
         rig.discard();
     }
@@ -145,9 +110,10 @@ fn inward(packet: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_allocator_is_counted() {
-    CALLS.set(Some(0));
-    drop(Box::new(7));
-    assert_eq!(CALLS.take(), Some(2));
+    let mut boxed = None;
+    assert_eq!(calls(|| boxed = Some(Box::new(7))), 1);
+    assert_eq!(calls(|| drop(boxed.take())), 1);
+    assert_eq!(calls(|| ()), 0);
 }
 
 #[test]
