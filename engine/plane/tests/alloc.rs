@@ -8,6 +8,11 @@
     reason = "a test may panic"
 )]
 
+#[allow(dead_code, reason = "other floods use all of it")]
+mod flood;
+#[path = "sim/random.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
+mod random;
 mod rig;
 
 use allocation_counter::measure;
@@ -287,4 +292,22 @@ fn another_snapshot_is_taken_over_without_memory() {
         let more = [inward(&tcp(client(false, port), vip(false, 80), SYN, b""))];
         assert_eq!(send(&mut rig, 0, more.into_iter()), 0);
     }
+}
+
+#[test]
+fn spoilt_frames_take_no_memory() {
+    let mut rig = flood::director(&flood::plan());
+    breathe(&mut rig);
+    let mut spoiler = flood::Spoiler::new(3);
+    let mut count = 0;
+    for number in 1..=100_000 {
+        let (link, frame) = spoiler.next();
+        rig.far[link].inject(frame).unwrap();
+        if number % 64 == 0 {
+            count += breathe(&mut rig);
+            rig.discard();
+            rig.now += 1;
+        }
+    }
+    assert_eq!(count, 0);
 }
