@@ -11,7 +11,6 @@ use crate::paths::Paths;
 use rvs_conntrack::{Conn, Direction};
 use rvs_io::Frame;
 use rvs_model::ForwardMethod;
-use rvs_wire::checksum::Delta;
 use rvs_wire::ethernet;
 use rvs_wire::flow::Ends as _;
 use rvs_wire::packet::Packet;
@@ -181,11 +180,16 @@ fn masquerade<F: Rewrite>(
     octets: &mut [u8],
 ) -> Result<(), Stop> {
     let l4 = usize::from(packet.l4);
-    let (ends, address, segment): (F::Ends, Delta, Delta) = match direction {
-        Direction::Inbound => (conn.outbound.reversed(), conn.address_delta, conn.segment_delta),
-        Direction::Outbound => (conn.inbound.reversed(), !conn.address_delta, !conn.segment_delta),
-    };
-    F::masquerade(octets, l4, conn.protocol, &ends, address, segment)
+    let (protocol, address, segment) = (conn.protocol, conn.address_delta, conn.segment_delta);
+    // Two calls: a choice of ends is twelve or thirty-six octets that are copied once more.
+    match direction {
+        Direction::Inbound => {
+            F::masquerade(octets, l4, protocol, &conn.outbound.reversed(), address, segment)
+        }
+        Direction::Outbound => {
+            F::masquerade(octets, l4, protocol, &conn.inbound.reversed(), !address, !segment)
+        }
+    }
 }
 
 /// The hop limit of a packet that is quoted is one less when the sender is told by the code that

@@ -51,6 +51,11 @@ pub(crate) enum Verdict {
     Drop(DropIndex),
 }
 
+/// One for each frame of the largest burst: a frame's number in eight bits is always one of them.
+pub(crate) type Verdicts = [Verdict; BURST_MAX];
+
+const _: () = assert!(BURST_MAX == 1 << u8::BITS);
+
 impl From<DropReason> for Verdict {
     #[inline]
     fn from(reason: DropReason) -> Self {
@@ -76,7 +81,7 @@ struct Slot<F: Rewrite> {
     hash: Hash,
     found: Found,
     /// Its place in the burst.
-    frame: u16,
+    frame: u8,
 }
 
 /// The connections of one family, and its part of the burst.
@@ -93,7 +98,7 @@ impl<F: Rewrite> Lane<F> {
 
     /// Stage 1, for each packet: asks for the bucket where its connection should be.
     #[inline(always)]
-    pub(crate) fn take(&mut self, packet: Packet<F>, frame: u16) {
+    pub(crate) fn take(&mut self, packet: Packet<F>, frame: u8) {
         let hash = self.conns.table().hash(&packet.key);
         self.conns.table().touch(hash);
         let _fits = self.slots.try_push(Slot { packet, hash, found: Found::default(), frame });
@@ -102,7 +107,7 @@ impl<F: Rewrite> Lane<F> {
     /// In place of the other stages while no service has this family: nothing is a connection's,
     /// not even what connections are left of.
     #[cold]
-    pub(crate) fn leave_to_stack(&mut self, verdicts: &mut [Verdict]) {
+    pub(crate) fn leave_to_stack(&mut self, verdicts: &mut Verdicts) {
         for slot in self.slots.drain(..) {
             if let Some(verdict) = verdicts.get_mut(usize::from(slot.frame)) {
                 let Packet { l3, vlan, .. } = slot.packet;
@@ -120,14 +125,14 @@ impl<F: Rewrite> Lane<F> {
     }
 
     /// Stage 3: what packets of known connections need. The others are left for [`Lane::admit`].
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn forward<B: Frame>(
         &mut self,
         world: World<'_>,
         hops: &[Hop],
         paths: &Paths,
         frames: &mut [B],
-        verdicts: &mut [Verdict],
+        verdicts: &mut Verdicts,
     ) {
         for (slot, number) in self.slots.iter().zip(0u16..) {
             let at = usize::from(slot.frame);
@@ -153,7 +158,7 @@ impl<F: Rewrite> Lane<F> {
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
-        (frames, verdicts): (&mut [B], &mut [Verdict]),
+        (frames, verdicts): (&mut [B], &mut Verdicts),
     ) {
         if !self.strays.is_empty() {
             self.admit_strays(world, balance, neighbors, paths, (frames, verdicts));
@@ -169,7 +174,7 @@ impl<F: Rewrite> Lane<F> {
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
-        (frames, verdicts): (&mut [B], &mut [Verdict]),
+        (frames, verdicts): (&mut [B], &mut Verdicts),
     ) {
         for (number, ahead) in self.strays.iter().zip(0..) {
             if let Some(slot) = self.slots.get(usize::from(*number)) {

@@ -13,6 +13,8 @@
 //!   9  expire, neighbours, commands: each with a budget
 //! ```
 //!
+//! The stages are functions of their own, never inlined: in one, compilers run out of registers.
+//!
 //! `breathe` is the same function in production, tests, benches and simulation. Nothing in it waits,
 //! allocates, locks or logs; the only system calls are the links' own.
 
@@ -270,7 +272,7 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// Fills the burst: what was handed over first, for those frames have waited.
-    #[inline]
+    #[inline(never)]
     fn receive(&mut self) -> usize {
         if let Some(inbox) = self.mesh.inbox(self.id) {
             while self.burst.len() < self.burst_most
@@ -296,22 +298,22 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// Sorts the burst into lanes, and asks for buckets on the way.
-    #[inline]
+    #[inline(never)]
     fn classify(&mut self, network: &Network) {
         let mut frames = self.burst.iter().zip(&mut self.verdicts).zip(0u16..);
         for run in self.origins.chunk_by(|one, other| one == other) {
             let Some(link) = run.first().copied() else { continue };
             let port = self.ports.get(usize::from(link)).copied().unwrap_or_default();
             for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
+                let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
                 match plain(octets, port.mac).filter(|_| port.takes_untagged) {
                     Some(Plain::V4(packet)) => self.v4.take(packet, number),
                     Some(Plain::V6(packet)) => self.v6.take(packet, number),
-                    None => match sorted(octets, port.mac, link, network) {
-                        Ok(Plain::V4(packet)) => self.v4.take(packet, number),
-                        Ok(Plain::V6(packet)) => self.v6.take(packet, number),
-                        Err(decided) => *verdict = decided,
-                    },
+                    None => {
+                        let lanes = (&mut self.v4, &mut self.v6);
+                        *verdict = take_carefully(lanes, octets, port.mac, (link, number), network);
+                    }
                 }
             }
         }
@@ -331,7 +333,7 @@ impl<Q: Queue> Core<Q> {
         self.v4.locate();
         self.v6.locate();
         let frames = self.burst.as_mut_slice();
-        let verdicts = self.verdicts.as_mut_slice();
+        let verdicts = &mut self.verdicts;
         let neighbors = &mut self.stack.neighbors;
         self.v4.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
         self.v6.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
@@ -341,7 +343,7 @@ impl<Q: Queue> Core<Q> {
     }
 
     /// Carries out the verdicts.
-    #[inline]
+    #[inline(never)]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
         let decided = self.origins.iter().zip(&self.verdicts);
         for (frame, (link, verdict)) in self.burst.drain(..).zip(decided) {
@@ -427,25 +429,33 @@ impl<Q: Queue> Core<Q> {
     }
 }
 
-/// A lane's packet in a frame that does not look like most, or what becomes of the frame.
+/// The same for a frame that does not look like most. What becomes of it if no lane takes it; a
+/// lane says so later.
 #[cold]
 #[inline(never)]
-fn sorted(octets: &[u8], me: MacAddr, link: u8, network: &Network) -> Result<Plain, Verdict> {
+fn take_carefully(
+    (v4, v6): (&mut Lane<V4>, &mut Lane<V6>),
+    octets: &[u8],
+    me: MacAddr,
+    (link, number): (u8, u8),
+    network: &Network,
+) -> Verdict {
     let class = classify_carefully(octets, me);
     let (l3, vlan) = match class {
         Class::V4(packet) => (packet.l3, packet.vlan),
         Class::V6(packet) => (packet.l3, packet.vlan),
         Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
-        Class::Unusable(unusable) => return Err(Verdict::Drop(unusable.into())),
+        Class::Unusable(unusable) => return Verdict::Drop(unusable.into()),
     };
     if network.interface_of(link, vlan).is_none() {
-        return Err(DropReason::VlanUnknown.into());
+        return DropReason::VlanUnknown.into();
     }
     match class {
-        Class::V4(packet) => Ok(Plain::V4(packet)),
-        Class::V6(packet) => Ok(Plain::V6(packet)),
-        _ => Err(Verdict::Stack { l3, vlan }),
+        Class::V4(packet) => v4.take(packet, number),
+        Class::V6(packet) => v6.take(packet, number),
+        _ => {}
     }
+    Verdict::Stack { l3, vlan }
 }
 
 /// What becomes of the frames that do not simply go on.

@@ -39,11 +39,8 @@ pub trait Ends: Copy + Debug + Default + Eq + Hash + Send + Sync + 'static {
     fn destination(self) -> (Self::Addr, u16);
 
     /// The way back.
-    #[inline]
     #[must_use]
-    fn reversed(self) -> Self {
-        Self::new(self.destination(), self.source())
-    }
+    fn reversed(self) -> Self;
 
     /// Who sent it, whatever the family.
     #[inline]
@@ -64,16 +61,103 @@ pub trait Ends: Copy + Debug + Default + Eq + Hash + Send + Sync + 'static {
 }
 
 /// The ends of an IPv4 packet: twelve octets.
+///
+/// Words, because compilers take what is made of octets apart into octets. Each has the value that
+/// its four octets have in memory, so that taking them from a packet turns nothing round.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub struct Ends4(pub [u8; 12]);
+pub struct Ends4 {
+    hosts: [u32; 2],
+    ports: u32,
+}
 
-/// The ends of an IPv6 packet: thirty-six octets.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Ends6(pub [u8; 36]);
+/// The ends of an IPv6 packet: thirty-six octets, kept as [`Ends4`]'s are.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Ends6 {
+    hosts: [u32; 8],
+    ports: u32,
+}
 
-impl Default for Ends6 {
-    fn default() -> Self {
-        Self([0; 36])
+#[inline(always)]
+fn load<const N: usize>(octets: &[u8]) -> [u32; N] {
+    let mut words = [0; N];
+    for (word, octets) in words.iter_mut().zip(octets.as_chunks().0) {
+        *word = u32::from_ne_bytes(*octets);
+    }
+    words
+}
+
+#[inline(always)]
+fn store<const N: usize>(words: &[u32]) -> [u8; N] {
+    let mut octets = [0; N];
+    for (octets, word) in octets.as_chunks_mut().0.iter_mut().zip(words) {
+        *octets = word.to_ne_bytes();
+    }
+    octets
+}
+
+/// Two words as one, whatever the machine.
+#[inline(always)]
+fn pair(first: u32, second: u32) -> u64 {
+    let value = |word: u32| u64::from(u32::from_le_bytes(word.to_ne_bytes()));
+    value(first) | value(second) << 32
+}
+
+/// Source and destination port.
+#[inline(always)]
+fn split(ports: u32) -> (u16, u16) {
+    let [a, b, c, d] = ports.to_ne_bytes();
+    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}
+
+#[inline(always)]
+fn join(source: u16, destination: u16) -> u32 {
+    let ([a, b], [c, d]) = (source.to_be_bytes(), destination.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+impl Ends4 {
+    /// From what a packet has.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_wire(hosts: &[u8; 8], ports: [u8; 4]) -> Self {
+        Self { hosts: load(hosts), ports: u32::from_ne_bytes(ports) }
+    }
+
+    /// Source and destination address as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn hosts(&self) -> [u8; 8] {
+        store(&self.hosts)
+    }
+
+    /// Source and destination port as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn ports(&self) -> [u8; 4] {
+        self.ports.to_ne_bytes()
+    }
+}
+
+impl Ends6 {
+    /// From what a packet has.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_wire(hosts: &[u8; 32], ports: [u8; 4]) -> Self {
+        Self { hosts: load(hosts), ports: u32::from_ne_bytes(ports) }
+    }
+
+    /// Source and destination address as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn hosts(&self) -> [u8; 32] {
+        store(&self.hosts)
+    }
+
+    /// Source and destination port as they are on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn ports(&self) -> [u8; 4] {
+        self.ports.to_ne_bytes()
     }
 }
 
@@ -82,28 +166,32 @@ impl Ends for Ends4 {
 
     #[inline]
     fn new(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
-        let ([a, b, c, d], [e, f, g, h]) = (source.0.octets(), destination.0.octets());
-        let ([i, j], [k, l]) = (source.1.to_be_bytes(), destination.1.to_be_bytes());
-        Self([a, b, c, d, e, f, g, h, i, j, k, l])
+        let hosts = [source.0, destination.0].map(|host| u32::from_ne_bytes(host.octets()));
+        Self { hosts, ports: join(source.1, destination.1) }
     }
 
     #[inline]
     fn source(self) -> (Ipv4Addr, u16) {
-        let [a, b, c, d, _, _, _, _, i, j, _, _] = self.0;
-        (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([i, j]))
+        let [host, _] = self.hosts;
+        (host.to_ne_bytes().into(), split(self.ports).0)
     }
 
     #[inline]
     fn destination(self) -> (Ipv4Addr, u16) {
-        let [_, _, _, _, e, f, g, h, _, _, k, l] = self.0;
-        (Ipv4Addr::new(e, f, g, h), u16::from_be_bytes([k, l]))
+        let [_, host] = self.hosts;
+        (host.to_ne_bytes().into(), split(self.ports).1)
+    }
+
+    #[inline]
+    fn reversed(self) -> Self {
+        let [source, destination] = self.hosts;
+        Self { hosts: [destination, source], ports: self.ports.rotate_left(16) }
     }
 
     #[inline(always)]
     fn words(&self) -> [u64; 5] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
-        let hosts = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        [hosts, u64::from(u32::from_le_bytes([i, j, k, l])), 0, 0, 0]
+        let [source, destination] = self.hosts;
+        [pair(source, destination), pair(self.ports, 0), 0, 0, 0]
     }
 }
 
@@ -112,43 +200,33 @@ impl Ends for Ends6 {
 
     #[inline]
     fn new(source: (Ipv6Addr, u16), destination: (Ipv6Addr, u16)) -> Self {
-        let mut octets = [0; 36];
-        let (hosts, ports) = octets.split_at_mut(32);
-        let (from, to) = hosts.split_at_mut(16);
-        from.copy_from_slice(&source.0.octets());
-        to.copy_from_slice(&destination.0.octets());
-        let ([a, b], [c, d]) = (source.1.to_be_bytes(), destination.1.to_be_bytes());
-        ports.copy_from_slice(&[a, b, c, d]);
-        Self(octets)
+        let ([a, b, c, d], [e, f, g, h]) =
+            (load(&source.0.octets()), load(&destination.0.octets()));
+        Self { hosts: [a, b, c, d, e, f, g, h], ports: join(source.1, destination.1) }
     }
 
     #[inline]
     fn source(self) -> (Ipv6Addr, u16) {
-        let [first, ..] = self.0.as_chunks::<16>().0 else { return (Ipv6Addr::UNSPECIFIED, 0) };
-        let [.., a, b, _, _] = self.0;
-        (Ipv6Addr::from(*first), u16::from_be_bytes([a, b]))
+        let [a, b, c, d, ..] = self.hosts;
+        (store::<16>(&[a, b, c, d]).into(), split(self.ports).0)
     }
 
     #[inline]
     fn destination(self) -> (Ipv6Addr, u16) {
-        let [_, second, ..] = self.0.as_chunks::<16>().0 else {
-            return (Ipv6Addr::UNSPECIFIED, 0);
-        };
-        let [.., c, d] = self.0;
-        (Ipv6Addr::from(*second), u16::from_be_bytes([c, d]))
+        let [.., e, f, g, h] = self.hosts;
+        (store::<16>(&[e, f, g, h]).into(), split(self.ports).1)
+    }
+
+    #[inline]
+    fn reversed(self) -> Self {
+        let [a, b, c, d, e, f, g, h] = self.hosts;
+        Self { hosts: [e, f, g, h, a, b, c, d], ports: self.ports.rotate_left(16) }
     }
 
     #[inline(always)]
     fn words(&self) -> [u64; 5] {
-        let (words, rest) = self.0.as_chunks::<8>();
-        let mut all = [0; 5];
-        for (place, word) in all.iter_mut().zip(words) {
-            *place = u64::from_le_bytes(*word);
-        }
-        if let (Some(last), Some(ports)) = (all.last_mut(), rest.first_chunk::<4>()) {
-            *last = u64::from(u32::from_le_bytes(*ports));
-        }
-        all
+        let [a, b, c, d, e, f, g, h] = self.hosts;
+        [pair(a, b), pair(c, d), pair(e, f), pair(g, h), pair(self.ports, 0)]
     }
 }
 

@@ -78,7 +78,7 @@ impl Outer {
     /// be longer than an IP packet can be.
     ///
     /// `identification` is for an IPv4 packet that may be fragmented; see [`Outer4::write`].
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn write(&self, inner: Inner, identification: u16, place: &mut [u8]) -> bool {
         match self {
@@ -113,7 +113,7 @@ impl Outer4 {
     ///
     /// `identification` is used when routers may fragment the packet, and is 0 when they must not
     /// (RFC 6864 section 4.1; Linux `ip_select_ident()`).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn write(
         &self,
@@ -166,7 +166,7 @@ impl Outer6 {
     }
 
     /// Writes the header for `inner`.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, inner: Inner, place: &mut [u8; ipv6::HEADER_LEN]) {
         let tos = inner.outer_tos();
         *place = self.header;

@@ -163,20 +163,12 @@ fn plain_v6(packet: &[u8]) -> Option<Packet<V6>> {
 
 #[inline(always)]
 fn ends4(ip: &[u8; ipv4::HEADER_LEN], segment: &[u8]) -> Option<Ends4> {
-    let mut ends = Ends4::default();
-    let (hosts, ports) = ends.0.split_first_chunk_mut::<8>()?;
-    *hosts = *ip.last_chunk()?;
-    *ports.first_chunk_mut::<4>()? = *segment.first_chunk()?;
-    Some(ends)
+    Some(Ends4::from_wire(ip.last_chunk()?, *segment.first_chunk()?))
 }
 
 #[inline(always)]
 fn ends6(ip: &[u8; ipv6::HEADER_LEN], segment: &[u8]) -> Option<Ends6> {
-    let mut ends = Ends6::default();
-    let (hosts, ports) = ends.0.split_first_chunk_mut::<32>()?;
-    *hosts = *ip.last_chunk()?;
-    *ports.first_chunk_mut::<4>()? = *segment.first_chunk()?;
-    Some(ends)
+    Some(Ends6::from_wire(ip.last_chunk()?, *segment.first_chunk()?))
 }
 
 /// The flags of a TCP segment, 0 for a UDP datagram, `None` for other protocols.

@@ -86,19 +86,19 @@ pub trait Rewrite: Family {
 fn rewrite_segment(
     segment: &mut [u8],
     protocol: u8,
-    ports: &[u8; 4],
+    ports: [u8; 4],
     delta: Delta,
 ) -> Result<bool, Stop> {
     match protocol {
         protocol::TCP => {
             let tcp = segment.first_chunk_mut::<20>().ok_or(Stop::Unparsed)?;
-            *tcp.first_chunk_mut().ok_or(Stop::Unparsed)? = *ports;
+            *tcp.first_chunk_mut().ok_or(Stop::Unparsed)? = ports;
             [tcp[16], tcp[17]] = delta.apply([tcp[16], tcp[17]]);
             Ok(false)
         }
         protocol::UDP => {
             let udp = segment.first_chunk_mut::<8>().ok_or(Stop::Unparsed)?;
-            *udp.first_chunk_mut().ok_or(Stop::Unparsed)? = *ports;
+            *udp.first_chunk_mut().ok_or(Stop::Unparsed)? = ports;
             let none = [udp[6], udp[7]] == [0, 0];
             if !none {
                 [udp[6], udp[7]] = delta.apply_udp([udp[6], udp[7]]);
@@ -146,8 +146,8 @@ fn split_v4(packet: &mut [u8]) -> Result<(&mut [u8; ipv4::HEADER_LEN], &mut [u8]
 #[inline(always)]
 fn readdress_v4(ip: &mut [u8; ipv4::HEADER_LEN], ends: &Ends4, delta: Delta) {
     hop(ip, delta);
-    if let (Some(place), Some(addresses)) = (ip.last_chunk_mut::<8>(), ends.0.first_chunk()) {
-        *place = *addresses;
+    if let Some(place) = ip.last_chunk_mut() {
+        *place = ends.hosts();
     }
 }
 
@@ -164,14 +164,14 @@ impl Rewrite for V4 {
         checksum::pseudo(source, destination, protocol, octets)
     }
 
-    #[inline]
+    #[inline(always)]
     fn direct(packet: &mut [u8]) -> Result<(), Stop> {
         let (ip, _) = split_v4(packet)?;
         hop(ip, Delta::NONE);
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn masquerade(
         packet: &mut [u8],
         l4: usize,
@@ -183,8 +183,7 @@ impl Rewrite for V4 {
         let (ip, rest) = split_v4(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|options| rest.get_mut(options..));
         let segment = segment.ok_or(Stop::Unparsed)?;
-        let ports = ends.0.last_chunk().ok_or(Stop::Unparsed)?;
-        let no_checksum = rewrite_segment(segment, protocol, ports, segment_delta)?;
+        let no_checksum = rewrite_segment(segment, protocol, ends.ports(), segment_delta)?;
         readdress_v4(ip, ends, address_delta);
         if no_checksum {
             fill_udp::<Self>(segment, ends);
@@ -233,8 +232,8 @@ fn split_v6(packet: &mut [u8]) -> Result<(&mut [u8; ipv6::HEADER_LEN], &mut [u8]
 #[inline(always)]
 fn readdress_v6(ip: &mut [u8; ipv6::HEADER_LEN], ends: &Ends6) {
     ip[7] = ip[7].wrapping_sub(1);
-    if let (Some(place), Some(addresses)) = (ip.last_chunk_mut::<32>(), ends.0.first_chunk()) {
-        *place = *addresses;
+    if let Some(place) = ip.last_chunk_mut() {
+        *place = ends.hosts();
     }
 }
 
@@ -251,14 +250,14 @@ impl Rewrite for V6 {
         checksum::pseudo6(source, destination, protocol, octets)
     }
 
-    #[inline]
+    #[inline(always)]
     fn direct(packet: &mut [u8]) -> Result<(), Stop> {
         let (ip, _) = split_v6(packet)?;
         ip[7] = ip[7].wrapping_sub(1);
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn masquerade(
         packet: &mut [u8],
         l4: usize,
@@ -270,8 +269,7 @@ impl Rewrite for V6 {
         let (ip, rest) = split_v6(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|headers| rest.get_mut(headers..));
         let segment = segment.ok_or(Stop::Unparsed)?;
-        let ports = ends.0.last_chunk().ok_or(Stop::Unparsed)?;
-        let no_checksum = rewrite_segment(segment, protocol, ports, segment_delta)?;
+        let no_checksum = rewrite_segment(segment, protocol, ends.ports(), segment_delta)?;
         readdress_v6(ip, ends);
         if no_checksum {
             fill_udp::<Self>(segment, ends);

@@ -85,7 +85,12 @@ impl Toeplitz {
     #[inline]
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {
-        self.table.iter().zip(input).fold(0, |hash, (values, octet)| {
+        self.hash_all(&[input])
+    }
+
+    #[inline]
+    fn hash_all(&self, parts: &[&[u8]]) -> u32 {
+        self.table.iter().zip(parts.iter().copied().flatten()).fold(0, |hash, (values, octet)| {
             hash ^ values.get(usize::from(*octet)).copied().unwrap_or_default()
         })
     }
@@ -94,14 +99,14 @@ impl Toeplitz {
     #[inline]
     #[must_use]
     pub fn ends4(&self, ends: &Ends4) -> u32 {
-        self.hash(&ends.0)
+        self.hash_all(&[&ends.hosts(), &ends.ports()])
     }
 
     /// The hash of IPv6 addresses and ports.
     #[inline]
     #[must_use]
     pub fn ends6(&self, ends: &Ends6) -> u32 {
-        self.hash(&ends.0)
+        self.hash_all(&[&ends.hosts(), &ends.ports()])
     }
 }
 
@@ -137,7 +142,7 @@ mod tests {
             let (source, destination): (Ipv4Addr, Ipv4Addr) =
                 (source.parse().unwrap(), destination.parse().unwrap());
             let ends = Ends4::new((source, from), (destination, to));
-            assert_eq!(DEFAULT.hash(&ends.0[..8]), addresses, "{source} {destination}");
+            assert_eq!(DEFAULT.hash(&ends.hosts()), addresses, "{source} {destination}");
             assert_eq!(DEFAULT.ends4(&ends), all, "{source}:{from} {destination}:{to}");
         }
     }
@@ -160,7 +165,7 @@ mod tests {
             let (source, destination): (Ipv6Addr, Ipv6Addr) =
                 (source.parse().unwrap(), destination.parse().unwrap());
             let ends = Ends6::new((source, from), (destination, to));
-            assert_eq!(DEFAULT.hash(&ends.0[..32]), addresses, "{source} {destination}");
+            assert_eq!(DEFAULT.hash(&ends.hosts()), addresses, "{source} {destination}");
             assert_eq!(DEFAULT.ends6(&ends), all, "{source}:{from} {destination}:{to}");
         }
     }
