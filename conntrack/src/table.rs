@@ -288,7 +288,9 @@ impl<F: Family> Table<F> {
     /// Bytes taken, all allocations counted.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.conns) + size_of_val(&*self.buckets) + self.free.capacity() * size_of::<u32>()
+        size_of_val(&*self.conns)
+            + size_of_val(&*self.buckets)
+            + self.free.capacity() * size_of::<u32>()
     }
 
     #[inline]
