@@ -83,8 +83,8 @@ impl<F: Family> Deref for Held<'_, F> {
 }
 
 impl<F: Family> Held<'_, F> {
-    /// Takes note of a packet with the TCP flags `flags` (0 in other protocols) and says which state
-    /// the connection was in, if it left it: a destination's active and inactive connections may
+    /// Takes note of a packet with `flags` (of [`rvs_wire::packet::Packet`]) and says which state the
+    /// connection was in, if it left it: a destination's active and inactive connections may
     /// change then.
     #[inline(always)]
     pub fn packet(&mut self, flags: u8, now: Tick) -> Option<State> {

@@ -3,6 +3,7 @@
 //! A packet's flags, its direction and whether the other direction can be seen choose the next
 //! state; nothing else is looked at. How long a state lasts is [`rvs_model::Timeouts`]'.
 
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
@@ -36,7 +37,7 @@ impl View {
     }
 }
 
-/// The state after a packet with the TCP flags `flags` (0 in other protocols). `secure` chooses the
+/// The state after a packet with these `flags` (of [`rvs_wire::packet::Packet`]). `secure` chooses the
 /// stricter TCP tables of `secure_tcp`.
 #[inline]
 #[must_use]
@@ -44,38 +45,40 @@ pub fn next(state: State, protocol: u8, flags: u8, view: View, secure: bool) -> 
     match protocol {
         protocol::TCP => tcp::next(state, flags, view, secure),
         protocol::UDP => udp::next(),
+        protocol::SCTP => sctp::next(state, flags, view),
         _ => state,
     }
 }
 
 /// Whether a packet without a connection may open one. `sloppy`: also a TCP segment that is not a
-/// SYN.
+/// SYN, or an SCTP packet that is not an INIT.
 #[inline]
 #[must_use]
 pub const fn may_open(protocol: u8, flags: u8, sloppy: bool) -> bool {
     match protocol {
         protocol::TCP => tcp::may_open(flags, sloppy),
         protocol::UDP => true,
+        protocol::SCTP => sctp::may_open(flags, sloppy),
         _ => false,
     }
 }
 
 /// Whether a packet that meets a connection wants a new one, if [`is_reused`] lets it (Linux 6.1
-/// `ip_vs_core.c` `is_new_conn()`: any TCP segment with SYN).
+/// `ip_vs_core.c` `is_new_conn()`: any TCP segment with SYN, an INIT of SCTP).
 #[inline]
 #[must_use]
 pub const fn is_opening(protocol: u8, flags: u8) -> bool {
-    matches!(protocol, protocol::TCP) && flags & tcp::flag::SYN != 0
+    matches!(protocol, protocol::TCP | protocol::SCTP) && flags & tcp::flag::SYN != 0
 }
 
 /// Whether a new connection may take the place of one in `state` (Linux 6.1 `ip_vs_core.c`
-/// `is_new_conn_expected()`). Any `conn_reuse_mode` but 0 gives up `TIME_WAIT` and `CLOSE`;
+/// `is_new_conn_expected()`). Any `conn_reuse_mode` but 0 gives up `TIME_WAIT`, `CLOSE` and SCTP's `CLOSED`;
 /// bit 1 also `FIN_WAIT` where the destination's FIN cannot be seen (`no_output`).
 #[inline]
 #[must_use]
 pub const fn is_reused(conn_reuse_mode: u8, state: State, no_output: bool) -> bool {
     match state {
-        State::TimeWait | State::Close => conn_reuse_mode != 0,
+        State::TimeWait | State::Close | State::SctpClosed => conn_reuse_mode != 0,
         State::FinWait => conn_reuse_mode & 2 != 0 && no_output,
         _ => false,
     }
@@ -87,7 +90,13 @@ pub const fn is_reused(conn_reuse_mode: u8, state: State, no_output: bool) -> bo
 #[must_use]
 pub fn is_half_open<F: Family>(conn: &Conn<F>) -> bool {
     match conn.state {
-        State::None | State::SynRecv | State::SynSent | State::SynAck => conn.is_live(),
+        State::None
+        | State::SynRecv
+        | State::SynSent
+        | State::SynAck
+        | State::SctpInit1
+        | State::SctpInit
+        | State::SctpCookieSent => conn.is_live(),
         State::Udp => conn.is_live() && conn.packets <= 1,
         _ => false,
     }

@@ -14,10 +14,11 @@ impl Default for Timeouts {
     fn default() -> Self {
         let mut seconds = [0; State::ALL.len()];
         for (place, state) in seconds.iter_mut().zip(State::ALL) {
-            // Linux 6.1 ip_vs_proto_tcp.c tcp_timeouts[], ip_vs_proto_udp.c udp_timeouts[].
+            // Linux 6.1 ip_vs_proto_tcp.c tcp_timeouts[], ip_vs_proto_udp.c udp_timeouts[],
+            // ip_vs_proto_sctp.c sctp_timeouts[].
             *place = match state {
                 State::None => 2,
-                State::Established => 900,
+                State::Established | State::SctpEstablished => 900,
                 State::SynRecv | State::CloseWait => 60,
                 State::SynSent
                 | State::FinWait
@@ -27,6 +28,18 @@ impl Default for Timeouts {
                 State::Close => 10,
                 State::LastAck => 30,
                 State::Udp => 300,
+                State::SctpInit1 | State::SctpRejected => 4,
+                // The longest time to a retransmission, RFC 9260 section 16, and a second.
+                State::SctpInit
+                | State::SctpCookieSent
+                | State::SctpCookieReplied
+                | State::SctpCookieWait
+                | State::SctpCookie
+                | State::SctpCookieEchoed
+                | State::SctpShutdownSent
+                | State::SctpShutdownReceived
+                | State::SctpShutdownAckSent
+                | State::SctpClosed => 61,
             };
         }
         Self { seconds }
@@ -60,12 +73,15 @@ impl Timeouts {
 /// (Linux `Documentation/networking/ipvs-sysctl.rst`).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the kernel too")]
 pub struct Tunables {
     /// When a SYN that meets its own old connection is scheduled anew: 0 never, any other in
     /// `TIME_WAIT` and `CLOSE`, bit 1 also in `FIN_WAIT` of direct routing and tunnels.
     pub conn_reuse_mode: u8,
     /// Whether any TCP segment but RST opens a connection.
     pub sloppy_tcp: bool,
+    /// Whether any SCTP packet but ABORT opens a connection.
+    pub sloppy_sctp: bool,
     /// Whether packets of a connection whose destination was deleted are scheduled anew (else
     /// dropped).
     pub expire_nodest_conn: bool,
@@ -85,6 +101,7 @@ impl Default for Tunables {
         Self {
             conn_reuse_mode: 1,
             sloppy_tcp: false,
+            sloppy_sctp: false,
             expire_nodest_conn: false,
             secure_tcp: 0,
             pmtu_disc: true,

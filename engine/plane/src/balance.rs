@@ -14,7 +14,7 @@ use rvs_schedulers::fold::{Cursor, Fold};
 use rvs_schedulers::map::Map;
 use rvs_schedulers::{Loads, Request, Scheduler, Share};
 use rvs_wire::checksum::Delta;
-use rvs_wire::flow::{Ends, Family};
+use rvs_wire::flow::{Ends, Family, protocol};
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Rewrite;
 use std::sync::Arc;
@@ -168,7 +168,10 @@ impl Balance {
         let key = ServiceKey { protocol: packet.key.protocol, address: vip.0.into(), port: vip.1 };
         let snapshot = world.snapshot;
         let service = snapshot.service(&key).ok_or(Verdict::Stack { l3, vlan })?;
-        let sloppy = snapshot.tunables.sloppy_tcp;
+        let sloppy = match packet.key.protocol {
+            protocol::SCTP => snapshot.tunables.sloppy_sctp,
+            _ => snapshot.tunables.sloppy_tcp,
+        };
         if !state::may_open(packet.key.protocol, packet.flags, sloppy) {
             return Err(Verdict::Stack { l3, vlan });
         }

@@ -47,7 +47,7 @@ reasons! {
     Answered = "answered",
     /// An ICMP message to the director that asks for nothing it does, or whose sum is wrong.
     IcmpIgnored = "icmp-ignored",
-    /// A TCP segment or UDP datagram to the director itself whose checksum is wrong.
+    /// A TCP segment, UDP datagram or SCTP packet to the director itself whose checksum is wrong.
     SegmentChecksum = "segment-checksum",
     /// A packet to the director itself that no answer is due to.
     LocalIgnored = "local-ignored",

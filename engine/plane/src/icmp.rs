@@ -7,6 +7,7 @@ use rvs_wire::flow::{V4, V6, protocol};
 use rvs_wire::icmp::Icmp;
 use rvs_wire::ipv4::{self, Ipv4};
 use rvs_wire::ipv6::{self, Ipv6};
+use rvs_wire::sctp::{self, Sctp};
 use rvs_wire::tcp::{self, Tcp, flag};
 use rvs_wire::{ipv6_ext, udp};
 
@@ -113,13 +114,16 @@ impl Local for V6 {
     }
 }
 
-/// Whether the checksum of a TCP segment or UDP datagram holds.
+/// Whether the checksum of a TCP segment, UDP datagram or SCTP packet holds.
 pub(crate) fn segment_is_right<F: Local>(packet: &[u8], look: &Look<F::Addr>) -> bool {
     let Some(segment) = packet.get(look.l4..look.octets) else { return false };
     if look.protocol == protocol::UDP
         && let Some([.., 0, 0]) = segment.first_chunk::<{ udp::HEADER_LEN }>()
     {
         return true;
+    }
+    if look.protocol == protocol::SCTP {
+        return sctp::is_right(segment);
     }
     let Ok(octets) = u16::try_from(segment.len()) else { return false };
     let pseudo = F::pseudo_sum(look.source, look.destination, look.protocol, octets);
@@ -160,6 +164,19 @@ pub(crate) fn write_reset<F: Local>(
     let segment = place.get_mut(F::HEADER_LEN..)?.first_chunk_mut()?;
     *segment = header.octets(&[], pseudo);
     Some(F::HEADER_LEN + tcp::HEADER_LEN)
+}
+
+/// The same for an SCTP packet that belongs to no association (RFC 9260 section 8.4).
+pub(crate) fn write_abort<F: Local>(
+    packet: &[u8],
+    look: &Look<F::Addr>,
+    place: &mut [u8],
+) -> Option<usize> {
+    let answer = Sctp::parse(packet.get(look.l4..look.octets)?).ok()?.answer()?;
+    let octets = u16::try_from(answer.len()).ok()?;
+    F::write_header(place, octets, protocol::SCTP, (look.destination, look.source))?;
+    *place.get_mut(F::HEADER_LEN..)?.first_chunk_mut()? = answer;
+    Some(F::HEADER_LEN + answer.len())
 }
 
 /// How many answers and errors a worker makes: a bucket of tokens.

@@ -15,7 +15,7 @@ use crate::balance::is_martian;
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::fragment;
 use crate::handoff::{Heard, Mesh};
-use crate::icmp::{Limiter, Local, Look, segment_is_right, write_reset};
+use crate::icmp::{Limiter, Local, Look, segment_is_right, write_abort, write_reset};
 use crate::ident::Idents;
 use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
@@ -324,10 +324,10 @@ impl<Q: Queue> Desk<'_, Q> {
         let whole = frame.resize(at + look.octets);
         let packet = frame.octets().get(at..).filter(|_| whole).unwrap_or_default();
         match look.protocol {
-            protocol::TCP | protocol::UDP if !segment_is_right::<F>(packet, &look) => {
+            protocol::TCP | protocol::UDP | protocol::SCTP if !segment_is_right::<F>(packet, &look) => {
                 self.links.drop(frame, DropReason::SegmentChecksum);
             }
-            protocol::TCP => self.reset::<F>(frame, interface, l3, &look),
+            protocol::TCP | protocol::SCTP => self.reset::<F>(frame, interface, l3, &look),
             protocol::UDP => {
                 self.refuse::<F>(
                     frame,
@@ -352,7 +352,11 @@ impl<Q: Queue> Desk<'_, Q> {
         let packet = frame.octets().get(usize::from(l3)..).unwrap_or_default();
         // Longest: IPv6 and TCP without options.
         let mut octets = [0; 60];
-        let reason = match write_reset::<F>(packet, look, &mut octets) {
+        let write = match look.protocol {
+            protocol::SCTP => write_abort::<F>,
+            _ => write_reset::<F>,
+        };
+        let reason = match write(packet, look, &mut octets) {
             None => DropReason::LocalIgnored,
             Some(_) if !self.stack.limiter.allow(self.now) => DropReason::RateLimited,
             Some(len) => match self.links.originate(usize::from(L3) + len) {

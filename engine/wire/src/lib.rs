@@ -29,6 +29,7 @@ pub mod mac;
 pub mod ndp;
 pub mod packet;
 pub mod rewrite;
+pub mod sctp;
 pub mod tcp;
 pub mod toeplitz;
 pub mod udp;

@@ -22,6 +22,7 @@ use crate::ipv4::{self, Ipv4};
 use crate::ipv6::{self, Ipv6};
 use crate::ipv6_ext;
 use crate::mac::MacAddr;
+use crate::sctp;
 use crate::tcp::Tcp;
 use crate::udp::Udp;
 use crate::unusable::Unusable;
@@ -29,9 +30,9 @@ use crate::unusable::Unusable;
 /// What a frame is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
-    /// A whole TCP segment or UDP datagram over IPv4, for this MAC address.
+    /// A whole TCP segment, UDP datagram or SCTP packet over IPv4, for this MAC address.
     V4(Packet<V4>),
-    /// A whole TCP segment or UDP datagram over IPv6, for this MAC address.
+    /// A whole TCP segment, UDP datagram or SCTP packet over IPv6, for this MAC address.
     V6(Packet<V6>),
     /// Something else that makes sense.
     Slow(Slow),
@@ -39,8 +40,8 @@ pub enum Class {
     Unusable(Unusable),
 }
 
-/// A TCP segment or UDP datagram in one piece, its lengths and its IPv4 header checksum checked.
-/// The TCP or UDP checksum is not: like the kernel, the director passes wrong ones on as they are.
+/// A TCP segment, UDP datagram or SCTP packet in one piece, its lengths and its IPv4 header checksum
+/// checked. Its own checksum is not: like the kernel, the director passes wrong ones on as they are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Packet<F: Family> {
     /// Whose packet it is.
@@ -53,7 +54,7 @@ pub struct Packet<F: Family> {
     pub packet_octets: u16,
     /// The VLAN the frame came in, 0 when it is in none.
     pub vlan: u16,
-    /// TCP flags, 0 for UDP: see [`crate::tcp::flag`].
+    /// TCP flags, 0 for UDP, an event of SCTP: see [`crate::tcp::flag`], [`crate::sctp::event`].
     pub flags: u8,
 }
 
@@ -171,12 +172,13 @@ fn ends6(ip: &[u8; ipv6::HEADER_LEN], segment: &[u8]) -> Option<Ends6> {
     Some(Ends6::from_wire(ip.last_chunk()?, *segment.first_chunk()?))
 }
 
-/// The flags of a TCP segment, 0 for a UDP datagram, `None` for other protocols.
+/// See [`Packet::flags`]; `None` for other protocols.
 #[inline(always)]
 fn flags(protocol: u8, segment: &[u8]) -> Result<Option<u8>, Unusable> {
     match protocol {
         protocol::TCP => Tcp::parse(segment).map(|(tcp, _)| Some(tcp.flags())),
         protocol::UDP => Udp::parse(segment).map(|_| Some(0)),
+        protocol::SCTP => sctp::event(segment).map(Some),
         _ => Ok(None),
     }
 }

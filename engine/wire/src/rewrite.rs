@@ -6,12 +6,12 @@
 //!
 //! Linux 6.1 `ip_vs_xmit.c` `ip_vs_nat_xmit()`, `ip_vs_dr_xmit()`, `ip_vs_tunnel_xmit()` with
 //! `decrement_ttl()`; `ip_vs_proto_tcp.c` `tcp_dnat_handler()`; `ip_vs_proto_udp.c`
-//! `udp_dnat_handler()`.
+//! `udp_dnat_handler()`; `ip_vs_proto_sctp.c` `sctp_dnat_handler()`.
 
 use crate::checksum::{self, Delta};
 use crate::flow::{Ends, Ends4, Ends6, Family, V4, V6, protocol};
 use crate::ipip::Inner;
-use crate::{ipv4, ipv6};
+use crate::{ipv4, ipv6, sctp};
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Why a packet goes no further.
@@ -46,7 +46,7 @@ pub trait Rewrite: Family {
     ///
     /// The deltas are [`Delta::end`]'s, of the half that changes. A wrong TCP or UDP checksum stays
     /// as wrong as it was; a UDP checksum of zero, which means none, becomes a whole one as in
-    /// Linux.
+    /// Linux, and so does SCTP's whenever a port changes.
     ///
     /// # Errors
     ///
@@ -80,8 +80,8 @@ pub trait Rewrite: Family {
     fn dont_fragment(packet: &[u8]) -> bool;
 }
 
-/// Writes `ports` and the checksum that goes with them into a TCP or UDP header. `true` when it is
-/// UDP without a checksum.
+/// Writes `ports` and the checksum that goes with them into a TCP, UDP or SCTP header. `true` when it
+/// is UDP without a checksum.
 #[inline(always)]
 fn rewrite_segment(
     segment: &mut [u8],
@@ -105,6 +105,7 @@ fn rewrite_segment(
             }
             Ok(none)
         }
+        protocol::SCTP if sctp::set_ports(segment, ports) => Ok(false),
         _ => Err(Stop::Unparsed),
     }
 }

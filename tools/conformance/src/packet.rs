@@ -9,6 +9,7 @@ use rvs_wire::ipv4::{self, Ipv4};
 use rvs_wire::ipv6::{self, Ipv6};
 use rvs_wire::mac::MacAddr;
 use rvs_wire::tcp::{self, flag};
+use rvs_wire::sctp::{self, chunk_type};
 use rvs_wire::{checksum, ipv6_ext, udp};
 
 /// Hops of packets whose hop limit a recording does not tell.
@@ -54,6 +55,39 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Option<V
     let mut datagram = udp::header(source.port(), destination.port(), data, pseudo).to_vec();
     datagram.extend_from_slice(data);
     ip(source.ip(), destination.ip(), protocol::UDP, &datagram)
+}
+
+/// The chunks that recordings name.
+const CHUNKS: [(&str, u8); 13] = [
+    ("DATA", chunk_type::DATA),
+    ("INIT", chunk_type::INIT),
+    ("INIT_ACK", chunk_type::INIT_ACK),
+    ("SACK", chunk_type::SACK),
+    ("HEARTBEAT", chunk_type::HEARTBEAT),
+    ("HEARTBEAT_ACK", chunk_type::HEARTBEAT_ACK),
+    ("ABORT", chunk_type::ABORT),
+    ("SHUTDOWN", chunk_type::SHUTDOWN),
+    ("SHUTDOWN_ACK", chunk_type::SHUTDOWN_ACK),
+    ("ERROR", chunk_type::ERROR),
+    ("COOKIE_ECHO", chunk_type::COOKIE_ECHO),
+    ("COOKIE_ACK", chunk_type::COOKIE_ACK),
+    ("SHUTDOWN_COMPLETE", chunk_type::SHUTDOWN_COMPLETE),
+];
+
+/// An SCTP packet with the chunks that `names` says, joined by `+`, each with sixteen octets of
+/// value. `None` for two families and for a chunk that is not known.
+#[must_use]
+pub fn sctp(source: SocketAddr, destination: SocketAddr, names: &str) -> Option<Vec<u8>> {
+    let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+    let mut packet = [ports.as_slice(), &[0, 0, 0, 1, 0, 0, 0, 0]].concat();
+    for name in names.split('+') {
+        let (_, kind) = CHUNKS.iter().find(|(known, _)| *known == name)?;
+        packet.extend_from_slice(&[*kind, 3, 0, 20]);
+        packet.extend_from_slice(&[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    }
+    let sum = sctp::checksum(&packet);
+    packet.get_mut(8..sctp::HEADER_LEN)?.copy_from_slice(&sum);
+    ip(source.ip(), destination.ip(), protocol::SCTP, &packet)
 }
 
 /// The ICMP message by which `source` reports `error` to the sender of the packet `about`.
@@ -149,7 +183,7 @@ pub struct Look {
     pub destination: IpAddr,
     /// What it carries, behind extension headers.
     pub protocol: u8,
-    /// Source and destination port of TCP and UDP.
+    /// Source and destination port of TCP, UDP and SCTP.
     pub ports: Option<(u16, u16)>,
     /// Flags of TCP.
     pub flags: u8,
@@ -205,7 +239,7 @@ pub fn look(packet: &[u8]) -> Option<Look> {
         octets,
     };
     match (protocol, payload) {
-        (protocol::TCP | protocol::UDP, [a, b, c, d, ..]) => {
+        (protocol::TCP | protocol::UDP | protocol::SCTP, [a, b, c, d, ..]) => {
             look.ports = Some((u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));
             if protocol == protocol::TCP {
                 look.flags = payload.get(13).copied().unwrap_or_default() & 0x3f;

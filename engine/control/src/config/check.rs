@@ -221,9 +221,10 @@ fn tables(written: &file::Tables, mtu_max: usize) -> Result<Tables, Flaw> {
     Ok(tables)
 }
 
-/// The key of a state's timeout: its name in small letters.
+/// The key of a state's timeout: its name in small letters, and whose it is if it is SCTP's.
 fn timeout_key(state: State) -> String {
-    state.name().to_ascii_lowercase()
+    let name = state.name().to_ascii_lowercase();
+    if state.is_sctp() { format!("sctp_{}", name.replace('-', "_")) } else { name }
 }
 
 fn timeouts(file: &File) -> Result<Timeouts, Flaw> {
@@ -261,6 +262,7 @@ fn tunables(written: &file::Ipvs) -> Result<Tunables, Flaw> {
             default.conn_reuse_mode,
         )?,
         sloppy_tcp: switch(written.sloppy_tcp, default.sloppy_tcp),
+        sloppy_sctp: switch(written.sloppy_sctp, default.sloppy_sctp),
         expire_nodest_conn: switch(written.expire_nodest_conn, default.expire_nodest_conn),
         secure_tcp,
         pmtu_disc: switch(written.pmtu_disc, default.pmtu_disc),

@@ -156,6 +156,7 @@ pub(super) struct Neighbor {
 pub(super) struct Ipvs {
     pub(super) conn_reuse_mode: Number,
     pub(super) sloppy_tcp: Option<Switch>,
+    pub(super) sloppy_sctp: Option<Switch>,
     pub(super) expire_nodest_conn: Option<Switch>,
     pub(super) secure_tcp: Number,
     pub(super) pmtu_disc: Option<Switch>,

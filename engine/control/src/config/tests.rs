@@ -174,6 +174,7 @@ fn every_section_is_taken_as_written() {
     let tunables = Tunables {
         conn_reuse_mode: 3,
         sloppy_tcp: true,
+        sloppy_sctp: false,
         expire_nodest_conn: true,
         secure_tcp: 3,
         pmtu_disc: false,
@@ -288,13 +289,17 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "[ipvs]\nmax_conns = 1\n",
             "2:1: unknown field `max_conns`, expected one of `conn_reuse_mode`, `sloppy_tcp`, \
-             `expire_nodest_conn`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, `lblcr_expiration`",
+             `sloppy_sctp`, `expire_nodest_conn`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, \
+             `lblcr_expiration`",
         ),
     ]);
     added(&[(
         "[timeouts]\nfin = 60\n",
         "+2:1: unknown field `fin`, expected one of `none`, `established`, `syn_sent`, `syn_recv`, \
-         `fin_wait`, `time_wait`, `close`, `close_wait`, `last_ack`, `listen`, `synack`, `udp`",
+         `fin_wait`, `time_wait`, `close`, `close_wait`, `last_ack`, `listen`, `synack`, `udp`, \
+         `sctp_init1`, `sctp_init`, `sctp_c_sent`, `sctp_c_replied`, `sctp_c_wait`, `sctp_cookie`, \
+         `sctp_c_echoed`, `sctp_established`, `sctp_s_sent`, `sctp_s_received`, `sctp_s_ack_sent`, \
+         `sctp_rejected`, `sctp_closed`",
     )]);
 }
 
@@ -649,7 +654,8 @@ fn the_manual_tells_the_truth() {
     assert_eq!((&whole.workers, &whole.tables), (&plain.workers, &plain.tables));
     assert_eq!((whole.timeouts, whole.tunables), (plain.timeouts, plain.tunables));
     for state in State::ALL {
-        let key = state.name().to_ascii_lowercase();
+        let name = state.name().to_ascii_lowercase().replace('-', "_");
+        let key = if state.is_sctp() { format!("sctp_{name}") } else { name };
         let row = format!("`{key}` | {} |", plain.timeouts.seconds(state));
         assert!(manual.contains(&row), "{row}");
     }
@@ -657,7 +663,7 @@ fn the_manual_tells_the_truth() {
         .into_iter()
         .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
         .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
-        .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "expire_nodest_conn"])
+        .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "sloppy_sctp", "expire_nodest_conn"])
         .chain(["secure_tcp", "pmtu_disc"])
     {
         assert!(manual.contains(&format!("\n| `{key}` |")), "{key}");

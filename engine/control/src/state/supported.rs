@@ -7,7 +7,7 @@
 use rvs_api::{
     DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags, ServiceKey, TunnelKind,
 };
-use rvs_model::{ForwardMethod, Protocol, SchedulerKind};
+use rvs_model::{ForwardMethod, SchedulerKind};
 
 /// How much of IPVS is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,9 +43,6 @@ impl Support {
         }
         match key {
             ServiceKey::Mark { .. } => return not_yet("fwmark services"),
-            ServiceKey::Address { protocol: Protocol::Sctp, .. } => {
-                return not_yet("SCTP services");
-            }
             ServiceKey::Address { .. } => {}
         }
         if attributes.flags.has(ServiceFlags::PERSISTENT) {

@@ -163,7 +163,6 @@ fn what_the_engine_cannot_do_is_refused_in_words() {
     let marked = ServiceKey::Mark { mark, family: AddressFamily::V4 };
     let address = "203.0.113.1:53".parse().unwrap();
     let udp = ServiceKey::Address { protocol: Protocol::Udp, address };
-    let sctp = ServiceKey::Address { protocol: Protocol::Sctp, address };
     let flagged = |flags| ServiceAttributes { flags, ..scheduled("rr") };
     let tunnelled = |kind| DestAttributes {
         tunnel: Tunnel { kind, port: 6080, ..Tunnel::default() },
@@ -172,7 +171,6 @@ fn what_the_engine_cannot_do_is_refused_in_words() {
     let service = |service, attributes| Request::AddService { service, attributes };
     for (request, word) in [
         (service(marked, scheduled("rr")), "fwmark"),
-        (service(sctp, scheduled("rr")), "SCTP"),
         (service(udp, flagged(ServiceFlags::PERSISTENT)), "persistent"),
         (service(udp, flagged(ServiceFlags::ONE_PACKET)), "one-packet"),
         (add_dest(real(1), DestAttributes { upper_threshold: 9, ..masquerade(1) }), "thresholds"),

@@ -205,12 +205,10 @@ fn by_distance(from: usize, end: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The same with what has no order put into one: connections, and services that are not sorted. (The
-/// order of a service's destinations is meant, sorted or not.) Connections in states of SCTP, which
-/// this version does not know, are left out.
+/// order of a service's destinations is meant, sorted or not.)
 fn ordered(args: &str, ran: Ran) -> Ran {
     let stdout = if Listing::is_of_conns(args) {
-        let mut lines: Vec<&str> =
-            ran.stdout.lines().filter(|line| !Listing::is_foreign(line)).collect();
+        let mut lines: Vec<&str> = ran.stdout.lines().collect();
         lines.sort_unstable();
         lines.concat()
     } else if args.contains("nosort") {

@@ -83,11 +83,6 @@ impl Listing {
             && stdout.lines().count() <= HEADER_LINES
     }
 
-    /// Whether a row of a connection is in a state that this version does not know.
-    pub(super) fn is_foreign(row: &str) -> bool {
-        row.starts_with("SCTP ")
-    }
-
     pub(super) fn read(args: &str, stdout: &str) -> Self {
         let numeric = has(args, 'n', "numeric");
         let lists = Self::is_one(args) && has(args, 'L', "list") | has(args, 'l', "list");
@@ -200,6 +195,7 @@ fn conn(row: &str) -> Option<ConnEntry> {
     let protocol = match protocol {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
         "IP" => None,
         _ => return None,
     };
@@ -210,7 +206,11 @@ fn conn(row: &str) -> Option<ConnEntry> {
             ConnState::Template { assured: state == "ASSURED" }
         }
         name => {
-            ConnState::Conn(rvs_model::State::ALL.into_iter().find(|state| state.name() == name)?)
+            let is_sctp = protocol == Some(Protocol::Sctp);
+            let mut states = rvs_model::State::ALL.into_iter().filter(|state| {
+                state.is_sctp() == is_sctp || *state == rvs_model::State::None
+            });
+            ConnState::Conn(states.find(|state| state.name() == name)?)
         }
     };
     Some(ConnEntry {
