@@ -28,8 +28,8 @@ mod short {
     pub(super) use rvs_model::State::{
         SctpClosed as CL, SctpCookie as CO, SctpCookieEchoed as CE, SctpCookieReplied as CR,
         SctpCookieSent as CS, SctpCookieWait as CW, SctpEstablished as ES, SctpInit as IN,
-        SctpInit1 as I1, SctpRejected as RJ, SctpShutdownAckSent as SA,
-        SctpShutdownReceived as SR, SctpShutdownSent as SS,
+        SctpInit1 as I1, SctpRejected as RJ, SctpShutdownAckSent as SA, SctpShutdownReceived as SR,
+        SctpShutdownSent as SS,
     };
 }
 

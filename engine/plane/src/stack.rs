@@ -324,7 +324,9 @@ impl<Q: Queue> Desk<'_, Q> {
         let whole = frame.resize(at + look.octets);
         let packet = frame.octets().get(at..).filter(|_| whole).unwrap_or_default();
         match look.protocol {
-            protocol::TCP | protocol::UDP | protocol::SCTP if !segment_is_right::<F>(packet, &look) => {
+            protocol::TCP | protocol::UDP | protocol::SCTP
+                if !segment_is_right::<F>(packet, &look) =>
+            {
                 self.links.drop(frame, DropReason::SegmentChecksum);
             }
             protocol::TCP | protocol::SCTP => self.reset::<F>(frame, interface, l3, &look),

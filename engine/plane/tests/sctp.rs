@@ -94,8 +94,9 @@ impl Bench {
 
     fn state(&mut self) -> State {
         let workers = self.rig.workers.len();
-        let mut rows: Vec<_> =
-            (0..workers).flat_map(|it| [self.rig.dump(it, false), self.rig.dump(it, true)].concat()).collect();
+        let mut rows: Vec<_> = (0..workers)
+            .flat_map(|it| [self.rig.dump(it, false), self.rig.dump(it, true)].concat())
+            .collect();
         assert_eq!(rows.len(), 1);
         rows.remove(0).state
     }

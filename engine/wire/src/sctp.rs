@@ -269,7 +269,8 @@ mod tests {
     /// RFC 9260 appendix A, bit by bit.
     #[test]
     fn the_checksum_is_the_division_that_the_rfc_describes() {
-        let packet = packet(&[&[0, 3, 0, 19, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c', 0]]);
+        let packet =
+            packet(&[&[0, 3, 0, 19, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c', 0]]);
         let mut crc = !0_u32;
         for (octet, at) in packet.iter().zip(0..) {
             let octet = if (8..12).contains(&at) { 0 } else { *octet };
@@ -327,7 +328,9 @@ mod tests {
                 assert_eq!(answer[..4], [0, 80, 0x80, 0], "ports turn round");
                 assert!(is_right(&answer));
             }
-            answer.map(|answer| (answer[12], answer[13], [answer[4], answer[5], answer[6], answer[7]]))
+            answer.map(|answer| {
+                (answer[12], answer[13], [answer[4], answer[5], answer[6], answer[7]])
+            })
         };
         let init = [1, 0, 0, 20, 9, 8, 7, 6, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0];
         assert_eq!(answer(&[&init]), Some((6, 0, [9, 8, 7, 6])));

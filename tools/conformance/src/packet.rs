@@ -8,8 +8,8 @@ use rvs_wire::icmp::{self, Icmp};
 use rvs_wire::ipv4::{self, Ipv4};
 use rvs_wire::ipv6::{self, Ipv6};
 use rvs_wire::mac::MacAddr;
-use rvs_wire::tcp::{self, flag};
 use rvs_wire::sctp::{self, chunk_type};
+use rvs_wire::tcp::{self, flag};
 use rvs_wire::{checksum, ipv6_ext, udp};
 
 /// Hops of packets whose hop limit a recording does not tell.

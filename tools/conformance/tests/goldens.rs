@@ -17,7 +17,7 @@ const AT_LEAST: [(&str, usize, usize); 6] = [
     ("environment", 1, 5),
     ("packets", 11, 291),
     ("scheduler", 27, 3506),
-    ("states", 11, 4571),
+    ("states", 13, 6733),
 ];
 
 #[test]

@@ -663,7 +663,14 @@ fn the_manual_tells_the_truth() {
         .into_iter()
         .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
         .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
-        .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "sloppy_sctp", "expire_nodest_conn"])
+        .chain([
+            "via",
+            "link",
+            "conn_reuse_mode",
+            "sloppy_tcp",
+            "sloppy_sctp",
+            "expire_nodest_conn",
+        ])
         .chain(["secure_tcp", "pmtu_disc"])
     {
         assert!(manual.contains(&format!("\n| `{key}` |")), "{key}");

@@ -207,9 +207,9 @@ fn conn(row: &str) -> Option<ConnEntry> {
         }
         name => {
             let is_sctp = protocol == Some(Protocol::Sctp);
-            let mut states = rvs_model::State::ALL.into_iter().filter(|state| {
-                state.is_sctp() == is_sctp || *state == rvs_model::State::None
-            });
+            let mut states = rvs_model::State::ALL
+                .into_iter()
+                .filter(|state| state.is_sctp() == is_sctp || *state == rvs_model::State::None);
             ConnState::Conn(states.find(|state| state.name() == name)?)
         }
     };
