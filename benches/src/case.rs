@@ -2,10 +2,10 @@
 
 use core::fmt;
 use rvs_model::ForwardMethod;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the packets are, and what the director does with them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Mode {
@@ -87,7 +87,7 @@ impl fmt::Display for Mode {
 }
 
 /// Address family of everything in a case, and of its tunnel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// IPv4.
@@ -116,8 +116,36 @@ impl fmt::Display for Family {
     }
 }
 
+/// What frames come through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Link {
+    /// [`crate::Feed`]: makes packets as it delivers them.
+    Memory,
+}
+
+impl Link {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Memory];
+
+    /// Its name in tables and files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// One thing to be measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Case {
     /// What the packets are.
     pub mode: Mode,
@@ -129,4 +157,16 @@ pub struct Case {
     pub burst: usize,
     /// Whether tables ask for huge pages.
     pub huge_pages: bool,
+    /// Services, on one address. More than one have no masqueraded replies.
+    pub services: u16,
+    /// Destinations of each service; [`crate::rig::DESTS`] for masqueraded replies.
+    pub dests: u16,
+}
+
+impl Case {
+    /// As nearly all cases are: bursts of 64, huge pages, one service of four destinations.
+    #[must_use]
+    pub const fn new(mode: Mode, family: Family, flows: u32) -> Self {
+        Self { mode, family, flows, burst: 64, huge_pages: true, services: 1, dests: 4 }
+    }
 }

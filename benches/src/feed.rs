@@ -5,10 +5,12 @@
 //! floor. What comes back is checked by its length and its hop limit, so that a frame which was
 //! dropped or answered is not taken for one that was forwarded.
 
+use crate::case::Case;
 use crate::flow::{Flow, Shuffle};
 use crate::rig::{self, DESTS, Ends};
+use anyhow::Result;
 use core::net::IpAddr;
-use rvs_io::{Burst, Frame, Pool, Queue, RoomFrame, RoomPool};
+use rvs_io::{Burst, Frame, Pool, Queue, Reserve, RoomFrame, RoomPool};
 use rvs_wire::flow::protocol;
 use rvs_wire::tcp::{self, flag};
 use rvs_wire::{checksum, ethernet, ipv4, ipv6};
@@ -31,6 +33,9 @@ struct Template<const N: usize> {
     /// Where the last four octets of the client's address are.
     address_at: usize,
     port_at: usize,
+    /// The other's port.
+    other_port_at: usize,
+    other_port: u16,
     /// What checksums cover, but for the client. In IPv6 the first is not used.
     header_sum: u32,
     segment_sum: u32,
@@ -103,18 +108,19 @@ impl<const N: usize> Template<N> {
         for (place, octet) in octets.iter_mut().zip(frame) {
             *place = octet;
         }
-        let (address_at, port_at) = match (Self::IS_V6, outbound) {
-            (false, false) => (L3 + 12, Self::L4),
-            (false, true) => (L3 + 16, Self::L4 + 2),
-            (true, false) => (L3 + 8 + 12, Self::L4),
-            (true, true) => (L3 + 24 + 12, Self::L4 + 2),
+        let (address_at, port_at, other_port_at) = match (Self::IS_V6, outbound) {
+            (false, false) => (L3 + 12, Self::L4, Self::L4 + 2),
+            (false, true) => (L3 + 16, Self::L4 + 2, Self::L4),
+            (true, false) => (L3 + 8 + 12, Self::L4, Self::L4 + 2),
+            (true, true) => (L3 + 24 + 12, Self::L4 + 2, Self::L4),
         };
-        Self { octets, address_at, port_at, header_sum, segment_sum }
+        let other_port = other.1;
+        Self { octets, address_at, port_at, other_port_at, other_port, header_sum, segment_sum }
     }
 
-    /// Makes `frame` this one, of `flow`.
+    /// Makes `frame` this one, of `flow`, to or from the port that is `more` above the service's.
     #[inline(always)]
-    fn make(&self, frame: &mut RoomFrame, flow: Flow) {
+    fn make(&self, frame: &mut RoomFrame, flow: Flow, more: u16) {
         let _fits = frame.resize(N);
         let Some(octets) = frame.octets_mut().first_chunk_mut::<N>() else { return };
         *octets = self.octets;
@@ -125,7 +131,11 @@ impl<const N: usize> Template<N> {
         if !Self::IS_V6 {
             put(octets, L3 + 10, (!checksum::fold(self.header_sum + words)).to_be_bytes());
         }
-        let segment = !checksum::fold(self.segment_sum + words + u32::from(port));
+        if more != 0 {
+            put(octets, self.other_port_at, (self.other_port + more).to_be_bytes());
+        }
+        let ports = u32::from(port) + u32::from(more);
+        let segment = !checksum::fold(self.segment_sum + words + ports);
         put(octets, Self::L4 + 16, segment.to_be_bytes());
     }
 }
@@ -155,7 +165,41 @@ pub enum Plan {
     Inbound,
     /// The same, and a destination's in turn.
     Both,
+    /// Nothing.
+    Silence,
+    /// As much as arrives, see [`Arrivals`]: established flows' acknowledgments and SYNs of clients
+    /// that never come again in turn; every so many of those is a client's that acknowledges.
+    Flood,
 }
+
+/// Frames that come at a rate, whether or not somebody takes them: what does not fit into the ring
+/// is lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrivals {
+    /// In the ring.
+    pub waiting: u64,
+    /// How many have come, by [`Kind`].
+    pub came: [u64; 3],
+    /// How many came back, by [`Kind`].
+    pub back: [u64; 3],
+}
+
+/// What an arriving packet is, as the index of its count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Of a connection that was there before the flood.
+    Established,
+    /// A SYN.
+    Opening,
+    /// The first acknowledgment of a client that was let in.
+    Answer,
+}
+
+/// Frames that the ring of a flood holds.
+pub const RING: u64 = 4096;
+/// Every so many SYNs is a client's that acknowledges, so many SYNs later.
+const LEGITIMATE: u32 = 64;
+const ANSWERS_AFTER: u32 = 8192;
 
 /// What is expected to come back.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +210,43 @@ pub struct Expected {
     pub routed: bool,
 }
 
+/// A link that a director is measured on: what it delivers is known, and what comes back is counted.
+pub trait Source: Queue + Sized {
+    /// One that is to open the flows of `case`.
+    ///
+    /// # Errors
+    ///
+    /// The link cannot be had.
+    fn new(case: Case, ends: &Ends, expected: Expected) -> Result<Self>;
+
+    /// Its frames: as many as are ever on their way.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for them.
+    fn pool(case: Case) -> Result<Self::Pool>;
+
+    /// From now on, packets of this kind.
+    fn follow(&mut self, plan: Plan);
+
+    /// Frames that were delivered, and that came back as expected.
+    fn counts(&self) -> (u64, u64);
+}
+
+fn count(counts: &mut [u64; 3], kind: Kind) {
+    let at = match kind {
+        Kind::Established => 0,
+        Kind::Opening => 1,
+        Kind::Answer => 2,
+    };
+    if let Some(place) = counts.get_mut(at) {
+        *place += 1;
+    }
+}
+
+/// Frames of the pool: those of the largest burst, twice.
+const FRAMES: usize = 2 * rvs_io::BURST_MAX;
+
 /// The link: `N` is the length of its frames, and tells their family.
 #[derive(Debug)]
 pub struct Feed<const N: usize> {
@@ -173,41 +254,83 @@ pub struct Feed<const N: usize> {
     inbound: Template<N>,
     outbound: [Template<N>; DESTS],
     order: Shuffle,
+    services: u32,
     plan: Plan,
     /// The number of the next packet.
     next: u32,
     expected: Expected,
     made: u64,
     back: u64,
+    flows: u32,
+    arrivals: Arrivals,
 }
 
 impl<const N: usize> Feed<N> {
-    /// A link that has `flows` flows, rounded up to a power of two, and is to open them.
-    #[must_use]
-    pub fn new(ends: &Ends, flows: u32, expected: Expected) -> Self {
-        let from_client = |flags| Template::new(ends.clients, ends.vip, false, flags);
-        Self {
-            syn: from_client(flag::SYN),
-            inbound: from_client(flag::ACK),
-            outbound: ends.dests.map(|dest| Template::new(ends.clients, dest, true, flag::ACK)),
-            order: Shuffle::new(flows),
-            plan: Plan::Open,
-            next: 0,
-            expected,
-            made: 0,
-            back: 0,
+    /// Lets so many packets of a flood arrive; those that find no room in the ring never come.
+    pub fn arrive(&mut self, packets: u64) {
+        let waiting = self.arrivals.waiting + packets;
+        self.arrivals.waiting = waiting.min(RING);
+        // Who is lost is a matter of chance; both halves lose alike.
+        let lost = (waiting - self.arrivals.waiting) / 2;
+        for came in self.arrivals.came.iter_mut().take(2) {
+            *came += lost;
         }
     }
 
-    /// From now on, packets of this kind.
-    pub fn follow(&mut self, plan: Plan) {
-        (self.plan, self.next) = (plan, 0);
+    /// What came of the flood.
+    #[must_use]
+    pub fn arrivals(&self) -> Arrivals {
+        self.arrivals
     }
 
-    /// Frames that were delivered, and that came back as expected.
-    #[must_use]
-    pub fn counts(&self) -> (u64, u64) {
-        (self.made, self.back)
+    /// Packet `number` of a flood.
+    #[inline]
+    fn flood(&self, number: u32, frame: &mut RoomFrame) -> Kind {
+        let syn = number / 2;
+        if number & 1 == 0 {
+            self.inbound.make(frame, Flow(self.order.at(syn)), 0);
+            return Kind::Established;
+        }
+        let fresh = Flow(self.flows.wrapping_add(syn));
+        if let Some(earlier) = syn.checked_sub(ANSWERS_AFTER).filter(|it| it % LEGITIMATE == 1) {
+            self.inbound.make(frame, Flow(self.flows + earlier - 1), 0);
+            return Kind::Answer;
+        }
+        self.syn.make(frame, fresh, 0);
+        Kind::Opening
+    }
+
+    /// Which kind a packet of a flood was.
+    #[inline]
+    fn kind_of(&self, frame: &[u8]) -> Option<Kind> {
+        let flags = frame.get(Template::<N>::L4 + 13)?;
+        if flags & flag::SYN != 0 {
+            return Some(Kind::Opening);
+        }
+        let client = frame.get(self.inbound.address_at..)?.first_chunk()?;
+        let first_fresh = Flow(self.flows).client();
+        let is_fresh = u32::from_be_bytes(*client) >= first_fresh;
+        Some(if is_fresh { Kind::Answer } else { Kind::Established })
+    }
+
+    #[inline(never)]
+    fn receive_flood(
+        &mut self,
+        pool: &mut RoomPool,
+        burst: &mut Burst<RoomFrame>,
+        most: usize,
+    ) -> usize {
+        let mut frames = 0;
+        while frames < most && self.arrivals.waiting > 0 {
+            let Some(mut frame) = pool.take() else { break };
+            let kind = self.flood(self.next, &mut frame);
+            count(&mut self.arrivals.came, kind);
+            self.next = self.next.wrapping_add(1);
+            self.arrivals.waiting -= 1;
+            burst.push(frame);
+            frames += 1;
+        }
+        frames
     }
 
     #[inline(always)]
@@ -231,6 +354,39 @@ impl<const N: usize> Feed<N> {
     }
 }
 
+impl<const N: usize> Source for Feed<N> {
+    fn new(case: Case, ends: &Ends, expected: Expected) -> Result<Self> {
+        let from_client = |flags| Template::new(ends.clients, ends.vip, false, flags);
+        Ok(Self {
+            syn: from_client(flag::SYN),
+            inbound: from_client(flag::ACK),
+            outbound: ends.dests.map(|dest| Template::new(ends.clients, dest, true, flag::ACK)),
+            order: Shuffle::new(case.flows),
+            services: case.services.into(),
+            plan: Plan::Open,
+            next: 0,
+            expected,
+            made: 0,
+            back: 0,
+            flows: case.flows.next_power_of_two(),
+            arrivals: Arrivals::default(),
+        })
+    }
+
+    /// All of them in the pool's own cache.
+    fn pool(_: Case) -> Result<RoomPool> {
+        Ok(Reserve::new(FRAMES, N.max(1514)).pool_with_cache(FRAMES))
+    }
+
+    fn follow(&mut self, plan: Plan) {
+        (self.plan, self.next) = (plan, 0);
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.made, self.back)
+    }
+}
+
 impl<const N: usize> Queue for Feed<N> {
     type Frame = RoomFrame;
     type Pool = RoomPool;
@@ -239,19 +395,22 @@ impl<const N: usize> Queue for Feed<N> {
     fn receive(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>, most: usize) -> usize {
         match self.plan {
             Plan::Open => self.fill(pool, burst, most, |feed, number, frame| {
-                feed.syn.make(frame, Flow(number));
+                feed.syn.make(frame, Flow(number), Flow(number).service(feed.services));
             }),
             Plan::Inbound => self.fill(pool, burst, most, |feed, number, frame| {
-                feed.inbound.make(frame, Flow(feed.order.at(number)));
+                let flow = Flow(feed.order.at(number));
+                feed.inbound.make(frame, flow, flow.service(feed.services));
             }),
             Plan::Both => self.fill(pool, burst, most, |feed, number, frame| {
                 let flow = Flow(feed.order.at(number >> 1));
                 if number & 1 == 0 {
-                    feed.inbound.make(frame, flow);
+                    feed.inbound.make(frame, flow, 0);
                 } else if let Some(template) = feed.outbound.get(rig::dest_of(flow)) {
-                    template.make(frame, flow);
+                    template.make(frame, flow, 0);
                 }
             }),
+            Plan::Silence => 0,
+            Plan::Flood => self.receive_flood(pool, burst, most),
         }
     }
 
@@ -259,11 +418,14 @@ impl<const N: usize> Queue for Feed<N> {
     fn send(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>) -> usize {
         let Expected { octets, routed } = self.expected;
         let hops = HOPS - u8::from(routed);
-        let sent = burst.len();
+        let (sent, flood) = (burst.len(), self.plan == Plan::Flood);
         for frame in burst.drain(..) {
             let seen = frame.octets();
             let good = seen.len() == octets && seen.get(Template::<N>::HOPS_AT) == Some(&hops);
             self.back += u64::from(good);
+            if flood && let Some(kind) = self.kind_of(seen).filter(|_| good) {
+                count(&mut self.arrivals.back, kind);
+            }
             pool.give(frame);
         }
         sent
@@ -273,8 +435,7 @@ impl<const N: usize> Queue for Feed<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::Family;
-    use rvs_io::Reserve;
+    use crate::case::{Family, Mode};
     use rvs_model::ForwardMethod;
     use rvs_wire::packet::{Class, classify};
     use rvs_wire::rewrite::Rewrite;
@@ -282,8 +443,9 @@ mod tests {
     fn packets<const N: usize>(family: Family, plan: Plan, flows: u32) -> Vec<Vec<u8>> {
         let mut pool = Reserve::new(256, 1514).pool();
         let expected = Expected { octets: N, routed: false };
-        let mut feed =
-            Feed::<N>::new(&Ends::new(family, ForwardMethod::Masquerade), flows, expected);
+        let case = Case { services: 3, ..Case::new(Mode::Nat, family, flows) };
+        let ends = Ends::new(family, ForwardMethod::Masquerade);
+        let mut feed = <Feed<N> as Source>::new(case, &ends, expected).unwrap();
         feed.follow(plan);
         let mut burst = Burst::new();
         assert_eq!(feed.receive(&mut pool, &mut burst, 64), 64);

@@ -24,6 +24,17 @@ impl Flow {
         let [.., low] = self.0.to_be_bytes();
         0x8000 | u16::from(low & 15) << 8 | 0x11
     }
+
+    /// Which of so many services it uses.
+    #[inline(always)]
+    #[must_use]
+    pub fn service(self, services: u32) -> u16 {
+        if services == 1 {
+            return 0;
+        }
+        let scaled = u64::from(self.0.wrapping_mul(0x9e37_79b1)) * u64::from(services);
+        u16::try_from(scaled >> 32).unwrap_or_default()
+    }
 }
 
 /// An order of `0..2^bits` in which neighbours are far apart: the order in which flows come is not

@@ -13,10 +13,16 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
+pub mod count;
 pub mod feed;
 pub mod flow;
+pub mod measure;
+pub mod plot;
+pub mod probe;
+pub mod report;
 pub mod rig;
+pub mod scenario;
 
-pub use case::{Case, Family, Mode};
+pub use case::{Case, Family, Link, Mode};
 pub use feed::Feed;
 pub use rig::{Floor, Rig};

@@ -1,11 +1,11 @@
 //! The director that is measured, and the floor that it stands on.
 
 use crate::case::{Case, Family, Mode};
-use crate::feed::{Expected, Feed, Plan};
+use crate::feed::{Expected, OCTETS4, OCTETS6, Plan, Source};
 use crate::flow::Flow;
 use anyhow::{Result, ensure};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use rvs_io::{Burst, Frame as _, Queue as _, Reserve, RoomFrame, RoomPool};
+use rvs_io::{Burst, Frame as _};
 use rvs_model::{
     DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State, Tick, Timeouts, Weight,
 };
@@ -23,11 +23,8 @@ pub const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 /// Everybody else's.
 pub const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
-/// Destinations of the service, a power of two.
+/// Destinations of a service whose replies come, a power of two.
 pub const DESTS: usize = 4;
-
-/// Frames of the pool: those of the largest burst, twice.
-const FRAMES: usize = 2 * rvs_io::BURST_MAX;
 
 /// The destination of a flow's connection: they are opened in the order of their numbers, and
 /// round robin begins with the first.
@@ -105,52 +102,62 @@ fn network(ends: &Ends) -> Result<Network> {
     Ok(network.with_vips([ends.vip.0]))
 }
 
-/// One service, round robin.
-fn snapshot(ends: &Ends, method: ForwardMethod) -> Result<Snapshot> {
-    let list = ends.dests.iter().zip(0..);
-    let dests: Vec<Dest> = list
-        .map(|((address, port), id)| Dest {
-            id: DestId(id),
-            socket: SocketAddr::new(*address, *port),
-            method,
-        })
-        .collect();
-    let candidates: Vec<Candidate> =
-        dests.iter().map(|dest| Candidate { id: dest.id, weight: Weight(1) }).collect();
-    let mut scheduler = Scheduler::new(SchedulerKind::Rr);
-    scheduler.update(&candidates);
-    let key = ServiceKey { protocol: protocol::TCP, address: ends.vip.0, port: ends.vip.1 };
-    let id = ServiceId(0);
-    let service = Service {
-        id,
-        key,
-        scheduler,
-        epoch: 1,
-        version: 1,
-        candidates,
-        dests,
-        table: Table::default(),
-        maps: None,
-    };
+/// The services, round robin: each on a port of its own, all with the same destinations, as many
+/// times over as are asked for, each time with other ports.
+fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
     let mut snapshot = Snapshot::new(network(ends)?);
-    snapshot.services.push(Some(Arc::new(service)));
-    snapshot.index = Arc::new([(key, id)].into_iter().collect());
+    let mut index = Vec::new();
+    let method = case.mode.method();
+    for service in 0..case.services {
+        let first = u32::from(service) * u32::from(case.dests);
+        let port = |number: u16, port: u16| if number < 4 { port } else { port + number / 4 };
+        let dests: Vec<Dest> = (0..case.dests)
+            .zip(first..)
+            .zip(ends.dests.iter().cycle())
+            .map(|((number, id), (address, at))| Dest {
+                id: DestId(id),
+                socket: SocketAddr::new(*address, port(number, *at)),
+                method,
+            })
+            .collect();
+        let candidates: Vec<Candidate> =
+            dests.iter().map(|dest| Candidate { id: dest.id, weight: Weight(1) }).collect();
+        let mut scheduler = Scheduler::new(SchedulerKind::Rr);
+        scheduler.update(&candidates);
+        let (address, at) = ends.vip;
+        let key = ServiceKey { protocol: protocol::TCP, address, port: at + service };
+        let id = ServiceId(service.into());
+        index.push((key, id));
+        snapshot.services.push(Some(Arc::new(Service {
+            id,
+            key,
+            scheduler,
+            epoch: 1,
+            version: 1,
+            candidates,
+            dests,
+            table: Table::default(),
+            maps: None,
+        })));
+    }
+    snapshot.index = Arc::new(index.into_iter().collect());
     Ok(snapshot)
 }
 
 /// A director and its link.
-pub struct Rig<const N: usize> {
-    worker: Worker<Feed<N>>,
-    shared: Shared,
+pub struct Rig<S: Source> {
+    worker: Worker<S>,
+    /// What a control plane sees of the worker.
+    pub shared: Shared,
     case: Case,
     now: Tick,
     /// Packets since time began to pass.
     packets: u64,
-    /// Held for the worker, which reads from it.
-    _publisher: Publisher<Snapshot>,
+    /// What the worker's configuration comes from.
+    pub publisher: Publisher<Snapshot>,
 }
 
-impl<const N: usize> Rig<N> {
+impl<S: Source> Rig<S> {
     /// A director that stands where `case` begins: with its connections established, with none,
     /// or with as many as are to be held, the next one of which is about to expire.
     ///
@@ -158,17 +165,26 @@ impl<const N: usize> Rig<N> {
     ///
     /// A table that cannot be made; packets that are not forwarded.
     pub fn new(case: Case) -> Result<Self> {
-        let method = case.mode.method();
-        let ends = Ends::new(case.family, method);
-        let publisher = Publisher::new(snapshot(&ends, method)?);
         // Time passes in ticks, and a tick's connections are held a little longer.
         let room = if case.mode.expires() { case.flows / 16 + 1024 } else { 0 };
+        Self::with_room(case, room)
+    }
+
+    /// The same with room for so many connections more than `case` holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rig::new`].
+    pub fn with_room(case: Case, room: u32) -> Result<Self> {
+        let method = case.mode.method();
+        let ends = Ends::new(case.family, method);
+        let publisher = Publisher::new(snapshot(&ends, case)?);
         let conns = case.flows + room;
         let (conns4, conns6) = match case.family {
             Family::V4 => (conns, 1),
             Family::V6 => (1, conns),
         };
-        let dests = u32::try_from(DESTS)?;
+        let dests = u32::from(case.dests) * u32::from(case.services);
         let shared = Shared::new(dests);
         for line in shared.lines.iter() {
             line.set_flags(DestLine::AVAILABLE);
@@ -176,8 +192,8 @@ impl<const N: usize> Rig<N> {
         let expected = Expected { octets: sent_octets(case), routed: true };
         let worker = Worker::new(Setup {
             id: 0,
-            queues: vec![Feed::new(&ends, case.flows, expected)],
-            pool: pool(N),
+            queues: vec![S::new(case, &ends, expected)?],
+            pool: S::pool(case)?,
             reader: publisher.reader(),
             shared: shared.clone(),
             all_lines: vec![Arc::clone(&shared.lines)],
@@ -186,7 +202,7 @@ impl<const N: usize> Rig<N> {
             limits: Limits {
                 conns4,
                 conns6,
-                services: 1,
+                services: case.services.into(),
                 dests,
                 neighbors: 64,
                 burst: case.burst,
@@ -195,7 +211,7 @@ impl<const N: usize> Rig<N> {
             seed: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
             now: 0,
         })?;
-        let mut rig = Self { worker, shared, case, now: 0, packets: 0, _publisher: publisher };
+        let mut rig = Self { worker, shared, case, now: 0, packets: 0, publisher };
         if case.mode.is_established() {
             rig.establish()?;
         } else if case.mode.expires() {
@@ -218,10 +234,21 @@ impl<const N: usize> Rig<N> {
         self.run(flows)
     }
 
-    fn follow(&mut self, plan: Plan) {
-        for feed in self.worker.queues_mut() {
-            feed.follow(plan);
+    /// From now on, packets of this kind.
+    pub fn follow(&mut self, plan: Plan) {
+        for source in self.worker.queues_mut() {
+            source.follow(plan);
         }
+    }
+
+    /// The links: one.
+    pub fn sources(&mut self) -> &mut [S] {
+        self.worker.queues_mut()
+    }
+
+    /// Lets time pass.
+    pub fn sleep(&mut self, ticks: Tick) {
+        self.now = self.now.wrapping_add(ticks);
     }
 
     /// One burst.
@@ -267,7 +294,7 @@ impl<const N: usize> Rig<N> {
         self.worker
             .queues_mut()
             .iter()
-            .map(Feed::counts)
+            .map(Source::counts)
             .fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
     }
 
@@ -285,38 +312,45 @@ impl<const N: usize> Rig<N> {
 }
 
 /// The least that can be done with a frame: it goes back to whom it came from.
-pub struct Floor<const N: usize> {
-    feed: Feed<N>,
-    pool: RoomPool,
-    burst: Burst<RoomFrame>,
+pub struct Floor<S: Source> {
+    source: S,
+    pool: S::Pool,
+    burst: Burst<S::Frame>,
     most: usize,
 }
 
-impl<const N: usize> Floor<N> {
+impl<S: Source> Floor<S> {
     /// The floor of `case`: its link, its burst, its packets.
-    #[must_use]
-    pub fn new(case: Case) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The link cannot be had.
+    pub fn new(case: Case) -> Result<Self> {
         let ends = Ends::new(case.family, case.mode.method());
-        let mut feed = Feed::new(&ends, case.flows, Expected { octets: N, routed: false });
-        feed.follow(match case.mode {
+        let octets = match case.family {
+            Family::V4 => OCTETS4,
+            Family::V6 => OCTETS6,
+        };
+        let mut source = S::new(case, &ends, Expected { octets, routed: false })?;
+        source.follow(match case.mode {
             Mode::NatBoth => Plan::Both,
             mode if mode.is_established() => Plan::Inbound,
             _ => Plan::Open,
         });
-        Self { feed, pool: pool(N), burst: Burst::new(), most: case.burst }
+        Ok(Self { source, pool: S::pool(case)?, burst: Burst::new(), most: case.burst })
     }
 
     /// One burst.
     #[inline]
     pub fn breathe(&mut self) -> u64 {
-        let packets = self.feed.receive(&mut self.pool, &mut self.burst, self.most);
+        let packets = self.source.receive(&mut self.pool, &mut self.burst, self.most);
         for frame in &mut self.burst {
             if let Some(ethernet) = frame.octets_mut().first_chunk_mut::<12>() {
                 let [a, b, c, d, e, f, g, h, i, j, k, l] = *ethernet;
                 *ethernet = [g, h, i, j, k, l, a, b, c, d, e, f];
             }
         }
-        self.feed.send(&mut self.pool, &mut self.burst);
+        self.source.send(&mut self.pool, &mut self.burst);
         u64::try_from(packets).unwrap_or_default()
     }
 
@@ -330,7 +364,7 @@ impl<const N: usize> Floor<N> {
         while done < packets {
             done += self.breathe();
         }
-        let (made, back) = self.feed.counts();
+        let (made, back) = self.source.counts();
         ensure!(made == back, "{made} packets, {back} came back");
         Ok(())
     }
@@ -345,45 +379,43 @@ fn sent_octets(case: Case) -> usize {
     frame + if case.mode.method() == ForwardMethod::Tunnel { tunnel } else { 0 }
 }
 
-/// As many frames as are ever on their way, all of them in the pool's own cache.
-fn pool(octets: usize) -> RoomPool {
-    Reserve::new(FRAMES, octets.max(1514)).pool_with_cache(FRAMES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{OCTETS4, OCTETS6};
+    use crate::feed::Feed;
 
-    fn all_pass<const N: usize>(family: Family) {
+    fn all_pass<S: Source>(family: Family) {
         for mode in Mode::ALL {
-            let case = Case { mode, family, flows: 4096, burst: 64, huge_pages: false };
-            let mut rig = Rig::<N>::new(case).unwrap();
+            let case = Case::new(mode, family, 4096);
+            let mut rig = Rig::<S>::new(case).unwrap();
             rig.run(4096).unwrap();
             let held = rig.conns();
             // A tick's worth of connections, and a breath's, more or less.
             let slack = if mode.expires() { 256 } else { 0 };
             assert!(held.abs_diff(4096) <= slack, "{mode} {family}: {held}");
-            Floor::<N>::new(case).run(4096).unwrap();
+            Floor::<S>::new(case).unwrap().run(4096).unwrap();
         }
     }
 
     #[test]
     fn in_every_mode_all_packets_are_forwarded_and_as_many_connections_held_as_said() {
-        all_pass::<OCTETS4>(Family::V4);
-        all_pass::<OCTETS6>(Family::V6);
+        all_pass::<Feed<OCTETS4>>(Family::V4);
+        all_pass::<Feed<OCTETS6>>(Family::V6);
+    }
+
+    #[test]
+    fn many_services_have_their_own_destinations() {
+        let case = Case { services: 10, dests: 8, ..Case::new(Mode::Dr, Family::V4, 4096) };
+        let mut rig = Rig::<Feed<OCTETS4>>::new(case).unwrap();
+        rig.run(4096).unwrap();
+        let used = rig.shared.lines.iter().filter(|line| line.load().active > 0).count();
+        assert_eq!(used, 80);
     }
 
     #[test]
     fn a_packet_that_is_not_forwarded_is_an_error() {
-        let case = Case {
-            mode: Mode::SynDr,
-            family: Family::V4,
-            flows: 256,
-            burst: 32,
-            huge_pages: false,
-        };
-        let mut rig = Rig::<OCTETS4>::new(case).unwrap();
+        let case = Case { burst: 32, ..Case::new(Mode::SynDr, Family::V4, 256) };
+        let mut rig = Rig::<Feed<OCTETS4>>::new(case).unwrap();
         rig.follow(Plan::Inbound);
         let error = rig.run(1).unwrap_err().to_string();
         assert!(error.starts_with("32 packets, 0 as expected"), "{error}");

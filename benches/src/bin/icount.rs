@@ -1,40 +1,21 @@
-//! Instructions per packet, counted by callgrind: the same on every machine and however busy it is.
+//! The guard: instructions per packet of every mode against the committed baseline.
 //!
-//! ```text
-//!  icount ──► valgrind icount count dr v4 8192   ─► a
-//!         └─► valgrind icount count dr v4 40960  ─► b      (b - a) / (40960 - 8192)
-//! ```
-//!
-//! Each case is run with two numbers of packets; in the difference nothing is left of setting up.
-//! `net` is less the floor: what the director does, without the link. It is compared with the
-//! committed baseline, and more than [`TOLERANCE`] above it is a failure.
+//! `net` is less the floor: what the director does, without the link. More than [`TOLERANCE`] above
+//! the baseline is a failure.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use rvs_benches::count::{Count, count};
 use rvs_benches::feed::{OCTETS4, OCTETS6};
-use rvs_benches::{Case, Family, Floor, Mode, Rig};
+use rvs_benches::{Case, Family, Feed, Floor, Mode, Rig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::{env, fs, iter};
+use std::process::ExitCode;
+use std::{fs, iter};
 
 /// By how much more than the baseline is too much.
 const TOLERANCE: f64 = 0.02;
-
-/// Packets of the shorter run, and how many more the longer one has.
-const PACKETS: u32 = 8192;
-const MORE: u32 = 32768;
-
-/// What is counted. Connections are opened in a table that ends half full.
-const CASES: [(Mode, u32); 6] = [
-    (Mode::Nat, 1024),
-    (Mode::NatBoth, 1024),
-    (Mode::Dr, 1024),
-    (Mode::Tun, 1024),
-    (Mode::SynNat, 81_920),
-    (Mode::SynDr, 81_920),
-];
 
 /// Counts instructions per packet and compares them with the baseline.
 #[derive(Parser)]
@@ -65,23 +46,10 @@ enum Inner {
     },
 }
 
-/// Instructions per packet.
-#[derive(Clone, Copy, Debug)]
-struct Count {
-    all: f64,
-    floor: f64,
-}
-
-impl Count {
-    fn net(self) -> f64 {
-        self.all - self.floor
-    }
-}
-
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(Inner::Count { mode, family, flows, packets, floor }) = arguments.inner {
-        let case = Case { mode, family, flows, burst: 64, huge_pages: false };
+        let case = Case { huge_pages: false, ..Case::new(mode, family, flows) };
         match family {
             Family::V4 => pass::<OCTETS4>(case, packets, floor)?,
             Family::V6 => pass::<OCTETS6>(case, packets, floor)?,
@@ -93,27 +61,24 @@ fn main() -> Result<ExitCode> {
 
 fn pass<const N: usize>(case: Case, packets: u32, floor: bool) -> Result<()> {
     if floor {
-        Floor::<N>::new(case).run(packets.into())
+        Floor::<Feed<N>>::new(case)?.run(packets.into())
     } else {
-        Rig::<N>::new(case)?.run(packets.into())
+        Rig::<Feed<N>>::new(case)?.run(packets.into())
     }
 }
 
 fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("icount/baseline.csv");
     let baseline = if arguments.bless { BTreeMap::new() } else { read(&place)? };
-    println!("{:<10} {:>4} {:>8} {:>8} {:>8}   baseline", "mode", "", "all", "floor", "net");
+    println!("{:<14} {:>4} {:>8} {:>8} {:>8}   baseline", "mode", "", "all", "floor", "net");
     let mut counts = Vec::new();
     let (mut worse, mut better) = (0, 0);
-    for (mode, flows) in CASES {
+    for mode in Mode::ALL {
         if !arguments.mode.is_empty() && !arguments.mode.contains(&mode) {
             continue;
         }
         for family in Family::ALL {
-            let count = Count {
-                all: per_packet(mode, family, flows, false)?,
-                floor: per_packet(mode, family, flows, true)?,
-            };
+            let count = count(mode, family)?;
             let name = format!("{mode},{family}");
             let remark = match baseline.get(&name) {
                 None => String::new(),
@@ -126,7 +91,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
             };
             let Count { all, floor } = count;
             println!(
-                "{mode:<10} {family:>4} {all:>8.1} {floor:>8.1} {:>8.1}   {remark}",
+                "{mode:<14} {family:>4} {all:>8.1} {floor:>8.1} {:>8.1}   {remark}",
                 count.net()
             );
             counts.push((name, count));
@@ -145,33 +110,6 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let hint = if better > 0 { "; --bless keeps what was gained" } else { "" };
     println!("{} counts, none more than 2 % above the baseline{hint}", counts.len());
     Ok(ExitCode::SUCCESS)
-}
-
-/// The difference of two runs.
-fn per_packet(mode: Mode, family: Family, flows: u32, floor: bool) -> Result<f64> {
-    let count = |packets| instructions(mode, family, flows, packets, floor);
-    let (few, many) = (count(PACKETS)?, count(PACKETS + MORE)?);
-    let added = many.checked_sub(few).context("more packets took fewer instructions")?;
-    Ok(f64::from(u32::try_from(added)?) / f64::from(MORE))
-}
-
-/// All instructions of a run of ourselves.
-fn instructions(mode: Mode, family: Family, flows: u32, packets: u32, floor: bool) -> Result<u64> {
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    valgrind.arg(env::current_exe()?).args(["count", mode.name(), family.name()]);
-    valgrind.args([flows.to_string(), packets.to_string()]).args(floor.then_some("--floor"));
-    // What is in the environment moves the stack, and with it what hash tables are seeded with.
-    valgrind.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
-    let output = valgrind.stdin(Stdio::null()).output().context(
-        "valgrind did not start (Debian: apt install valgrind; `cargo xtask install` does it)",
-    )?;
-    let report = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        bail!("{mode} {family}: {report}{}", String::from_utf8_lossy(&output.stdout));
-    }
-    let line = report.lines().find_map(|line| line.split_once("Collected : "));
-    Ok(line.context("callgrind did not say what it collected")?.1.trim().parse()?)
 }
 
 fn read(place: &PathBuf) -> Result<BTreeMap<String, Count>> {

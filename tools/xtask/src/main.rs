@@ -58,6 +58,12 @@ enum Chore {
         #[arg(long)]
         bless: bool,
     },
+    /// Nanoseconds per packet, and what else a director must stand; `-- --help` for the choices.
+    Bench {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Installs what the other commands need and is missing.
     Install,
 }
@@ -90,6 +96,11 @@ fn act(chore: &Chore) -> Result<ExitCode> {
         Chore::Icount { bless } => {
             install::packages(&[install::VALGRIND])?;
             inherit(&mut test::icount(&workspace, *bless))
+        }
+        Chore::Bench { arguments } => {
+            install::packages(&[install::VALGRIND])?;
+            ensure!(test::benches(&workspace).status()?.success(), "the build failed");
+            inherit(Command::new(workspace.target_directory.join("release/bench")).args(arguments))
         }
         Chore::Install => {
             install::packages(&install::ALL)?;

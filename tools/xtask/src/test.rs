@@ -164,6 +164,14 @@ pub fn icount(workspace: &Workspace, bless: bool) -> Command {
     cargo
 }
 
+/// The programs that measure.
+#[must_use]
+pub fn benches(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--release", "-p", "rvs-benches", "--bins"]);
+    cargo
+}
+
 fn last_line(text: &str) -> Option<String> {
     let line = text.lines().rfind(|line| !line.trim().is_empty())?;
     Some(line.trim().to_owned())

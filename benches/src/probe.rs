@@ -1,0 +1,128 @@
+//! What the machine's memory can do, by the kinds of access that a director makes.
+//!
+//! ```text
+//!  dependent    load ─► load ─► load          each line names the next: what waiting costs
+//!  overlapped   64 × prefetch, 64 × load      a burst's way: what it costs to have asked before
+//!  bandwidth    every octet once, in order
+//! ```
+//!
+//! The least that a packet can cost at so many flows is the cost with everything in the cache, plus
+//! the lines it needs times the overlapped latency of the set that they are spread over.
+
+use crate::flow::Shuffle;
+use crate::measure::{median, processor_time};
+use std::hint::black_box;
+
+/// Lines asked for together.
+const TOGETHER: usize = 64;
+
+/// Lines visited for one figure, several times over.
+const VISITS: u32 = 1 << 18;
+
+/// What a set of lines costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    /// Octets of the set.
+    pub octets: u64,
+    /// Whether it was asked for in huge pages.
+    pub huge_pages: bool,
+    /// Nanoseconds until a load that depends on the one before it.
+    pub dependent_ns: f64,
+    /// Nanoseconds a line when 64 are in flight.
+    pub overlapped_ns: f64,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line {
+    next: u32,
+    rest: [u32; 15],
+}
+
+/// Measures a set of `octets`, rounded down to a power of two.
+#[must_use]
+pub fn latency(octets: u64, huge_pages: bool) -> Latency {
+    let lines = u32::try_from(octets / 64).unwrap_or(u32::MAX);
+    let lines = 1 << lines.max(TOGETHER.trailing_zeros()).ilog2();
+    let order = Shuffle::new(lines);
+    let len = usize::try_from(lines).unwrap_or_default();
+    let mut set = rvs_cache::vec_in_huge_pages(&Line::default(), len, huge_pages);
+    for place in 0..lines {
+        if let Some(line) = at(&mut set, order.at(place)) {
+            line.next = order.at((place + 1) & (lines - 1));
+            line.rest = [place; 15];
+        }
+    }
+    let visits = VISITS.min(4 * lines);
+    let mut from = 0;
+    let dependent = timed(visits, || {
+        for _ in 0..visits {
+            from = at(&mut set, from).map_or(0, |line| line.next);
+        }
+        black_box(from);
+    });
+    let mut begin = 0u32;
+    let overlapped = timed(visits, || {
+        let mut sum = 0u32;
+        for _ in 0..visits / 64 {
+            let numbers: [u32; TOGETHER] =
+                core::array::from_fn(|n| order.at(begin + u32::try_from(n).unwrap_or_default()));
+            for number in numbers {
+                if let Some(line) = at(&mut set, number) {
+                    rvs_cache::prefetch(line);
+                }
+            }
+            for number in numbers {
+                sum = sum.wrapping_add(at(&mut set, number).map_or(0, |line| line.next));
+            }
+            begin = begin.wrapping_add(64) & (lines - 1);
+        }
+        black_box(sum);
+    });
+    Latency {
+        octets: u64::from(lines) * 64,
+        huge_pages,
+        dependent_ns: dependent,
+        overlapped_ns: overlapped,
+    }
+}
+
+/// Octets a second that are read in order from a set far larger than caches.
+#[must_use]
+pub fn bandwidth() -> f64 {
+    const OCTETS: u32 = 1 << 30;
+    let words = usize::try_from(OCTETS / 8).unwrap_or_default();
+    let set = rvs_cache::vec_in_huge_pages(&1u64, words, true);
+    let passes = (0..3).map(|_| {
+        let begun = processor_time();
+        black_box(set.iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
+        f64::from(OCTETS) / (processor_time() - begun)
+    });
+    median(passes.collect())
+}
+
+fn at(set: &mut [Line], number: u32) -> Option<&mut Line> {
+    set.get_mut(usize::try_from(number).ok()?)
+}
+
+/// Nanoseconds for each of `visits`: the lowest of seven passes, the first of which warms up.
+fn timed(visits: u32, mut pass: impl FnMut()) -> f64 {
+    let passes = (0..7).map(|_| {
+        let begun = processor_time();
+        pass();
+        (processor_time() - begun) * 1e9 / f64::from(visits)
+    });
+    passes.fold(f64::INFINITY, f64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_costs_more_than_asking_before() {
+        let small = latency(1 << 16, false);
+        assert_eq!(small.octets, 1 << 16);
+        assert!(small.dependent_ns > 0.0 && small.overlapped_ns > 0.0);
+    }
+}

@@ -1,0 +1,246 @@
+//! Rows and figures as people read them.
+
+use crate::case::{Family, Mode};
+use crate::measure::Row;
+use crate::plot::{Plot, Series, short};
+use crate::probe::Latency;
+use std::fmt::Write as _;
+
+/// A figure beside the rows.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// What came out, with its unit.
+    pub value: String,
+    /// What it should be.
+    pub target: &'static str,
+}
+
+/// The most that a packet may cost above the floor, nanoseconds.
+#[must_use]
+pub fn target(mode: Mode, flows: u32) -> Option<f64> {
+    let by_flows: [Option<f64>; 4] = match mode {
+        Mode::Dr => [18.0, 22.0, 34.0, 55.0].map(Some),
+        Mode::Nat | Mode::Tun => [21.0, 26.0, 38.0, 60.0].map(Some),
+        Mode::NatBoth => [21.0, 26.0, 48.0, 80.0].map(Some),
+        Mode::SynDr => [None, None, Some(75.0), Some(85.0)],
+        Mode::SynNat => [None, None, Some(105.0), Some(125.0)],
+        Mode::SynExpireDr => [None, None, Some(105.0), Some(135.0)],
+        Mode::SynExpireNat => [None, None, Some(150.0), Some(210.0)],
+    };
+    let at = [1 << 10, 1 << 16, 1 << 20, 1 << 24].iter().position(|it| *it == flows)?;
+    by_flows.get(at).copied().flatten()
+}
+
+/// The rows as a Markdown table, with what IPv4 should cost.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| link | mode | | flows | burst | huge pages | ns | floor | net | target | best net | \
+         instr. | M frames/s | p50 µs | p99 µs | octets/conn | rounds |\n\
+         |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        let usual = row.family == Family::V4 && row.burst == 64 && row.hugepages;
+        let target = target(row.mode, row.flows).filter(|_| usual);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | **{:.1}** | {} | {:.1} | {} | {:.1} | \
+             {:.1} | {:.1} | {} | {}/{} |",
+            row.link,
+            row.mode,
+            row.family,
+            short(f64::from(row.flows)),
+            row.burst,
+            if row.hugepages { "yes" } else { "no" },
+            row.ns_per_packet,
+            row.floor_ns,
+            row.net_ns,
+            target.map_or(String::new(), |ns| format!("{ns:.0}")),
+            row.best_net_ns,
+            row.instructions_per_packet.map_or(String::new(), |count| format!("{count:.0}")),
+            row.frames_per_s / 1e6,
+            microseconds(row.breath_p50_ns),
+            microseconds(row.breath_p99_ns),
+            row.bytes_per_connection,
+            row.runs,
+            row.rounds,
+        );
+    }
+    text
+}
+
+fn microseconds(ns: u64) -> f64 {
+    std::time::Duration::from_nanos(ns).as_secs_f64() * 1e6
+}
+
+/// One line while it runs.
+#[must_use]
+pub fn line(row: &Row) -> String {
+    let count = row.instructions_per_packet.map_or(String::new(), |count| format!("{count:.0}"));
+    format!(
+        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>8.1} {:>6.1} {:>7.1} {:>7.1} {:>7} {:>7.2} {:>7.1} {:>7.1} {:>6} {:>7}",
+        row.link,
+        row.mode,
+        row.family,
+        short(f64::from(row.flows)),
+        row.burst,
+        if row.hugepages { "huge" } else { "small" },
+        row.ns_per_packet,
+        row.floor_ns,
+        row.net_ns,
+        row.best_net_ns,
+        count,
+        row.frames_per_s / 1e6,
+        microseconds(row.breath_p50_ns),
+        microseconds(row.breath_p99_ns),
+        row.bytes_per_connection,
+        format!("{}/{}", row.runs, row.rounds),
+    )
+}
+
+/// Above those lines.
+#[must_use]
+pub fn headings() -> String {
+    format!(
+        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>8} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7}",
+        "link",
+        "mode",
+        "",
+        "flows",
+        "burst",
+        "pages",
+        "ns/pkt",
+        "floor",
+        "net",
+        "best",
+        "instr",
+        "M/s",
+        "p50 us",
+        "p99 us",
+        "B/conn",
+        "rounds"
+    )
+}
+
+/// What the machine's memory can do.
+#[must_use]
+pub fn probe(latencies: &[Latency], octets_per_s: f64) -> String {
+    let mut text = String::from(
+        "| set | pages | dependent load, ns | 64 in flight, ns a line |\n|---:|---|---:|---:|\n",
+    );
+    for it in latencies {
+        let _ = writeln!(
+            text,
+            "| {} MiB | {} | {:.1} | {:.1} |",
+            it.octets >> 20,
+            if it.huge_pages { "huge" } else { "usual" },
+            it.dependent_ns,
+            it.overlapped_ns
+        );
+    }
+    let _ = writeln!(text, "\nRead in order: {:.1} GB/s.", octets_per_s / 1e9);
+    text
+}
+
+/// The figures as a Markdown table.
+#[must_use]
+pub fn figures(figures: &[Figure]) -> String {
+    let mut text = String::from("| what | measured | target |\n|---|---:|---|\n");
+    for Figure { what, value, target } in figures {
+        let _ = writeln!(text, "| {what} | {value} | {target} |");
+    }
+    text
+}
+
+/// Each row's figures divided by those of the same case before.
+#[must_use]
+pub fn compare(rows: &[Row], before: &[Row]) -> String {
+    let mut text = format!(
+        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>9} {:>9} {:>7} {:>7}\n",
+        "link", "mode", "", "flows", "burst", "pages", "net then", "net now", "ratio", "instr"
+    );
+    for row in rows {
+        let Some(old) = before.iter().find(|old| is_same_case(old, row)) else { continue };
+        let counts = row.instructions_per_packet.zip(old.instructions_per_packet);
+        let _ = writeln!(
+            text,
+            "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>9.1} {:>9.1} {:>7.2} {:>7}",
+            row.link,
+            row.mode,
+            row.family,
+            short(f64::from(row.flows)),
+            row.burst,
+            if row.hugepages { "huge" } else { "small" },
+            old.net_ns,
+            row.net_ns,
+            row.net_ns / old.net_ns,
+            counts.map_or(String::new(), |(now, then)| format!("{:.2}", now / then)),
+        );
+    }
+    text
+}
+
+/// Whether two rows are of the same case.
+#[must_use]
+pub fn is_same_case(one: &Row, other: &Row) -> bool {
+    let case = |row: &Row| (row.link, row.mode, row.family, row.flows, row.burst, row.hugepages);
+    case(one) == case(other)
+}
+
+/// Cost against flows, against connections held, and against burst, with the names of their files.
+#[must_use]
+pub fn plots(rows: &[Row]) -> Vec<(&'static str, String)> {
+    let ns = "ns per packet above the floor".to_owned();
+    let of = |keep: &dyn Fn(&Row) -> bool, x: &dyn Fn(&Row) -> f64| -> Vec<Series> {
+        let mut series = Vec::new();
+        for family in Family::ALL {
+            for mode in Mode::ALL {
+                let rows = rows.iter().filter(|row| row.mode == mode && row.family == family);
+                let mut points: Vec<(f64, f64)> =
+                    rows.filter(|row| keep(row)).map(|row| (x(row), row.net_ns)).collect();
+                points.sort_by(|one, other| one.0.total_cmp(&other.0));
+                if points.len() > 1 {
+                    series.push(Series { name: format!("{mode} {family}"), points });
+                }
+            }
+        }
+        series
+    };
+    let usual = |row: &Row| row.burst == 64 && row.hugepages;
+    let flows = |row: &Row| f64::from(row.flows);
+    let burst = |row: &Row| f64::from(u32::try_from(row.burst).unwrap_or_default());
+    let plot = |title: &str, x: &str, series| {
+        Plot { title: title.to_owned(), x: x.to_owned(), y: ns.clone(), series }.svg()
+    };
+    vec![
+        (
+            "flows.svg",
+            plot(
+                "Packets of established connections",
+                "flows",
+                of(&|row| usual(row) && row.mode.is_established(), &flows),
+            ),
+        ),
+        (
+            "held.svg",
+            plot(
+                "New connections",
+                "connections held",
+                of(&|row| usual(row) && !row.mode.is_established(), &flows),
+            ),
+        ),
+        (
+            "burst.svg",
+            plot(
+                "Cost against burst, 1M flows",
+                "frames per burst",
+                of(
+                    &|row| row.hugepages && row.flows == 1 << 20 && row.mode.is_established(),
+                    &burst,
+                ),
+            ),
+        ),
+    ]
+}

@@ -1,0 +1,369 @@
+//! What is not one packet's cost: timers, many destinations, two cores, start, a control plane that
+//! is busy, a flood.
+
+use crate::case::{Case, Family, Mode};
+use crate::feed::{Arrivals, Feed, OCTETS4, OCTETS6, Plan, Source};
+use crate::measure::{median, nanoseconds, per_packet, processor_time};
+use crate::report::Figure;
+use crate::rig::{Floor, Rig};
+use anyhow::{Context as _, Result};
+use core_affinity::CoreId;
+use rvs_conntrack::{Capacity, Conns, Seed};
+use rvs_model::{State, Timeouts};
+use rvs_plane::shared::{Command, ConnRow, Dump, Shared};
+use rvs_wire::flow::{V4, V6};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Scenario {
+    /// A million idle connections expire.
+    Timers,
+    /// A thousand services of a hundred destinations each.
+    Services,
+    /// Two workers at once.
+    Workers,
+    /// Start and size of a table of ten million.
+    Tables,
+    /// Publications, statistics and listings beside a worker.
+    Control,
+    /// A flood of SYNs beside established connections.
+    Overload,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Timers, Self::Services, Self::Workers, Self::Tables, Self::Control, Self::Overload];
+
+    /// Runs it with `large` connections where that is what it is about; `cores` are those there are.
+    ///
+    /// # Errors
+    ///
+    /// Packets get lost that should not.
+    pub fn run(self, large: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
+        match self {
+            Self::Timers => timers(large.min(1 << 20)),
+            Self::Services => services(large.min(1 << 20)),
+            Self::Workers => workers(large.min(1 << 20), cores),
+            Self::Tables => tables(large.saturating_mul(10)),
+            Self::Control => control(large, cores),
+            Self::Overload => overload(),
+        }
+    }
+}
+
+fn figure(what: impl Into<String>, value: String, target: &'static str) -> Figure {
+    Figure { what: what.into(), value, target }
+}
+
+type Rig4 = Rig<Feed<OCTETS4>>;
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::INFINITY, f64::from)
+}
+
+/// All at once: everybody fell silent and the longest timeout is over.
+fn timers(conns: u32) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for mode in [Mode::Dr, Mode::Nat] {
+        let mut rig = Rig4::new(Case::new(mode, Family::V4, conns))?;
+        rig.follow(Plan::Silence);
+        rig.sleep(Timeouts::default().ticks(State::Established) + 8);
+        let (begun, mut longest) = (processor_time(), 0.0_f64);
+        while rig.conns() > 0 {
+            let breath = processor_time();
+            rig.breathe();
+            longest = longest.max(processor_time() - breath);
+        }
+        let each = (processor_time() - begun) * 1e9 / f64::from(conns);
+        figures.push(figure(
+            format!("{conns} idle connections expire, {mode}: each"),
+            format!("{each:.1} ns"),
+            "10 ns",
+        ));
+        figures.push(figure(
+            "the longest breath of that, processor time",
+            format!("{:.1} µs", longest * 1e6),
+            "50 µs",
+        ));
+    }
+    Ok(figures)
+}
+
+/// The net cost of a case: the lowest of some rounds, each less the floor beside it.
+fn net<S: Source>(case: Case) -> Result<f64> {
+    let (mut rig, mut floor) = (Rig::<S>::new(case)?, Floor::<S>::new(case)?);
+    let mut rounds = Vec::new();
+    for _ in 0..11 {
+        let director = per_packet(1 << 18, || rig.run(1 << 18))?;
+        rounds.push(director - per_packet(1 << 18, || floor.run(1 << 18))?);
+    }
+    Ok(median(rounds))
+}
+
+fn services(flows: u32) -> Result<Vec<Figure>> {
+    let few = Case::new(Mode::Dr, Family::V4, flows);
+    let many = Case { services: 1000, dests: 100, ..few };
+    let (few, many) = (net::<Feed<OCTETS4>>(few)?, net::<Feed<OCTETS4>>(many)?);
+    let six = net::<Feed<OCTETS6>>(Case::new(Mode::Dr, Family::V6, flows))?;
+    Ok(vec![
+        figure(
+            format!("1000 services × 100 destinations instead of 1 × 4, dr at {flows} flows"),
+            format!("{:+.1} ns", many - few),
+            "+10 ns",
+        ),
+        figure(
+            format!("IPv6 instead of IPv4, dr at {flows} flows"),
+            format!("× {:.2}", six / few),
+            "× 1.35",
+        ),
+    ])
+}
+
+/// Packets a second of a worker on `core`, from when all are ready.
+fn steady(case: Case, core: CoreId, ready: &Barrier) -> Result<f64> {
+    core_affinity::set_for_current(core);
+    let rig = Rig4::new(case);
+    // All wait here, or those whose rig was made would wait for ever.
+    ready.wait();
+    let mut rig = rig?;
+    let mut run_for = |length: Duration| -> Result<f64> {
+        let (begun, mut packets) = (Instant::now(), 0u32);
+        let processor = processor_time();
+        while begun.elapsed() < length {
+            rig.run(1 << 12)?;
+            packets += 1 << 12;
+        }
+        Ok(f64::from(packets) / (processor_time() - processor))
+    };
+    run_for(Duration::from_millis(50))?;
+    let rate = run_for(Duration::from_millis(300))?;
+    // Until the others have measured too.
+    run_for(Duration::from_millis(50))?;
+    Ok(rate)
+}
+
+fn together(case: Case, cores: &[CoreId]) -> Result<f64> {
+    let ready = Barrier::new(cores.len());
+    thread::scope(|scope| {
+        let start = |core: &CoreId| {
+            let (core, ready) = (*core, &ready);
+            scope.spawn(move || steady(case, core, ready))
+        };
+        let workers: Vec<_> = cores.iter().map(start).collect();
+        let mut sum = 0.0;
+        for worker in workers {
+            sum += worker.join().ok().context("a worker panicked")??;
+        }
+        Ok(sum)
+    })
+}
+
+fn workers(flows: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
+    let [.., one, two] = cores else {
+        return Ok(vec![figure(
+            "two workers instead of one",
+            "one core here".to_owned(),
+            "× 1.95",
+        )]);
+    };
+    let mut figures = Vec::new();
+    for flows in [1 << 10, flows] {
+        let case = Case::new(Mode::Dr, Family::V4, flows);
+        let mut ratios = Vec::new();
+        for _ in 0..3 {
+            let alone = f64::midpoint(together(case, &[*one])?, together(case, &[*two])?);
+            ratios.push(together(case, &[*one, *two])? / alone);
+        }
+        figures.push(figure(
+            format!("two workers instead of one, dr at {flows} flows each"),
+            format!("× {:.2}", median(ratios)),
+            "× 1.95",
+        ));
+    }
+    Ok(figures)
+}
+
+fn tables(conns: u32) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let seed = Seed([1, 2]);
+    for (name, keys, target) in [("NAT", 2, "105 octets"), ("DR, TUN", 1, "92 octets")] {
+        let (mut starts, mut bytes) = (Vec::new(), 0);
+        for _ in 0..3 {
+            let (begun, timeouts) = (Instant::now(), Timeouts::default());
+            bytes = Conns::<V4>::new(Capacity::new(conns, keys)?, seed, &timeouts, 0, true).bytes();
+            starts.push(begun.elapsed().as_secs_f64());
+        }
+        let first = starts.first().copied().unwrap_or_default();
+        figures.push(figure(
+            format!("a table of {conns} IPv4 connections, {name}: first start; again"),
+            format!("{first:.2} s; {:.2} s", median(starts)),
+            "2 s",
+        ));
+        figures.push(figure(
+            format!("the same, all in, each ({:.2} GiB)", count(bytes) / 1_073_741_824.0),
+            format!("{:.1} octets", count(bytes) / f64::from(conns)),
+            target,
+        ));
+    }
+    let six = Conns::<V6>::new(Capacity::new(1 << 20, 2)?, seed, &Timeouts::default(), 0, false);
+    figures.push(figure(
+        "an IPv6 connection, NAT, all in",
+        format!("{:.1} octets", count(six.bytes()) / 1_048_576.0),
+        "",
+    ));
+    Ok(figures)
+}
+
+/// Lists all connections again and again, and counts the lists.
+fn list(shared: &Shared, lists: &AtomicU64, go: &AtomicBool) {
+    let fresh = |rows: Vec<ConnRow>| Command::Dump(Dump { v6: false, from: 0, rows, done: false });
+    let _sent = shared.commands.push(fresh(Vec::with_capacity(4096)));
+    while go.load(Relaxed) {
+        let Some(Command::Dump(mut dump)) = shared.replies.pop() else {
+            thread::yield_now();
+            continue;
+        };
+        dump.rows.clear();
+        let next = if dump.done {
+            lists.fetch_add(1, Relaxed);
+            fresh(dump.rows)
+        } else {
+            Command::Dump(dump)
+        };
+        let _sent = shared.commands.push(next);
+    }
+}
+
+/// A worker's cost with nobody beside it and with somebody, in turn.
+fn beside(
+    rig: &mut Rig4,
+    core: Option<CoreId>,
+    what: &str,
+    other: impl Fn(&AtomicBool) + Sync,
+) -> Result<Figure> {
+    const PACKETS: u32 = 1 << 18;
+    let (mut alone, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..25 {
+        alone.push(per_packet(PACKETS, || rig.run(PACKETS.into()))?);
+        let go = AtomicBool::new(true);
+        thread::scope(|scope| -> Result<()> {
+            scope.spawn(|| {
+                if let Some(core) = core {
+                    core_affinity::set_for_current(core);
+                }
+                other(&go);
+            });
+            let measured = per_packet(PACKETS, || rig.run(PACKETS.into()));
+            go.store(false, Relaxed);
+            with.push(measured?);
+            Ok(())
+        })?;
+    }
+    let cost = (median(with) / median(alone) - 1.0) * 100.0;
+    Ok(figure(format!("{what}: the worker's packets cost"), format!("{cost:+.1} %"), "+1 %"))
+}
+
+fn control(flows: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
+    let mut rig = Rig4::new(Case::new(Mode::Dr, Family::V4, flows))?;
+    let (shared, core) = (rig.shared.clone(), cores.first().copied());
+    let lines = || shared.lines.iter().map(|line| line.totals().0[1]).sum::<u64>();
+    let statistics = beside(&mut rig, core, "all counters read 1000 times a second", |go| {
+        while go.load(Relaxed) {
+            std::hint::black_box((lines(), shared.frames.read()));
+            thread::sleep(Duration::from_millis(1));
+        }
+    })?;
+    let lists = AtomicU64::new(0);
+    let listing =
+        beside(&mut rig, core, &format!("{flows} connections listed without end"), |go| {
+            list(&shared, &lists, go);
+        })?;
+    let purging =
+        beside(&mut rig, core, "a flush of connections asked for 10 times a second", |go| {
+            while go.load(Relaxed) {
+                shared.purge();
+                thread::sleep(Duration::from_millis(100));
+            }
+        })?;
+    let published = publications(&mut rig)?;
+    Ok(vec![statistics, listing, purging, published])
+}
+
+/// The publisher is the rig's own, so a publication is made between two rounds of breaths.
+fn publications(rig: &mut Rig4) -> Result<Figure> {
+    const PACKETS: u32 = 1 << 18;
+    let snapshot = rig.publisher.reader().refresh().clone();
+    let (mut alone, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..15 {
+        alone.push(per_packet(PACKETS, || rig.run(PACKETS.into()))?);
+        rig.publisher.publish(snapshot.clone());
+        with.push(per_packet(PACKETS, || rig.run(PACKETS.into()))?);
+    }
+    let took = (median(with) - median(alone)) * f64::from(PACKETS) / 1000.0;
+    Ok(figure("a worker takes over a snapshot: once", format!("{took:.1} µs"), ""))
+}
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// What came of a flood at so many packets a second for so many packets.
+fn flood(rate: u64, packets: u64) -> Result<(Arrivals, usize)> {
+    let case = Case::new(Mode::Dr, Family::V4, 1 << 17);
+    let mut rig = Rig4::with_room(case, 1 << 17)?;
+    rig.follow(Plan::Flood);
+    let mut floor = Floor::<Feed<OCTETS4>>::new(case)?;
+    let floor_ns = per_packet(1 << 18, || floor.run(1 << 18))?;
+    // The link is no part of the director: its time does not pass.
+    let floor_of_1000 = Duration::from_secs_f64(floor_ns / 1e6);
+    // Nor are two looks at the clock.
+    let looks = (0..1000).map(|_| -(processor_time() - processor_time()));
+    let clock = Duration::from_secs_f64(looks.fold(f64::INFINITY, f64::min));
+    let (mut begot, mut owed) = (0, 0);
+    while begot < packets {
+        let begun = processor_time();
+        let frames = u32::try_from(rig.breathe())?;
+        let length = Duration::from_secs_f64(processor_time() - begun).saturating_sub(clock);
+        let passed = length.saturating_sub(floor_of_1000 * frames / 1000);
+        // Whole packets arrive, and the rest of one waits for the next breath.
+        owed += nanoseconds(passed).max(50) * rate;
+        for source in rig.sources() {
+            source.arrive(owed / NS_PER_S);
+        }
+        begot += owed / NS_PER_S;
+        owed %= NS_PER_S;
+    }
+    let mut arrivals = rig.sources().iter().map(Feed::arrivals);
+    Ok((arrivals.next().unwrap_or_default(), rig.conns()))
+}
+
+fn overload() -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for rate in [2_000_000, 5_000_000, 10_000_000, 20_000_000, 40_000_000] {
+        let (arrivals, held) = flood(rate, 4_000_000)?;
+        let part = |kind: usize| -> f64 {
+            let of = |counts: [u64; 3]| {
+                counts.get(kind).and_then(|n| u32::try_from(*n).ok()).map_or(0.0, f64::from)
+            };
+            100.0 * of(arrivals.back) / of(arrivals.came).max(1.0)
+        };
+        figures.push(figure(
+            format!(
+                "{} M packets/s, half of them a flood's SYNs: established packets lost",
+                rate / 1_000_000
+            ),
+            format!("{:.2} %", (100.0 - part(0)).max(0.0)),
+            "0, under 1 % when saturated",
+        ));
+        figures.push(figure(
+            "SYNs let in; of handshakes begun, those that ended; connections held",
+            format!("{:.1} %; {:.1} %; {held}", part(1), part(2)),
+            "",
+        ));
+    }
+    Ok(figures)
+}
