@@ -4,8 +4,8 @@
 //! have more of both.
 
 use crate::tally::Failure;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const SCHEMA: &str = "ipvs-golden/1";
 
 /// One recording.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Golden {
     /// Its name.
     pub id: String,

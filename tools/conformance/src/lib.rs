@@ -16,6 +16,7 @@
 //! `judge::packets`).
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod golden;
 pub mod judge;
 pub mod packet;

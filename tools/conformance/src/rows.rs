@@ -59,6 +59,12 @@ impl Lingering {
         result
     }
 
+    /// Whether there is no such connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the kernel may list this connection with so many seconds left.
     fn excuses(&self, key: &str, seconds: i64) -> bool {
         self.0.iter().any(|late| late.key == key && (!late.is_due || seconds == 0))

@@ -101,6 +101,12 @@ fn forwarded(seen: &[Seen]) -> Option<&Seen> {
     seen.iter().find(|seen| seen.side == Side::Servers)
 }
 
+/// The server, with the port that it will find the service at, which got one of the frames `sent`.
+#[must_use]
+pub fn forwarded_to(sent: &[Sent]) -> Option<SocketAddr> {
+    forwarded(&seen(sent))?.server
+}
+
 /// What the director answered on `side`.
 fn answers(seen: &[Seen], side: Side) -> Vec<&packet::Look> {
     seen.iter().filter(|seen| seen.side == side).map(|seen| &seen.look).collect()
