@@ -23,6 +23,16 @@ const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 /// Instruction counts.
 pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 
+/// For the kernel to be asked: an emulator, and what its file system is made of.
+pub const ORACLE: [Tool; 7] = [
+    IP,
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "cpio", package: "cpio" },
+    Tool { program: "kmod", package: "kmod" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "ipvsadm", package: "ipvsadm" },
+];
 /// For the lab.
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod deps;
+mod differences;
 mod install;
 mod source;
 mod step;
@@ -37,10 +38,17 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
-    /// Compares rvs with recordings of the kernel.
+    /// Compares rvs with recordings of the kernel; with --ask, with the kernel itself.
     Conformance {
-        /// A folder of recordings, if not the project's own.
-        dir: Option<String>,
+        /// A folder of recordings, if not the project's own; or `--ask` and its options (`--ask --help`).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// The manual's page of what differs from Linux, made from the marks in the code.
+    Differences {
+        /// Writes the page anew instead of looking whether it is current.
+        #[arg(long)]
+        bless: bool,
     },
     /// Plays captures to the director and compares what it sends with the captures it should send.
     Scenarios {
@@ -89,7 +97,16 @@ fn act(chore: &Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo => demo(&workspace),
         Chore::Test { quick } => test::run(&workspace, *quick),
-        Chore::Conformance { dir } => inherit(&mut test::conformance(&workspace, dir.as_deref())),
+        Chore::Conformance { arguments } => {
+            if arguments.iter().any(|it| it == "--ask") {
+                install::packages(&install::ORACLE)?;
+            }
+            inherit(&mut test::conformance(&workspace, arguments))
+        }
+        Chore::Differences { bless: true } => {
+            differences::bless(&workspace).map(|()| ExitCode::SUCCESS)
+        }
+        Chore::Differences { bless: false } => Ok(verdict(differences::complaints(&workspace)?)),
         Chore::Scenarios { bless } => inherit(&mut test::scenarios(&workspace, *bless)),
         Chore::Deps => Ok(verdict(deps::complaints(&workspace)?)),
         Chore::Tidy => Ok(verdict(tidy::complaints(&workspace)?)),

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::step::Steps;
 use crate::workspace::Workspace;
-use crate::{deps, install, tidy};
+use crate::{deps, differences, install, tidy};
 
 /// What the lab is made of.
 const RELEASED: [&str; 6] = ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-lab"];
@@ -29,11 +29,12 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
     steps.run("fmt", &mut cargo(&["fmt", "--all", "--check", "--", "--color", "never"]), none)?;
     steps.check("deps", || deps::complaints(workspace))?;
     steps.check("tidy", || tidy::complaints(workspace))?;
+    steps.check("differences", || differences::complaints(workspace))?;
     deny(workspace, &mut steps, quick)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.run("clippy", &mut cargo(&clippy), none)?;
     tests(workspace, &mut steps, quick)?;
-    steps.run("conformance", &mut conformance(workspace, None), last_line)?;
+    steps.run("conformance", &mut conformance(workspace, &[]), last_line)?;
     if quick {
         steps.skip("doctests", "--quick");
     } else {
@@ -136,13 +137,13 @@ pub fn lab(workspace: &Workspace) -> Command {
     lab
 }
 
-/// The comparison with the kernel's recordings: the project's, or those in `dir`.
+/// The comparison with the kernel's recordings: the project's, or what `arguments` say.
 #[must_use]
-pub fn conformance(workspace: &Workspace, dir: Option<&str>) -> Command {
+pub fn conformance(workspace: &Workspace, arguments: &[String]) -> Command {
     let mut cargo = workspace.cargo();
     // The profile of the tests, whose libraries are built already.
     cargo.args(["run", "--profile", "test", "-p", "rvs-conformance", "--"]);
-    cargo.args(dir);
+    cargo.args(arguments);
     cargo
 }
 
