@@ -181,6 +181,8 @@ impl<F: Family> Conns<F> {
     /// The same in the place of connection `index`, whose timer it inherits: for a client that uses
     /// its port again. `gone` sees the connection that ends.
     ///
+    /// DIFFERS from Linux, which lists and counts the old connection for a moment more (ADR 0004).
+    ///
     /// The timer that is there rings early, is found fresh and armed again. So a client that opens
     /// and closes one connection as fast as it can does not fill the wheel.
     ///

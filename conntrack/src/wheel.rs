@@ -20,6 +20,9 @@
 //! [`Wheel::sift`] hands out entries slot by slot before they are due, and those that are not
 //! stale are armed again where they were.
 //!
+//! DIFFERS from Linux, whose timers are late by up to an eighth of their time (16 s in 900): a
+//! connection expires to an eighth of a second.
+//!
 //! Ticks wrap after 17 years. They are only compared by their difference, so a wrap is nothing
 //! special as long as no two of them are 8 years apart.
 

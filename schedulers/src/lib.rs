@@ -17,7 +17,11 @@
 //!
 //! The list is in the kernel's order: a destination that is added becomes the first. Ties go to the
 //! first. All rules and names are those of Linux 6.1 `net/netfilter/ipvs/ip_vs_*.c`. On one worker
-//! every choice is the kernel's; what holds on many is in `docs/adr/0005-schedulers-on-many-cores.md`.
+//! every choice is the kernel's.
+//!
+//! DIFFERS from Linux on several workers: each has its own turn in rr and wrr and its own memory in
+//! lblc and lblcr, and sees the others' connections a little late. Destinations get their share to
+//! within a few connections for each worker (ADR 0005).
 #![forbid(unsafe_code)]
 
 pub mod dh;

@@ -5,8 +5,9 @@
 //! `ip_vs_twos_schedule()`.
 //!
 //! State: a random number generator. Cost: O(n), two walks.
-//! Differs: the numbers drawn are others than the kernel's, but as likely. The kernel of Debian 12
-//! is built without this scheduler and refuses its name; rvs takes it.
+//!
+//! DIFFERS from Linux in the numbers drawn by `-s twos`, which are as likely but others. The kernel
+//! of Debian 12 is built without this scheduler and refuses its name; it is taken here.
 //!
 //! ```text
 //!  weights 2 3 1, draws from 0 to 6:   0 1 2 │ 3 4 5 │ 6      the first is drawn by 0 too

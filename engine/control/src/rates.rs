@@ -1,5 +1,7 @@
 //! The kernel's rate estimator (Linux 6.1 `ip_vs_est.c`): every two seconds the average moves a
 //! quarter of the way towards what was counted since.
+//!
+//! DIFFERS from Linux in `--stats`, which is live here and up to two seconds late there.
 
 use rvs_api::{Rates, Totals};
 

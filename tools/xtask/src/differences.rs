@@ -88,7 +88,8 @@ fn marked(source: &Source) -> Vec<Difference> {
     }
     let mut paragraphs = vec![String::new()];
     for line in without_tests(&source.text) {
-        let words = line.trim_start().strip_prefix("//").map(|it| it.trim_start_matches(['/', '!']).trim());
+        let words =
+            line.trim_start().strip_prefix("//").map(|it| it.trim_start_matches(['/', '!']).trim());
         match (words.filter(|it| !it.is_empty()), paragraphs.last_mut()) {
             (Some(words), Some(paragraph)) => {
                 let gap = if paragraph.is_empty() { "" } else { " " };
