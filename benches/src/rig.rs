@@ -138,6 +138,7 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
             dests,
             table: Table::default(),
             maps: None,
+            persistence: None,
         })));
     }
     snapshot.index = Arc::new(index.into_iter().collect());

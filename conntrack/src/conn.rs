@@ -1,13 +1,12 @@
 //! One connection: all that forwarding reads or writes, in one cache line (two for IPv6).
 //!
 //! ```text
-//!  octet  0            12             24  25    26     27    28   32  36      40   44   46   48 50  52..64
-//!  V4   [ inbound 12 | outbound 12 | proto state method flags seen due packets dest hop  hop  Δ  Δ | room ]
-//!  V6   [ inbound 36 | outbound 36 | the same, from octet 72                                        | room ]
+//!  octet  0            12             24  25    26     27    28   32  36      40   44   46   48 50 52   56      60..64
+//!  V4   [ inbound 12 | outbound 12 | proto state method flags seen due packets dest hop  hop  Δ  Δ  mark control | room ]
+//!  V6   [ inbound 36 | outbound 36 | the same, from octet 72                                                     | room ]
 //! ```
 //!
-//! The room is kept for the firewall mark, the persistence template and what was last synced: four
-//! octets each.
+//! The room is kept for what was last synced.
 
 use rvs_model::{DestId, ForwardMethod, State, Tick};
 use rvs_wire::checksum::Delta;
@@ -44,7 +43,8 @@ pub struct Conn<F: Family> {
     pub seen: Tick,
     /// The tick that the wheel has for this connection.
     pub due: Tick,
-    /// Inbound packets, wrapping: what the threshold of sync and half-open UDP go by.
+    /// Inbound packets, wrapping: what the threshold of sync and half-open UDP go by. Of a template:
+    /// ticks that it outlives its last use.
     pub packets: u32,
     /// The destination: its counters, its tunnel.
     pub dest: DestId,
@@ -57,14 +57,19 @@ pub struct Conn<F: Family> {
     pub address_delta: Delta,
     /// The same and the port: what it does to the checksum of TCP or UDP.
     pub segment_delta: Delta,
+    /// The firewall mark of the packet that opened it; 0 is none.
+    pub mark: u32,
+    /// The line of its template, 0 if it has none: see [`Conn::template_line`]. Of a template: how
+    /// many connections it has.
+    pub control: u32,
 }
 
 const _: () = assert!(size_of::<Conn<V4>>() == 64);
 const _: () = assert!(size_of::<Conn<V6>>() == 128);
 /// What later fields may take.
-const ROOM: usize = 12;
-const _: () = assert!(core::mem::offset_of!(Conn<V4>, segment_delta) + 2 + ROOM <= 64);
-const _: () = assert!(core::mem::offset_of!(Conn<V6>, segment_delta) + 2 + ROOM <= 128);
+const ROOM: usize = 4;
+const _: () = assert!(core::mem::offset_of!(Conn<V4>, control) + 4 + ROOM <= 64);
+const _: () = assert!(core::mem::offset_of!(Conn<V6>, control) + 4 + ROOM <= 128);
 
 impl<F: Family> Conn<F> {
     /// What a packet of `direction` looks like.
@@ -82,7 +87,7 @@ impl<F: Family> Conn<F> {
     #[inline]
     #[must_use]
     pub fn has_way_back(&self) -> bool {
-        self.method == ForwardMethod::Masquerade
+        self.method == ForwardMethod::Masquerade && !self.is_template()
     }
 
     /// Whether this is a connection and not a free line.

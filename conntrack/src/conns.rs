@@ -8,13 +8,15 @@
 //!
 //! [`Conns::table`] lends the stages of a lookup, which change nothing, to the loops of the plane.
 //! Whatever changes a connection goes through here, so that each one is in the table, in the index
-//! and in the wheel, or in none of them.
+//! and in the wheel, or in none of them. (Only a void template is in the table and the wheel alone:
+//! [`crate::template`].)
 
 use crate::conn::{Conn, Direction};
 use crate::half_open::HalfOpen;
 use crate::hash::Seed;
 use crate::state::{self, View, tcp};
 use crate::table::{Capacity, Found, Full, Table};
+use crate::template::TOLD;
 use crate::wheel::{Due, TIMEOUT_MAX, Wheel, is_due};
 use arrayvec::ArrayVec;
 use core::ops::Deref;
@@ -38,7 +40,12 @@ struct Timers {
     wheel: Wheel,
     timeouts: [Tick; State::ALL.len()],
     secure: bool,
+    /// Lines of templates that had a connection established since they were told.
+    assured: ArrayVec<u32, ASSURED_MAX>,
 }
+
+/// Templates that learn in one breath that they are assured; more have to wait for another packet.
+const ASSURED_MAX: usize = 256;
 
 impl Timers {
     /// How long a connection in `state` outlives its last packet.
@@ -50,7 +57,21 @@ impl Timers {
     /// When `conn` expires if no packet comes.
     #[inline]
     fn deadline<F: Family>(&self, conn: &Conn<F>) -> Tick {
-        conn.seen.wrapping_add(self.timeout(conn.state))
+        conn.seen.wrapping_add(self.lifetime(conn, conn.state))
+    }
+
+    /// How long `conn` outlives its last packet in `state`, or its last use if it is a template.
+    #[inline]
+    fn lifetime<F: Family>(&self, conn: &Conn<F>, state: State) -> Tick {
+        if conn.is_template() { conn.template_timeout() } else { self.timeout(state) }
+    }
+
+    /// Takes note that a connection which has a template was established.
+    #[cold]
+    fn assure<F: Family>(&mut self, conn: &mut Conn<F>) {
+        if conn.control & TOLD == 0 && self.assured.try_push(conn.control).is_ok() {
+            conn.control |= TOLD;
+        }
     }
 
     /// Arms the timer of `conn` anew if it expires before the wheel would look.
@@ -101,7 +122,14 @@ impl<F: Family> Held<'_, F> {
         let view = View::of(conn.method, direction);
         let state = state::next(conn.state, conn.protocol, flags, view, self.timers.secure);
         if state == conn.state {
+            // Linux 6.1 ip_vs_proto_udp.c udp_state_transition(): an answer is what assures.
+            if conn.control != 0 && state == State::Udp && direction == Direction::Outbound {
+                self.timers.assure(conn);
+            }
             return None;
+        }
+        if conn.control != 0 && state == State::Established {
+            self.timers.assure(conn);
         }
         let before = core::mem::replace(&mut conn.state, state);
         self.timers.shorten(conn, index);
@@ -118,6 +146,7 @@ impl<F: Family> Conns<F> {
             wheel: Wheel::new(entries, now, huge),
             timeouts: in_ticks(timeouts),
             secure: false,
+            assured: ArrayVec::new(),
         };
         Self {
             table: Table::new(capacity, seed, huge),
@@ -157,7 +186,7 @@ impl<F: Family> Conns<F> {
 
     /// Takes in a connection that is not there yet, in state `NONE`. Its timer is armed for `first`,
     /// the state that its first packet leads to, which the caller hands to [`Held::packet`] next
-    /// like any other.
+    /// like any other. A template's is armed for its own time.
     ///
     /// # Errors
     ///
@@ -165,11 +194,12 @@ impl<F: Family> Conns<F> {
     #[inline]
     pub fn open(&mut self, conn: &Conn<F>, first: State, now: Tick) -> Result<u32, Full> {
         let index = self.table.insert(conn)?;
-        let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(self.timers.timeout(first)))
-        else {
+        let lifetime = self.timers.lifetime(conn, first);
+        let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(lifetime)) else {
             self.table.remove(index);
             return Err(Full::Timers);
         };
+        self.hold_template(conn);
         if let Some(conn) = self.table.conn_mut(index) {
             conn.seen = now;
             conn.due = due;
@@ -200,7 +230,12 @@ impl<F: Family> Conns<F> {
     ) -> Result<(), Full> {
         let old = self.table.conn(index).copied().filter(Conn::is_live).ok_or(Full::Conns)?;
         gone(&old);
-        self.table.replace(index, conn)?;
+        self.hold_template(conn);
+        self.release_template(&old);
+        if let Err(full) = self.table.replace(index, conn) {
+            self.release_template(conn);
+            return Err(full);
+        }
         if let Some(conn) = self.table.conn_mut(index) {
             conn.seen = now;
             conn.due = old.due;
@@ -224,7 +259,21 @@ impl<F: Family> Conns<F> {
         conn: &Conn<F>,
         first: State,
         now: Tick,
-        gone: impl FnOnce(&Conn<F>),
+        mut gone: impl FnMut(&Conn<F>),
+    ) -> Result<u32, Full> {
+        self.hold_template(conn);
+        let opened = self.open_over_victim(conn, first, now, &mut gone);
+        self.release_template(conn);
+        opened
+    }
+
+    /// The same while `conn` holds its template, which is nobody's victim then.
+    fn open_over_victim(
+        &mut self,
+        conn: &Conn<F>,
+        first: State,
+        now: Tick,
+        mut gone: impl FnMut(&Conn<F>),
     ) -> Result<u32, Full> {
         let table = &self.table;
         let victim = self
@@ -235,15 +284,35 @@ impl<F: Family> Conns<F> {
         for index in self.half_open.upcoming(2) {
             table.touch_conn(index);
         }
-        self.open_over(victim, conn, first, now, gone)?;
+        let old = self.table.conn(victim).copied();
+        self.open_over(victim, conn, first, now, &mut gone)?;
+        if let Some(old) = old {
+            self.end_idle_template(&old, gone);
+        }
         self.half_open.push(victim);
         Ok(victim)
     }
 
-    /// Ends a connection and says what it was; `None` if the line was free.
+    /// Ends a connection and says what it was; `None` if the line was free, or is that of a template
+    /// that has connections.
     #[inline]
     pub fn remove(&mut self, index: u32) -> Option<Conn<F>> {
-        self.table.remove(index)
+        if self.table.conn(index).is_some_and(|conn| conn.is_template() && conn.control > 0) {
+            return None;
+        }
+        let conn = self.table.remove(index)?;
+        self.release_template(&conn);
+        Some(conn)
+    }
+
+    /// Takes a connection out of the index.
+    pub(crate) fn hide(&mut self, index: u32) {
+        self.table.hide(index);
+    }
+
+    /// A template that is to be told that it is assured.
+    pub(crate) fn next_assured(&mut self) -> Option<u32> {
+        self.timers.assured.pop()
     }
 
     /// Looks at no more than `N` timers that ring at or before `now`, ends the connections that had
@@ -253,6 +322,9 @@ impl<F: Family> Conns<F> {
     /// Each line is asked for before the first is used: `N` misses are in flight at once.
     #[inline]
     pub fn expire<const N: usize>(&mut self, now: Tick, gone: impl FnMut(&Conn<F>)) -> usize {
+        if !self.timers.assured.is_empty() {
+            self.assure_templates();
+        }
         let mut due = ArrayVec::<Due, N>::new();
         self.timers.wheel.pop(now, &mut due);
         if !due.is_empty() {
@@ -324,7 +396,10 @@ impl<F: Family> Conns<F> {
             if !conn.is_live() || !entry.is_for(conn.due) {
                 continue;
             }
-            let deadline = self.timers.deadline(conn);
+            let mut deadline = self.timers.deadline(conn);
+            if is_due(deadline, now) && Self::prolong_template(conn, now) {
+                deadline = self.timers.deadline(conn);
+            }
             if !is_due(deadline, now)
                 && let Some(due) = self.timers.wheel.arm(entry.index, deadline)
             {
@@ -340,7 +415,7 @@ impl<F: Family> Conns<F> {
             let _fits = over.try_push(entry.index);
         }
         for index in over {
-            if let Some(conn) = self.table.remove(index) {
+            if let Some(conn) = self.remove(index) {
                 gone(&conn);
             }
         }

@@ -11,7 +11,8 @@
 //! memory is taken when it is made; nothing here allocates, waits, reads a clock or shares a cache
 //! line with another worker. Time is an argument, in [`rvs_model::Tick`].
 //!
-//! Read in this order: [`conn`], [`table`], [`wheel`], [`state`], [`half_open`], [`conns`].
+//! Read in this order: [`conn`], [`table`], [`wheel`], [`state`], [`half_open`], [`conns`],
+//! [`template`].
 #![forbid(unsafe_code)]
 
 mod bucket;
@@ -22,6 +23,7 @@ pub mod hash;
 mod num;
 pub mod state;
 pub mod table;
+pub mod template;
 pub mod wheel;
 
 pub use conn::{Conn, Direction};

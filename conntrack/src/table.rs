@@ -329,8 +329,19 @@ impl<F: Family> Table<F> {
         Ok(())
     }
 
+    /// Takes a connection out of the index; its line stays. What is removed then must say of itself
+    /// that it is not found.
+    pub(crate) fn hide(&mut self, index: u32) {
+        if let Some(conn) = self.live(index) {
+            self.unlink_all(&conn, index);
+        }
+    }
+
     #[inline]
     fn unlink_all(&mut self, conn: &Conn<F>, index: u32) {
+        if !conn.is_found() {
+            return;
+        }
         self.unlink(conn, Direction::Inbound, index);
         if conn.has_way_back() {
             self.unlink(conn, Direction::Outbound, index);

@@ -12,12 +12,13 @@
 //! each change is noted by itself, even where workers see several of them at once.
 
 use crate::state::{Service as Row, State};
-use core::net::IpAddr;
-use hashbrown::HashMap;
-use rvs_api::{ServiceFlags, ServiceKey as Key};
-use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, Tunables};
+use rvs_api::{AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key};
+use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, Tunables, ticks};
+use rvs_plane::grain::Grains;
+use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::Network;
-use rvs_plane::snapshot::{Dest, Maps, Service, ServiceKey, Snapshot};
+use rvs_plane::persist::{Mask, Persistence};
+use rvs_plane::snapshot::{Dest, Index, Maps, Service, ServiceKey, Snapshot};
 use rvs_schedulers::map::ADDRESSES_MAX;
 use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
@@ -83,6 +84,7 @@ impl Compiler {
             let same = |old: &Service| {
                 turn.is_some_and(|turn| (turn.epoch, turn.version) == (old.epoch, old.version))
                     && old.table.flags() == hash_flags(row)
+                    && old.persistence == persistence(row)
             };
             if let Some(old) = old.filter(|old| same(old)) {
                 services.push(Some(Arc::clone(old)));
@@ -94,7 +96,7 @@ impl Compiler {
                 None => maps(row, self.lines.len()),
             };
             lent.extend(maps.clone().filter(|_| known.is_none()));
-            let new = turn.and_then(|turn| service(state, row, &turn, maps));
+            let new = turn.map(|turn| service(state, row, &turn, maps));
             same_keys &= old.map(|old| old.key) == new.as_ref().map(|new| new.key);
             let dests = |service: Option<&Service>| -> Vec<DestId> {
                 service.map(|it| it.dests.iter().map(|dest| dest.id).collect()).unwrap_or_default()
@@ -116,10 +118,25 @@ impl Compiler {
             self.found_at(&services)
         };
         self.lent.extend(lent);
-        let timeouts = *state.timeouts();
-        let snapshot = Snapshot { network, services, index, timeouts, tunables: self.tunables };
+        // One worker has all connections.
+        let shared = services.iter().flatten().map(Arc::as_ref).filter(|_| self.lines.len() > 1);
+        let grains = Arc::new(Grains::new(shared));
+        let snapshot = Snapshot {
+            network,
+            services,
+            index,
+            marks: Arc::clone(&self.last.marks),
+            grains,
+            timeouts: *state.timeouts(),
+            tunables: self.tunables,
+        };
         self.last = snapshot.clone();
         (snapshot, gone)
+    }
+
+    /// What packets are marked for, from the next snapshot on.
+    pub fn set_marks(&mut self, rules: &[Rule]) {
+        self.last.marks = Arc::new(Marks::new(rules));
     }
 
     /// What the next snapshot says of corner cases.
@@ -195,9 +212,9 @@ impl Compiler {
     fn found_at(
         &self,
         services: &[Option<Arc<Service>>],
-    ) -> (Arc<Network>, Arc<HashMap<ServiceKey, ServiceId>>) {
+    ) -> (Arc<Network>, Arc<Index>) {
         let all = || services.iter().flatten();
-        let vips = all().map(|service| service.key.address);
+        let vips = all().filter_map(|service| service.key.vip());
         let index = all().map(|service| (service.key, service.id)).collect();
         (Arc::new(self.network.with_vips(vips)), Arc::new(index))
     }
@@ -258,19 +275,24 @@ fn maps(row: &Row, workers: usize) -> Option<Maps> {
     }
 }
 
-/// A service as workers read it; `None` if the data path cannot serve it, which the state's checks
-/// exclude.
-fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Option<Service> {
-    let Key::Address { protocol, address } = *row.key() else { return None };
-    let ip: IpAddr = address.ip();
+/// A service as workers read it.
+fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Service {
+    let key = match *row.key() {
+        Key::Address { protocol, address } => ServiceKey {
+            protocol: protocol.number(),
+            address: address.ip(),
+            port: address.port(),
+        },
+        Key::Mark { mark, family } => ServiceKey::mark(mark.0.get(), family == AddressFamily::V6),
+    };
     let dest = |dest: &crate::state::Dest| Dest {
         id: dest.id(),
         socket: dest.address(),
         method: dest.attributes().method,
     };
-    Some(Service {
+    Service {
         id: row.id(),
-        key: ServiceKey { protocol: protocol.number(), address: ip, port: address.port() },
+        key,
         scheduler: turn.scheduler,
         epoch: turn.epoch,
         version: turn.version,
@@ -278,7 +300,19 @@ fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Option<
         dests: state.dests_of(row).map(dest).collect(),
         table: table(state, row, turn.scheduler.kind()),
         maps,
-    })
+        persistence: persistence(row),
+    }
+}
+
+/// What `-p` and `-M` say.
+fn persistence(row: &Row) -> Option<Persistence> {
+    let ServiceAttributes { flags, timeout_s, netmask, .. } = row.attributes();
+    let mask = match *netmask {
+        Netmask::V4(mask) => Mask::v4(mask),
+        Netmask::V6(prefix) => Mask::v6(prefix),
+    };
+    let timeout = ticks(*timeout_s);
+    flags.has(ServiceFlags::PERSISTENT).then_some(Persistence { timeout, mask })
 }
 
 #[cfg(test)]

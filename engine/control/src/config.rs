@@ -4,6 +4,7 @@
 //!  TOML text ──file──► as written, every value with its place
 //!            ──check─► numbers in range, names known
 //!            ──links─► interfaces, routes, neighbours: one `Network`
+//!            ──marks─► what to look for in packets
 //! ```
 //!
 //! An unknown key is refused, and so is everything that cannot be meant. An error is one line that
@@ -13,12 +14,14 @@
 mod check;
 mod file;
 mod links;
+mod marks;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 pub use links::LINKS_MAX;
 use rvs_model::{Timeouts, Tunables};
+use rvs_plane::marks::Rule;
 use rvs_plane::network::Network;
 use rvs_wire::mac::MacAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +39,8 @@ pub struct Config {
     pub links: Links,
     /// Interfaces, addresses, routes, configured neighbours.
     pub network: Network,
+    /// What packets are marked for, the first that matches.
+    pub marks: Vec<Rule>,
     /// How long connections outlive their last packet.
     pub timeouts: Timeouts,
     /// Corner cases.

@@ -11,7 +11,7 @@
 
 use core::time::Duration;
 use rvs_api::{ConnEntry, ConnState};
-use rvs_model::{Protocol, TICKS_PER_SECOND};
+use rvs_model::{Protocol, State, TICKS_PER_SECOND};
 use rvs_plane::shared::{Command, ConnRow, Dump, Shared};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -102,17 +102,26 @@ impl Desk {
 #[must_use]
 pub fn entry(row: &ConnRow, dest: Option<core::net::SocketAddr>) -> Option<ConnEntry> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = protocols.into_iter().find(|it| it.number() == row.protocol)?;
+    let known = |number: u8| protocols.into_iter().find(|it| it.number() == number);
+    let (protocol, state) = match row.template {
+        Some(number) => {
+            let assured = row.state == State::Established;
+            (known(number), ConnState::Template { assured })
+        }
+        None => (Some(known(row.protocol)?), ConnState::Conn(row.state)),
+    };
     Some(ConnEntry {
-        protocol: Some(protocol),
+        protocol,
         client: row.client,
         vip: row.vip,
         dest: match dest {
             // A tunnel to the other family: the connection keeps the port alone.
-            Some(known) if known.is_ipv4() != row.dest.is_ipv4() => known,
+            Some(known) if known.is_ipv4() != row.dest.is_ipv4() => {
+                core::net::SocketAddr::new(known.ip(), row.dest.port())
+            }
             _ => row.dest,
         },
-        state: ConnState::Conn(row.state),
+        state,
         expires_s: row.expires / TICKS_PER_SECOND,
         engine: None,
     })
@@ -121,12 +130,13 @@ pub fn entry(row: &ConnRow, dest: Option<core::net::SocketAddr>) -> Option<ConnE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rvs_model::{DestId, State};
+    use rvs_model::DestId;
 
     fn row(port: u16) -> ConnRow {
         ConnRow {
             protocol: 6,
             state: State::Established,
+            template: None,
             expires: 899 * TICKS_PER_SECOND + 7,
             client: ([198, 51, 100, 7], port).into(),
             vip: ([203, 0, 113, 1], 80).into(),
@@ -223,5 +233,17 @@ mod tests {
         let same = "192.0.2.99:0".parse().unwrap();
         assert_eq!(entry(&row(1), Some(same)).unwrap().dest, "192.0.2.11:8080".parse().unwrap());
         assert_eq!(entry(&ConnRow { protocol: 47, ..row(1) }, None), None);
+    }
+
+    #[test]
+    fn an_entry_says_of_a_template_what_it_is_about_and_whether_it_is_assured() {
+        let told = |template, state| {
+            let template = Some(template);
+            entry(&ConnRow { protocol: 0xe0, template, state, ..row(0) }, None).unwrap()
+        };
+        let tcp = told(6, State::Established);
+        assert_eq!((tcp.protocol, tcp.state.name()), (Some(Protocol::Tcp), "ASSURED"));
+        let any = told(0, State::None);
+        assert_eq!((any.protocol, any.state.name()), (None, "NONE"));
     }
 }

@@ -53,6 +53,10 @@ impl Readings for Lines {
             sum.plus(Totals { conns, packets_in, packets_out, octets_in, octets_out })
         })
     }
+
+    fn templates(&self, dest: DestId) -> u32 {
+        self.of(dest).map(DestLine::templates).fold(0, u32::wrapping_add)
+    }
 }
 
 /// Services, destinations, snapshots.
@@ -80,6 +84,7 @@ impl Director {
         let lines = Lines::new(&workers);
         let network = config.network.clone();
         let mut compiler = Compiler::new(network, config.tunables, lines.to_vec());
+        compiler.set_marks(&config.marks);
         let (snapshot, _nobody) = compiler.compile(&state);
         let published = state.version();
         Self {

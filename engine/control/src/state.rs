@@ -49,10 +49,7 @@ pub trait Readings {
     /// What the place `dest` counted since the engine started; freeing a place does not reset it.
     fn totals(&self, dest: DestId) -> Totals;
     /// Persistence templates that lead to `dest` now.
-    fn templates(&self, dest: DestId) -> u32 {
-        let _ = dest;
-        0
-    }
+    fn templates(&self, dest: DestId) -> u32;
 }
 
 /// Nobody counts: there is no engine.
@@ -66,6 +63,10 @@ impl Readings for NoTraffic {
 
     fn totals(&self, _: DestId) -> Totals {
         Totals::default()
+    }
+
+    fn templates(&self, _: DestId) -> u32 {
+        0
     }
 }
 
@@ -165,7 +166,7 @@ impl State {
         let mut free = Vec::new();
         for dest in self.dests.iter_mut() {
             let Some(trash) = &mut dest.trash else { continue };
-            if readings.load(dest.id).total() > 0 {
+            if readings.load(dest.id).total() > 0 || readings.templates(dest.id) > 0 {
                 trash.idle_since = None;
             } else if now_s >= trash.idle_since.get_or_insert(now_s).saturating_add(TRASH_SECONDS) {
                 free.push(dest.id);

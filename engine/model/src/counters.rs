@@ -16,6 +16,7 @@ pub struct DestLine {
     active: AtomicU32,
     inactive: AtomicU32,
     flags: AtomicU32,
+    templates: AtomicU32,
 }
 
 const _: () = assert!(size_of::<DestLine>() == 64);
@@ -76,6 +77,19 @@ impl DestLine {
     #[inline]
     pub fn step_load(&self, active: bool, up: bool) {
         step32(if active { &self.active } else { &self.inactive }, up);
+    }
+
+    /// A persistence template began (`up`) or ceased to lead here.
+    #[inline]
+    pub fn step_templates(&self, up: bool) {
+        step32(&self.templates, up);
+    }
+
+    /// Persistence templates now.
+    #[inline]
+    #[must_use]
+    pub fn templates(&self) -> u32 {
+        self.templates.load(Relaxed)
     }
 
     /// Connections now.

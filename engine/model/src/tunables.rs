@@ -85,6 +85,8 @@ pub struct Tunables {
     /// Whether packets of a connection whose destination was deleted are scheduled anew (else
     /// dropped).
     pub expire_nodest_conn: bool,
+    /// Whether persistence does without a destination whose weight is 0.
+    pub expire_quiescent_template: bool,
     /// Whether the stricter TCP states are used: 0 and, for now, 3 (always).
     pub secure_tcp: u8,
     /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
@@ -103,6 +105,7 @@ impl Default for Tunables {
             sloppy_tcp: false,
             sloppy_sctp: false,
             expire_nodest_conn: false,
+            expire_quiescent_template: false,
             secure_tcp: 0,
             pmtu_disc: true,
             lblc_expiration: 24 * 60 * 60,

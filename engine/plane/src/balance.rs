@@ -4,7 +4,8 @@ use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
 use crate::neighbor::{Neighbors, Place, peer};
 use crate::paths::Paths;
-use crate::snapshot::{Dest, Maps, Service, ServiceKey, Snapshot};
+use crate::persist;
+use crate::snapshot::{Dest, FTP_DATA_PORT, Maps, Service, ServiceKey, Snapshot};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rvs_conntrack::{Conn, Conns, Direction, Full, state};
 use rvs_model::{
@@ -160,14 +161,15 @@ impl Balance {
         conns: &mut Conns<F>,
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
-        packet: &Packet<F>,
+        (packet, link): (&Packet<F>, u8),
         over: Option<u32>,
     ) -> Result<u32, Verdict> {
         let Packet { l3, vlan, .. } = *packet;
         let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
-        let key = ServiceKey { protocol: packet.key.protocol, address: vip.0.into(), port: vip.1 };
         let snapshot = world.snapshot;
-        let service = snapshot.service(&key).ok_or(Verdict::Stack { l3, vlan })?;
+        let mark = snapshot.mark(&packet.key, (link, vlan));
+        let service = snapshot.service(mark, &ServiceKey::of(&packet.key));
+        let service = service.ok_or(Verdict::Stack { l3, vlan })?;
         let sloppy = match packet.key.protocol {
             protocol::SCTP => snapshot.tunables.sloppy_sctp,
             _ => snapshot.tunables.sloppy_tcp,
@@ -185,11 +187,25 @@ impl Balance {
             vip: vip.0.into(),
             now: world.now,
         };
-        let dest = self.schedule(service, &request).ok_or(Verdict::NoDest { l3 })?;
+        // Linux 6.1 ip_vs_core.c ip_vs_schedule(): a server's data connection of FTP, not a client's.
+        if client.1 == FTP_DATA_PORT {
+            return Err(Verdict::Stack { l3, vlan });
+        }
+        let (dest, template) = match service.persistence {
+            Some(persistence) => {
+                let (service, packet) = ((service, persistence), (packet, mark));
+                persist::choose(self, world, conns, service, packet, &request)?
+            }
+            None if service.key.is_mark() || vip.1 == service.key.port => {
+                (self.schedule(service, &request).ok_or_else(|| service.leave(packet))?, 0)
+            }
+            None => return Err(service.leave(packet)),
+        };
         let line = usize::try_from(dest.id.0).ok().and_then(|at| world.lines.get(at));
         let line = line.ok_or(DropReason::NoDest)?;
         let next_hop = paths.hop(network, neighbors, dest, world.now)?;
-        let (dest_end, deltas) = dest_end::<F>(dest, vip);
+        let asked = service.persistence.is_some() && vip.1 != service.key.port;
+        let (dest_end, deltas) = dest_end::<F>(dest, vip, asked);
         let mut conn = Conn::<F> {
             inbound: packet.key.ends,
             outbound: <F::Ends as Ends>::new(dest_end, client),
@@ -200,6 +216,8 @@ impl Balance {
             next_hop,
             address_delta: deltas.0,
             segment_delta: deltas.1,
+            mark,
+            control: template,
             ..Conn::default()
         };
         if conn.has_way_back() {
@@ -212,16 +230,12 @@ impl Balance {
         let view = state::View::of(conn.method, Direction::Inbound);
         let secure = snapshot.tunables.secure_tcp != 0;
         let next = state::next(State::None, conn.protocol, packet.flags, view, secure);
-        let gone = |old: &Conn<F>| forget(world.lines, old);
         let opened = match over {
-            Some(old) => conns.open_over(old, &conn, next, world.now, gone).map(|()| old),
-            None => conns.open(&conn, next, world.now).or_else(|full| match full {
-                Full::Conns => {
-                    let opened = conns.open_over_half_open(&conn, next, world.now, gone);
-                    opened.inspect(|_| world.frames.evicted())
-                }
-                other => Err(other),
-            }),
+            Some(old) => {
+                let gone = |old: &Conn<F>| forget(world.lines, old);
+                conns.open_over(old, &conn, next, world.now, gone).map(|()| old)
+            }
+            None => take_in(conns, &conn, next, world),
         };
         let index = opened.map_err(|_: Full| DropReason::TableFull)?;
         line.count_conn();
@@ -232,7 +246,7 @@ impl Balance {
 
     /// The destination whose turn it is.
     #[inline]
-    fn schedule<'s>(&mut self, service: &'s Service, request: &Request) -> Option<&'s Dest> {
+    pub(crate) fn schedule<'s>(&mut self, service: &'s Service, request: &Request) -> Option<&'s Dest> {
         let Self { turns, share, own_lines, other_lines, fold, .. } = self;
         let turn = turns.get_mut(usize::try_from(service.id.0).ok()?)?;
         if (turn.epoch, turn.version) != (service.epoch, service.version) {
@@ -292,19 +306,45 @@ fn sum(lines: &[Arc<[DestLine]>], id: DestId) -> Load {
     )
 }
 
+/// Takes in a connection, in the place of one that is half-open if the table is full.
+#[inline]
+pub(crate) fn take_in<F: Rewrite>(
+    conns: &mut Conns<F>,
+    conn: &Conn<F>,
+    first: State,
+    world: World<'_>,
+) -> Result<u32, Full> {
+    conns.open(conn, first, world.now).or_else(|full| match full {
+        Full::Conns => {
+            let gone = |old: &Conn<F>| forget(world.lines, old);
+            let opened = conns.open_over_half_open(conn, first, world.now, gone);
+            opened.inspect(|_| world.frames.evicted())
+        }
+        other => Err(other),
+    })
+}
+
 /// The destination's address and port as a connection of family `F` keeps them, and what
-/// masquerading does to checksums. Behind a tunnel of the other family only that of the address is
-/// kept which [`crate::neighbor::Hop::leads_to`] asks for.
-fn dest_end<F: Rewrite>(dest: &Dest, vip: (F::Addr, u16)) -> ((F::Addr, u16), (Delta, Delta)) {
-    let port = if dest.socket.port() == 0 { vip.1 } else { dest.socket.port() };
-    let address =
-        F::address(dest.socket.ip()).unwrap_or_else(|| stand_in::<F>(peer(dest.socket.ip())));
-    let end = (address, port);
+/// masquerading does to checksums. With `asked` the port is the one that the client asked for, like
+/// that of a destination that has none.
+fn dest_end<F: Rewrite>(
+    dest: &Dest,
+    vip: (F::Addr, u16),
+    asked: bool,
+) -> ((F::Addr, u16), (Delta, Delta)) {
+    let port = if asked || dest.socket.port() == 0 { vip.1 } else { dest.socket.port() };
+    let end = (dest_address::<F>(dest), port);
     let deltas = match dest.method {
         ForwardMethod::Masquerade => Delta::end::<F>(vip, end),
         _ => Default::default(),
     };
     (end, deltas)
+}
+
+/// The destination's address. Behind a tunnel of the other family only that of it is kept which
+/// [`crate::neighbor::Hop::leads_to`] asks for.
+pub(crate) fn dest_address<F: Family>(dest: &Dest) -> F::Addr {
+    F::address(dest.socket.ip()).unwrap_or_else(|| stand_in::<F>(peer(dest.socket.ip())))
 }
 
 /// An address of family `F` of which [`peer`] says this.

@@ -16,13 +16,13 @@ use crate::forward::{self, Sent};
 use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::shared::FrameCounters;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ServiceKey, Snapshot};
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, Held, state};
 use rvs_io::{BURST_MAX, Frame};
 use rvs_model::{DestLine, ForwardMethod, Tick};
-use rvs_wire::flow::Ends as _;
+use rvs_wire::flow::{Ends as _, Key};
 use rvs_wire::icmp;
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Rewrite;
@@ -72,6 +72,32 @@ pub(crate) struct World<'b> {
     pub(crate) frames: &'b FrameCounters,
     pub(crate) worker: u16,
     pub(crate) now: Tick,
+    /// The link that each frame of the burst came from.
+    pub(crate) origins: &'b [u8],
+}
+
+impl World<'_> {
+    /// Whose a packet is that came in through `vlan` of `link`: ADR 0002.
+    pub(crate) fn owner<F: Rewrite>(
+        self,
+        key: &Key<F>,
+        is_inbound: bool,
+        (link, vlan): (u8, u16),
+    ) -> u16 {
+        let Snapshot { grains, .. } = self.snapshot;
+        if grains.is_empty() {
+            return self.steering.owner(key, is_inbound);
+        }
+        let mask = if is_inbound {
+            let mark = self.snapshot.mark(key, (link, vlan));
+            let service = self.snapshot.service(mark, &ServiceKey::of(key));
+            service.and_then(|service| grains.of_service(service.id))
+        } else {
+            let (server, port) = key.ends.source();
+            grains.of_reply((server.into(), port))
+        };
+        self.steering.owner_by(key, is_inbound, mask)
+    }
 }
 
 /// One packet of the burst.
@@ -303,6 +329,10 @@ fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) ->
     if tunables.expire_nodest_conn && line.has(DestLine::DRAINED) {
         return true;
     }
+    // Another controls it: a template.
+    if conn.control != 0 {
+        return false;
+    }
     let no_output = conn.method != ForwardMethod::Masquerade;
     state::is_reused(tunables.conn_reuse_mode, conn.state, no_output)
 }
@@ -327,12 +357,13 @@ impl<B> Settle<'_, '_, B> {
             over = Some(found.index);
         }
         let Packet { l3, vlan, .. } = slot.packet;
+        let link = self.world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
         let network = &self.world.snapshot.network;
         let inbound = network.is_local(key.ends.destination().0.into());
         // Also of a packet that another worker handed over: its snapshot may have been older, and a
         // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
         if !self.world.steering.is_single() && over.is_none() {
-            let owner = self.world.steering.owner(key, inbound);
+            let owner = self.world.owner(key, inbound, (link, vlan));
             if owner != self.world.worker {
                 return Err(Verdict::Handoff(owner));
             }
@@ -340,8 +371,9 @@ impl<B> Settle<'_, '_, B> {
         if !inbound {
             return Err(Verdict::Stack { l3, vlan });
         }
+        let packet = (&slot.packet, link);
         let opened =
-            self.balance.open(self.world, conns, self.neighbors, self.paths, &slot.packet, over);
+            self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
         if let Some(old) = over.filter(|_| opened.is_err())
             && let Some(conn) = conns.remove(old)
         {
@@ -417,9 +449,7 @@ pub(crate) fn purge<F: Rewrite>(
         }
     });
     for index in gone {
-        if let Some(conn) = conns.remove(index) {
-            forget(lines, &conn);
-        }
+        conns.end(index, |conn| forget(lines, conn));
     }
     next
 }
@@ -427,7 +457,10 @@ pub(crate) fn purge<F: Rewrite>(
 /// Takes a connection that is gone off its destination's count.
 #[inline]
 pub(crate) fn forget<F: Rewrite>(lines: &[DestLine], conn: &Conn<F>) {
-    if let Some(line) = line_of(lines, conn) {
+    let Some(line) = line_of(lines, conn) else { return };
+    if conn.is_template() {
+        line.step_templates(false);
+    } else {
         line.step_load(conn.state.is_active(), false);
     }
 }

@@ -1,7 +1,7 @@
 //! The data path: one worker per core, run to completion.
 //!
 //! Read in this order: [`worker`] (the breath), `lane` (the stages of a burst), `balance` (new
-//! connections), `forward` (the three methods), `stack` (everything that is not a connection's).
+//! connections), [`persist`] and [`marks`] (which follow others), `forward` (the three methods), `stack` (everything that is not a connection's).
 //! [`snapshot`] and [`network`] are what a worker is told, [`shared`] what it tells.
 #![forbid(unsafe_code)]
 
@@ -9,14 +9,17 @@ mod balance;
 pub mod drop_reason;
 mod forward;
 mod fragment;
+pub mod grain;
 pub mod handoff;
 mod icmp;
 mod ident;
 mod lane;
 mod links;
+pub mod marks;
 pub mod neighbor;
 pub mod network;
 mod paths;
+pub mod persist;
 pub mod publish;
 mod related;
 pub mod shared;

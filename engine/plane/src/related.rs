@@ -31,6 +31,8 @@ pub(crate) struct Around<'b> {
     pub(crate) world: World<'b>,
     pub(crate) hops: &'b [Hop],
     pub(crate) paths: &'b Paths,
+    /// Link and VLAN that it came in through.
+    pub(crate) from: (u8, u16),
 }
 
 /// What becomes of a packet that no service took, if it is an error about a connection's packet;
@@ -71,7 +73,7 @@ fn of_family<F: Local, B: Frame>(
     let key = Key { ends: quoted.key.ends.reversed(), protocol: quoted.key.protocol };
     let Some(found) = conns.table().find(&key, conns.table().hash(&key)) else {
         let inbound = world.snapshot.network.is_local(key.ends.destination().0.into());
-        let owner = world.steering.owner(&key, inbound);
+        let owner = world.owner(&key, inbound, around.from);
         let elsewhere = !world.steering.is_single() && owner != world.worker;
         return elsewhere.then_some(Verdict::Handoff(owner));
     };

@@ -204,8 +204,10 @@ fn wide(count: usize) -> u64 {
 pub struct ConnRow {
     /// IP protocol number.
     pub protocol: u8,
-    /// Its state.
+    /// Its state. A template's is ESTABLISHED once one of its connections was.
     pub state: State,
+    /// If it is a persistence template, the IP protocol that it is about, 0 for any.
+    pub template: Option<u8>,
     /// Ticks until it expires if no packet comes.
     pub expires: Tick,
     /// Client.

@@ -2,17 +2,31 @@
 //!
 //! Services are shared between snapshots, so that changing one of ten thousand copies pointers.
 
+use crate::grain::Grains;
+use crate::lane::Verdict;
+use crate::marks::Marks;
 use crate::network::Network;
-use core::net::{IpAddr, SocketAddr};
+use crate::persist::Persistence;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
 use rvs_model::{DestId, ForwardMethod, ServiceId, Timeouts, Tunables};
 use rvs_schedulers::map::Map;
 use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
+use rvs_wire::flow::{Ends, Family, Key, protocol};
+use rvs_wire::packet::Packet;
 use std::sync::Arc;
 
-/// What a service is found by: IP protocol number, address, port.
+/// FTP's control port, RFC 959.
+pub(crate) const FTP_PORT: u16 = 21;
+/// FTP's data port.
+pub(crate) const FTP_DATA_PORT: u16 = 20;
+/// The first port that any process may listen on (Linux `net.ipv4.ip_unprivileged_port_start`).
+const UNPRIVILEGED: u16 = 1024;
+
+/// What a service is found by: IP protocol number, address, port. A mark is found as protocol 0 and
+/// an address that is made of it, as the kernel keeps its templates.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ServiceKey {
     /// IP protocol number.
@@ -21,6 +35,32 @@ pub struct ServiceKey {
     pub address: IpAddr,
     /// Virtual port.
     pub port: u16,
+}
+
+impl ServiceKey {
+    /// Of the packets of a family that have `mark`.
+    #[must_use]
+    pub fn mark(mark: u32, v6: bool) -> Self {
+        let address = if v6 {
+            Ipv6Addr::from_bits(u128::from(mark) << 96).into()
+        } else {
+            Ipv4Addr::from_bits(mark).into()
+        };
+        Self { protocol: 0, address, port: 0 }
+    }
+
+    /// Whether it is that of a mark.
+    #[inline]
+    #[must_use]
+    pub fn is_mark(&self) -> bool {
+        self.protocol == 0
+    }
+
+    /// The virtual address; a mark has none.
+    #[must_use]
+    pub fn vip(&self) -> Option<IpAddr> {
+        (!self.is_mark()).then_some(self.address)
+    }
 }
 
 /// A destination as a worker needs it.
@@ -58,6 +98,69 @@ pub struct Service {
     pub table: Table,
     /// For a scheduler that remembers addresses: the maps of this `epoch`.
     pub maps: Option<Maps>,
+    /// If connections of one client stay with one destination.
+    pub persistence: Option<Persistence>,
+}
+
+impl Service {
+    /// What becomes of a packet that no destination takes (Linux 6.1 `ip_vs_core.c`
+    /// `ip_vs_leave()`): what FTP's service has caught of other ports is the director's own.
+    pub(crate) fn leave<F: Family>(&self, packet: &Packet<F>) -> Verdict {
+        let Packet { l3, vlan, .. } = *packet;
+        if self.key.port == FTP_PORT && packet.key.ends.destination().1 != FTP_PORT {
+            return Verdict::Stack { l3, vlan };
+        }
+        Verdict::NoDest { l3 }
+    }
+}
+
+/// Where services are found.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    places: HashMap<ServiceKey, ServiceId>,
+    has_marks: bool,
+    /// Whether any service is on FTP's port.
+    has_ftp: bool,
+    /// Whether any service is on port 0, which is all ports.
+    has_any_port: bool,
+}
+
+impl FromIterator<(ServiceKey, ServiceId)> for Index {
+    fn from_iter<I: IntoIterator<Item = (ServiceKey, ServiceId)>>(services: I) -> Self {
+        let places: HashMap<_, _> = services.into_iter().collect();
+        let any = |is: fn(&ServiceKey) -> bool| places.keys().any(is);
+        Self {
+            has_marks: any(ServiceKey::is_mark),
+            has_ftp: any(|key| key.protocol == protocol::TCP && key.port == FTP_PORT),
+            has_any_port: any(|key| !key.is_mark() && key.port == 0),
+            places,
+        }
+    }
+}
+
+impl Index {
+    /// The service of a packet that has `mark` (0 is none) and asks for `key`.
+    ///
+    /// Linux 6.1 `ip_vs_ctl.c` `ip_vs_service_find()`: the mark, the exact key, what may be FTP's data
+    /// connection, port 0.
+    #[inline]
+    fn find(&self, mark: u32, key: &ServiceKey) -> Option<ServiceId> {
+        if mark != 0 && self.has_marks {
+            let found = self.places.get(&ServiceKey::mark(mark, key.address.is_ipv6()));
+            if let Some(id) = found {
+                return Some(*id);
+            }
+        }
+        self.places.get(key).copied().or_else(|| self.find_wide(key))
+    }
+
+    #[cold]
+    fn find_wide(&self, key: &ServiceKey) -> Option<ServiceId> {
+        let at = |port| self.places.get(&ServiceKey { port, ..*key }).copied();
+        let is_data = key.port == FTP_DATA_PORT || key.port >= UNPRIVILEGED;
+        let ftp = (self.has_ftp && key.protocol == protocol::TCP && is_data).then(|| at(FTP_PORT));
+        ftp.flatten().or_else(|| if self.has_any_port { at(0) } else { None })
+    }
 }
 
 /// Where a service's maps are while no worker has them: made by the control plane, one for each
@@ -100,7 +203,12 @@ pub struct Snapshot {
     /// Services by [`ServiceId`].
     pub services: Vec<Option<Arc<Service>>>,
     /// Where a service is found.
-    pub index: Arc<HashMap<ServiceKey, ServiceId>>,
+    pub index: Arc<Index>,
+    /// What marks packets get.
+    pub marks: Arc<Marks>,
+    /// Whose connections are spread over workers otherwise than by address and port. Needed with
+    /// several workers only.
+    pub grains: Arc<Grains>,
     /// How long connections live.
     pub timeouts: Timeouts,
     /// Corner cases.
@@ -115,18 +223,33 @@ impl Snapshot {
             network: Arc::new(network),
             services: Vec::new(),
             index: Arc::default(),
+            marks: Arc::default(),
+            grains: Arc::default(),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
         }
     }
 
-    /// The service of `key`.
+    /// The service of a packet that has `mark`, 0 if none, and asks for `key`.
     #[inline]
     #[must_use]
-    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        // Linux 6.1 ip_vs_ctl.c ip_vs_service_find(): marks first, then the exact key, then FTP's
-        // data ports, then port 0. Marks, FTP and port 0 come with persistence.
-        let id = self.index.get(key)?;
+    pub fn service(&self, mark: u32, key: &ServiceKey) -> Option<&Service> {
+        let id = self.index.find(mark, key)?;
         self.services.get(usize::try_from(id.0).ok()?)?.as_deref()
+    }
+
+    /// The mark of a packet of a client that came in through `vlan` of `link`; 0 is none.
+    #[inline]
+    pub(crate) fn mark<F: Family>(&self, key: &Key<F>, (link, vlan): (u8, u16)) -> u32 {
+        self.marks.of(key, || self.network.interface_of(link, vlan))
+    }
+}
+
+impl ServiceKey {
+    /// What a packet of a client asks for.
+    #[inline]
+    pub(crate) fn of<F: Family>(key: &Key<F>) -> Self {
+        let (address, port) = key.ends.destination();
+        Self { protocol: key.protocol, address: address.into(), port }
     }
 }

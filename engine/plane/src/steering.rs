@@ -1,5 +1,6 @@
 //! Which worker owns a packet: ADR 0002.
 
+use crate::persist::Mask;
 use core::net::IpAddr;
 use rvs_wire::flow::{Ends, Family, Key};
 use rvs_wire::toeplitz::{SYMMETRIC_KEY, Toeplitz};
@@ -57,5 +58,14 @@ impl Steering {
     pub fn owner<F: Family>(&self, key: &Key<F>, is_inbound: bool) -> u16 {
         let (client, port) = if is_inbound { key.ends.source() } else { key.ends.destination() };
         self.owner_of(client.into(), port)
+    }
+
+    /// The same where the client's network is what counts, if there is a mask: a card that hashes
+    /// addresses only comes to the same of a whole address.
+    #[must_use]
+    pub fn owner_by<F: Family>(&self, key: &Key<F>, is_inbound: bool, mask: Option<Mask>) -> u16 {
+        let Some(mask) = mask else { return self.owner(key, is_inbound) };
+        let (client, _) = if is_inbound { key.ends.source() } else { key.ends.destination() };
+        self.owner_of(mask.network(client.into()), 0)
     }
 }

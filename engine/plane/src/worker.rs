@@ -322,7 +322,7 @@ impl<Q: Queue> Core<Q> {
     /// The stages of both lanes.
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
-        let world = world(snapshot, &self.shared, &self.steering, self.id, now);
+        let world = world(snapshot, &self.shared, (&self.steering, self.id), &self.origins, now);
         let [serves_v4, serves_v6] = self.serves;
         if !serves_v4 {
             self.v4.leave_to_stack(&mut self.verdicts);
@@ -351,7 +351,8 @@ impl<Q: Queue> Core<Q> {
                 self.links.push(link, frame);
                 continue;
             }
-            let world = world(snapshot, &self.shared, &self.steering, self.id, now);
+            let us = (&self.steering, self.id);
+            let world = world(snapshot, &self.shared, us, &self.origins, now);
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&self.v4.conns, &self.v6.conns);
             carry_out(desk, conns, &self.paths, world, (frame, *link), *verdict);
@@ -468,8 +469,9 @@ fn carry_out<Q: Queue>(
     (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {
-    let related = if let Verdict::Stack { l3, .. } = verdict {
-        let around = Around { world, hops: desk.stack.neighbors.hops(), paths };
+    let related = if let Verdict::Stack { l3, vlan } = verdict {
+        let hops = desk.stack.neighbors.hops();
+        let around = Around { world, hops, paths, from: (link, vlan) };
         related::verdict(conns, around, &mut frame, l3)
     } else {
         None
@@ -491,11 +493,12 @@ fn carry_out<Q: Queue>(
 fn world<'b>(
     snapshot: &'b Snapshot,
     shared: &'b Shared,
-    steering: &'b Steering,
-    worker: u16,
+    (steering, worker): (&'b Steering, u16),
+    origins: &'b [u8],
     now: Tick,
 ) -> World<'b> {
-    World { snapshot, lines: &shared.lines, steering, frames: &shared.frames, worker, now }
+    let Shared { lines, frames, .. } = shared;
+    World { snapshot, lines, steering, frames, worker, now, origins }
 }
 
 /// Gives a frame to its owner.
@@ -525,6 +528,7 @@ fn list<F: Rewrite>(conns: &Conns<F>, dump: &mut Dump, now: Tick) {
         rows.push(ConnRow {
             protocol: conn.protocol,
             state: conn.state,
+            template: conn.is_template().then(|| conn.template_protocol()),
             expires: conns.left(conn, now),
             client: conn.inbound.source_socket(),
             vip: conn.inbound.destination_socket(),

@@ -19,6 +19,7 @@
 pub mod ask;
 pub mod golden;
 pub mod judge;
+pub mod marks;
 pub mod packet;
 pub mod report;
 pub mod rows;

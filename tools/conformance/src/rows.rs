@@ -5,19 +5,25 @@
 //! never less. And the kernel's timer wheel rounds expiry up: a connection whose time is over may
 //! still be listed, with 00:00, and counted, for as long as the wheel's level is coarse. Likewise
 //! connections that a command ends (`expire_nodest_conn`) go with the kernel's next tick, and may be
-//! listed until then. Nothing else is excused.
+//! listed until then. A template that lives on for its connections does so from the moment at which the
+//! wheel looks at it: for as long as that was late it has more time left than ours. Nothing else is
+//! excused.
 
 use crate::stage::Stage;
 use crate::tally::{Aspect, Ledger, Place};
 use core::net::SocketAddr;
-use rvs_api::ConnEntry;
+use rvs_api::{ConnEntry, ConnState};
 use rvs_io::Queue;
 use rvs_model::{State, TICKS_PER_SECOND, Tick, Timeouts};
 use std::collections::BTreeMap;
 
 /// Connections that are over and that the kernel may still have.
 #[derive(Debug, Default)]
-pub struct Lingering(Vec<Late>);
+pub struct Lingering {
+    late: Vec<Late>,
+    /// Seconds, at most, that the kernel's template has more than ours.
+    prolonged: BTreeMap<String, i64>,
+}
 
 #[derive(Debug)]
 struct Late {
@@ -39,6 +45,9 @@ impl Lingering {
         stage: &mut Stage<Q>,
         act: impl FnOnce(&mut Stage<Q>) -> R,
     ) -> R {
+        let services = stage.services();
+        let persistence = services.iter().map(|service| service.attributes.timeout_s).max();
+        let persistence = persistence.unwrap_or_default();
         let (start, before) = (stage.now(), stage.conns());
         let result = act(stage);
         let now = stage.now();
@@ -47,15 +56,25 @@ impl Lingering {
             let key = key(&conn);
             let deadline = start.saturating_add(left);
             let is_due = deadline <= now;
-            let until = if is_due { deadline.saturating_add(lateness(&conn)) } else { now };
-            if until >= now && !after.contains(&key) {
+            let lateness = lateness(&conn, persistence);
+            let until = if is_due { deadline.saturating_add(lateness) } else { now };
+            if is_due && after.contains(&key) && is_template(&conn) {
+                let seconds = i64::from(lateness.div_ceil(TICKS_PER_SECOND));
+                self.prolonged.insert(key.clone(), seconds);
+            }
+            if until >= now && !after.contains(&key) && !is_template(&conn) {
                 let is_active =
                     State::ALL.iter().any(|it| it.name() == conn.state.name() && it.is_active());
                 let ConnEntry { vip, dest, .. } = conn;
-                self.0.push(Late { key, vip, dest, is_active, is_due, until });
+                self.late.push(Late { key, vip, dest, is_active, is_due, until });
+            } else if until >= now && !after.contains(&key) {
+                let ConnEntry { vip, .. } = conn;
+                // It is nobody's connection, and not counted as one.
+                let dest = SocketAddr::new(vip.ip(), 0);
+                self.late.push(Late { key, vip, dest, is_active: false, is_due, until });
             }
         }
-        self.0.retain(|late| late.until >= now);
+        self.late.retain(|late| late.until >= now);
         result
     }
 
@@ -67,13 +86,19 @@ impl Lingering {
 
     /// Whether the kernel may list this connection with so many seconds left.
     fn excuses(&self, key: &str, seconds: i64) -> bool {
-        self.0.iter().any(|late| late.key == key && (!late.is_due || seconds == 0))
+        self.late.iter().any(|late| late.key == key && (!late.is_due || seconds == 0))
+    }
+
+    /// Whether seconds left agree.
+    fn agree(&self, key: &str, expected: i64, got: i64) -> bool {
+        let more = self.prolonged.get(key).copied().unwrap_or_default();
+        (-more..=1).contains(&(got - expected))
     }
 
     /// Active and inactive ones that were a destination's.
     fn of(&self, vip: Option<SocketAddr>, dest: SocketAddr) -> (i64, i64) {
         let here = |late: &&Late| late.dest == dest && vip.is_none_or(|vip| vip == late.vip);
-        self.0.iter().filter(here).fold((0, 0), |(active, inactive), late| {
+        self.late.iter().filter(here).fold((0, 0), |(active, inactive), late| {
             if late.is_active { (active + 1, inactive) } else { (active, inactive + 1) }
         })
     }
@@ -81,18 +106,23 @@ impl Lingering {
     /// Active and inactive ones.
     #[must_use]
     pub fn all(&self) -> (i64, i64) {
-        let active = self.0.iter().filter(|late| late.is_active).count();
-        let inactive = self.0.len() - active;
+        let active = self.late.iter().filter(|late| late.is_active).count();
+        let inactive = self.late.len() - active;
         (i64::try_from(active).unwrap_or_default(), i64::try_from(inactive).unwrap_or_default())
     }
 }
 
 /// By how much the kernel's timer wheel may be late for a connection's timer (Linux 6.1
 /// `kernel/time/timer.c`: eight times coarser from level to level; HZ is 250).
-fn lateness(conn: &ConnEntry) -> Tick {
+fn lateness(conn: &ConnEntry, persistence_s: u32) -> Tick {
     let timeouts = Timeouts::default();
     let named = State::ALL.into_iter().find(|state| state.name() == conn.state.name());
-    let seconds = named.map_or(0, |state| timeouts.seconds(state)).max(conn.expires_s);
+    let usual = match named {
+        _ if is_template(conn) => persistence_s,
+        Some(state) => timeouts.seconds(state),
+        None => 0,
+    };
+    let seconds = usual.max(conn.expires_s);
     let eighths = match seconds {
         0..=16 => 3,
         17..=131 => 17,
@@ -100,6 +130,10 @@ fn lateness(conn: &ConnEntry) -> Tick {
         _ => 1049,
     };
     eighths * TICKS_PER_SECOND / 8
+}
+
+fn is_template(conn: &ConnEntry) -> bool {
+    matches!(conn.state, ConnState::Template { .. })
 }
 
 /// A row of `-Lnc` without its time.
@@ -146,7 +180,8 @@ pub fn compare_conns<'t>(
         ledger.judge(Aspect::States, excused || ours.is_some(), &place, told);
         if let Some(ours) = ours {
             let told = || (format!("{key}: {seconds} s"), format!("{key}: {ours} s"));
-            ledger.judge(Aspect::Timers, agree(*seconds, *ours), &place, told);
+            let equal = lingering.agree(key, *seconds, *ours);
+            ledger.judge(Aspect::Timers, equal, &place, told);
         }
     }
     for (key, seconds) in &got {
@@ -247,14 +282,9 @@ mod tests {
     fn late(key: &str) -> Lingering {
         let (vip, dest) = ("10.0.0.100:80", "10.1.0.3:80");
         let (vip, dest) = (vip.parse().unwrap(), dest.parse().unwrap());
-        Lingering(vec![Late {
-            key: key.to_owned(),
-            vip,
-            dest,
-            is_active: true,
-            is_due: true,
-            until: 9,
-        }])
+        let key = key.to_owned();
+        let late = Late { key, vip, dest, is_active: true, is_due: true, until: 9 };
+        Lingering { late: vec![late], ..Lingering::default() }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! rvsd refuses is not covered, with what rvsd said as the reason.
 
 use crate::golden::{Golden, plain};
+use crate::marks::{self, Mark};
 use crate::packet;
 use crate::stage::{Bench, Ran, Sent, Side};
 use crate::tally::Failure;
@@ -77,7 +78,7 @@ pub fn is_local(address: IpAddr) -> bool {
 }
 
 /// The stage's configuration, as an operator would write it.
-fn configuration(mtu_servers: u16, ipvs: &str) -> String {
+fn configuration(mtu_servers: u16, marks: &str, ipvs: &str) -> String {
     let mut text = format!("local = {LOCAL:?}\n");
     text.push_str("workers = { huge_pages = false }\n");
     text.push_str("tables = { conns = 4096, conns6 = 4096, services = 256, dests = 4096 }\n");
@@ -106,7 +107,7 @@ fn configuration(mtu_servers: u16, ipvs: &str) -> String {
             neighbor(&mut text, "dr", &server, server_mac(server).unwrap_or_default());
         }
     }
-    let _always = write!(text, "[ipvs]\n{ipvs}");
+    let _always = write!(text, "{marks}[ipvs]\n{ipvs}");
     text
 }
 
@@ -115,8 +116,8 @@ fn neighbor(text: &mut String, link: &str, address: &dyn core::fmt::Display, mac
         write!(text, "[[neighbor]]\nlink = \"{link}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n");
 }
 
-fn parse(mtu_servers: u16, ipvs: &str) -> Result<Config, String> {
-    let text = configuration(mtu_servers, ipvs);
+fn parse(mtu_servers: u16, marks: &str, ipvs: &str) -> Result<Config, String> {
+    let text = configuration(mtu_servers, marks, ipvs);
     let parsed = Config::parse(Path::new("stage.toml"), &text, &Machine::default());
     parsed.map_err(|error| error.message)
 }
@@ -138,8 +139,8 @@ pub fn sysctl_defaults() -> Result<BTreeMap<String, String>, Failure> {
 /// Whether rvsd's default of a sysctl is `value`; `None` if rvsd has no such sysctl.
 #[must_use]
 pub fn is_default(name: &str, value: &str) -> Option<bool> {
-    let set = parse(1500, &format!("{name} = {value}\n")).ok()?;
-    let unset = parse(1500, "").ok()?;
+    let set = parse(1500, "", &format!("{name} = {value}\n")).ok()?;
+    let unset = parse(1500, "", "").ok()?;
     Some(set.tunables == unset.tunables)
 }
 
@@ -185,6 +186,7 @@ pub struct Scene {
     /// The director.
     pub bench: Bench,
     ipvs: String,
+    marks: String,
     mtu_servers: u16,
 }
 
@@ -197,20 +199,25 @@ impl Scene {
     /// of the kernel's.
     pub fn set(golden: &Golden) -> Result<Set, Failure> {
         let mtu_servers = golden.field("mtu_rs_link").unwrap_or(1500);
+        let marks: Vec<Mark> = golden.field("marks").unwrap_or_default();
+        let marks = match marks::entries(&marks) {
+            Ok(marks) => marks,
+            Err(what) => return Ok(Set::Beyond(Uncovered(what))),
+        };
         let mut ipvs = String::new();
         for (name, value) in golden.sysctl.iter().flatten() {
             let Some(line) = setting(name, value)? else { continue };
             if let Some(uncovered) = random(name) {
                 return Ok(Set::Beyond(uncovered));
             }
-            if let Err(message) = parse(mtu_servers, &line) {
+            if let Err(message) = parse(mtu_servers, "", &line) {
                 return Ok(Set::Beyond(sysctl_refused(name, value, &message)));
             }
             ipvs.push_str(&line);
         }
-        let config = parse(mtu_servers, &ipvs).map_err(Failure::new)?;
+        let config = parse(mtu_servers, &marks, &ipvs).map_err(Failure::new)?;
         let bench = Bench::new(&config)?;
-        let mut scene = Box::new(Self { bench, ipvs, mtu_servers });
+        let mut scene = Box::new(Self { bench, ipvs, marks, mtu_servers });
         for line in golden.setup() {
             if let Some(uncovered) = scene.is_beyond(line) {
                 return Ok(Set::Beyond(uncovered));
@@ -248,7 +255,7 @@ impl Scene {
             lines.push(line.trim_end().to_owned());
         }
         let ipvs: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        match parse(self.mtu_servers, &ipvs) {
+        match parse(self.mtu_servers, &self.marks, &ipvs) {
             Ok(config) => {
                 self.ipvs = ipvs;
                 self.bench.stage.set_tunables(config.tunables);
@@ -272,7 +279,9 @@ impl Scene {
         {
             return Some(Uncovered(format!("scheduler {name}")));
         }
-        if value(&["-t", "--tcp-service"]).is_some_and(|service| service.ends_with(":21")) {
+        let masquerades = words.iter().any(|word| ["-m", "--masquerading"].contains(word));
+        let is_ftp = value(&["-t", "--tcp-service"]).is_some_and(|it| it.ends_with(":21"));
+        if is_ftp && masquerades {
             return Some(Uncovered("FTP: the kernel's ip_vs_ftp follows port 21".to_owned()));
         }
         if let Some(address) = value(&["-r", "--real-server"]).and_then(address_of)
@@ -367,11 +376,11 @@ mod tests {
 
     #[test]
     fn the_stage_is_a_configuration_that_rvsd_takes() {
-        let config = parse(1400, "conn_reuse_mode = 0\n").unwrap();
+        let config = parse(1400, "", "conn_reuse_mode = 0\n").unwrap();
         assert_eq!(config.tunables.conn_reuse_mode, 0);
         let [dc, dr] = config.network.interfaces() else { panic!("two links") };
         assert_eq!((dc.mtu, dr.mtu), (1500, 1400));
-        let narrow = parse(576, "").unwrap();
+        let narrow = parse(576, "", "").unwrap();
         assert_eq!(narrow.network.interfaces()[1].addresses.len(), 1);
     }
 

@@ -94,7 +94,7 @@ fn plane_key(address: &str) -> ServiceKey {
 }
 
 fn service_at<'s>(snapshot: &'s Snapshot, address: &str) -> &'s Service {
-    snapshot.service(&plane_key(address)).unwrap()
+    snapshot.service(0, &plane_key(address)).unwrap()
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_service_is_found_and_its_dests_are_newest_first() {
     assert_eq!(service.scheduler.kind(), SchedulerKind::Wrr);
     assert!(snapshot.network.is_local("203.0.113.1".parse().unwrap()));
     assert_eq!(snapshot.timeouts, *rig.state.timeouts());
-    assert!(snapshot.service(&plane_key("203.0.113.1:81")).is_none());
+    assert!(snapshot.service(0, &plane_key("203.0.113.1:81")).is_none());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_deleted_service_is_found_no_more_and_its_vip_is_nobodys() {
     let address = "203.0.113.1".parse().unwrap();
     rig.ask(Request::DeleteService { service: vip() });
     let snapshot = rig.publish();
-    assert!(snapshot.service(&plane_key("203.0.113.1:80")).is_none());
+    assert!(snapshot.service(0, &plane_key("203.0.113.1:80")).is_none());
     assert!(!snapshot.network.is_local(address));
     assert_eq!(service_at(&snapshot, "203.0.113.2:80").id, ServiceId(1));
     rig.ask(Request::DeleteService { service: other });

@@ -1,7 +1,7 @@
 //! Values in range, names known: what needs no knowledge of networks.
 
 use super::file::{self, File, Number, Text, Whole};
-use super::{Config, ConfigError, Control, Links, Machine, Tables, Workers, links};
+use super::{Config, ConfigError, Control, Links, Machine, Tables, Workers, links, marks};
 use crate::state::TIMEOUT_SECONDS_MAX;
 use core::fmt::Display;
 use core::hash::Hash;
@@ -128,7 +128,8 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
     let tables = tables(&file.tables, usize::from(mtu_max.unwrap_or_default()))?;
     let timeouts = timeouts(&file)?;
     let tunables = tunables(&file.ipvs)?;
-    Ok(Config { control, workers, tables, links, network, timeouts, tunables })
+    let marks = marks::rules(&file, text, &network)?;
+    Ok(Config { control, workers, tables, links, network, marks, timeouts, tunables })
 }
 
 fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
@@ -264,6 +265,10 @@ fn tunables(written: &file::Ipvs) -> Result<Tunables, Flaw> {
         sloppy_tcp: switch(written.sloppy_tcp, default.sloppy_tcp),
         sloppy_sctp: switch(written.sloppy_sctp, default.sloppy_sctp),
         expire_nodest_conn: switch(written.expire_nodest_conn, default.expire_nodest_conn),
+        expire_quiescent_template: switch(
+            written.expire_quiescent_template,
+            default.expire_quiescent_template,
+        ),
         secure_tcp,
         pmtu_disc: switch(written.pmtu_disc, default.pmtu_disc),
         lblc_expiration: number_or(

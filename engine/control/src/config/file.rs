@@ -54,6 +54,32 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
+/// One port, or a text that tells a range.
+#[derive(Clone, Debug)]
+pub(super) enum Ports {
+    One(i64),
+    Range(String),
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Ports;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port or a range like \"8000-8999\"")
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Ports, E> {
+                Ok(Ports::One(value))
+            }
+            fn visit_str<E: Error>(self, value: &str) -> Result<Ports, E> {
+                Ok(Ports::Range(value.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
+}
+
 /// A number in its place, if it was given.
 pub(super) type Number = Option<Spanned<Whole>>;
 /// A text in its place.
@@ -70,6 +96,7 @@ pub(super) struct File {
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) route: Vec<Spanned<Route>>,
     pub(super) neighbor: Vec<Neighbor>,
+    pub(super) mark: Vec<Spanned<Mark>>,
     pub(super) timeouts: BTreeMap<Text, Spanned<Whole>>,
     pub(super) ipvs: Ipvs,
 }
@@ -151,6 +178,18 @@ pub(super) struct Neighbor {
     pub(super) mac: Text,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mark {
+    pub(super) set: Spanned<Whole>,
+    pub(super) source: Option<Text>,
+    pub(super) destination: Option<Text>,
+    pub(super) protocol: Option<Text>,
+    pub(super) source_ports: Option<Spanned<Ports>>,
+    pub(super) destination_ports: Option<Spanned<Ports>>,
+    pub(super) link: Option<Text>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ipvs {
@@ -158,6 +197,7 @@ pub(super) struct Ipvs {
     pub(super) sloppy_tcp: Option<Switch>,
     pub(super) sloppy_sctp: Option<Switch>,
     pub(super) expire_nodest_conn: Option<Switch>,
+    pub(super) expire_quiescent_template: Option<Switch>,
     pub(super) secure_tcp: Number,
     pub(super) pmtu_disc: Option<Switch>,
     pub(super) lblc_expiration: Number,

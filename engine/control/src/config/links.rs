@@ -178,7 +178,7 @@ fn check_host(key: &str, address: IpAddr, value: &Text) -> Result<(), Flaw> {
 }
 
 /// A network without host bits.
-fn network(key: &str, value: &Text) -> Result<IpNet, Flaw> {
+pub(super) fn network(key: &str, value: &Text) -> Result<IpNet, Flaw> {
     let net: IpNet = parsed(key, value, A_NETWORK)?;
     if net.trunc() != net {
         let message = format!("{key} is {net}, expected its network {}", net.trunc());

@@ -41,13 +41,6 @@ impl Support {
         if self == Self::Everything {
             return Ok(());
         }
-        match key {
-            ServiceKey::Mark { .. } => return not_yet("fwmark services"),
-            ServiceKey::Address { .. } => {}
-        }
-        if attributes.flags.has(ServiceFlags::PERSISTENT) {
-            return not_yet("persistent services");
-        }
         if attributes.flags.has(ServiceFlags::ONE_PACKET) {
             return not_yet("one-packet services");
         }

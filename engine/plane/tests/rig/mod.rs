@@ -15,6 +15,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use rvs_io::memory::{FarEnd, MemoryQueue, link};
 use rvs_io::{Frame, Pool, Reserve, RoomFrame};
 use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State, Tick, Weight};
+use rvs_plane::grain::Grains;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::snapshot::{Dest, Service, ServiceKey};
@@ -224,6 +225,7 @@ impl Rig {
             dests: vec![],
             table: Table::default(),
             maps: None,
+            persistence: None,
         });
         if place == self.snapshot.services.len() {
             self.snapshot.services.push(Some(service));
@@ -332,7 +334,9 @@ impl Rig {
         let services = self.snapshot.services.iter().flatten();
         let keys: Vec<_> = services.map(|service| (service.key, service.id)).collect();
         self.snapshot.index = Arc::new(keys.iter().copied().collect());
-        let vips = keys.iter().map(|(key, _)| key.address);
+        let vips = keys.iter().filter_map(|(key, _)| key.vip());
+        let services = self.snapshot.services.iter().flatten();
+        self.snapshot.grains = Arc::new(Grains::new(services.map(Arc::as_ref)));
         self.snapshot.network = Arc::new(self.base.with_vips(vips));
         self.publisher.publish(self.snapshot.clone());
     }
