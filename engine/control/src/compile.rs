@@ -209,10 +209,7 @@ impl Compiler {
     }
 
     /// Where services are found: addresses that are ours, and the index.
-    fn found_at(
-        &self,
-        services: &[Option<Arc<Service>>],
-    ) -> (Arc<Network>, Arc<Index>) {
+    fn found_at(&self, services: &[Option<Arc<Service>>]) -> (Arc<Network>, Arc<Index>) {
         let all = || services.iter().flatten();
         let vips = all().filter_map(|service| service.key.vip());
         let index = all().map(|service| (service.key, service.id)).collect();
@@ -278,11 +275,9 @@ fn maps(row: &Row, workers: usize) -> Option<Maps> {
 /// A service as workers read it.
 fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Service {
     let key = match *row.key() {
-        Key::Address { protocol, address } => ServiceKey {
-            protocol: protocol.number(),
-            address: address.ip(),
-            port: address.port(),
-        },
+        Key::Address { protocol, address } => {
+            ServiceKey { protocol: protocol.number(), address: address.ip(), port: address.port() }
+        }
         Key::Mark { mark, family } => ServiceKey::mark(mark.0.get(), family == AddressFamily::V6),
     };
     let dest = |dest: &crate::state::Dest| Dest {

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(told.protocol, Some(Protocol::Tcp));
         assert_eq!((told.expires_s, told.state.name()), (899, "ESTABLISHED"));
         assert_eq!(told.dest, "192.0.2.11:8080".parse().unwrap());
-        let far = "[2001:db8::11]:80".parse().unwrap();
+        let far = "[2001:db8::11]:8080".parse().unwrap();
         assert_eq!(entry(&row(1), Some(far)).unwrap().dest, far);
         let same = "192.0.2.99:0".parse().unwrap();
         assert_eq!(entry(&row(1), Some(same)).unwrap().dest, "192.0.2.11:8080".parse().unwrap());

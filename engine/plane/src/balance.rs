@@ -246,7 +246,11 @@ impl Balance {
 
     /// The destination whose turn it is.
     #[inline]
-    pub(crate) fn schedule<'s>(&mut self, service: &'s Service, request: &Request) -> Option<&'s Dest> {
+    pub(crate) fn schedule<'s>(
+        &mut self,
+        service: &'s Service,
+        request: &Request,
+    ) -> Option<&'s Dest> {
         let Self { turns, share, own_lines, other_lines, fold, .. } = self;
         let turn = turns.get_mut(usize::try_from(service.id.0).ok()?)?;
         if (turn.epoch, turn.version) != (service.epoch, service.version) {

@@ -46,8 +46,7 @@ impl Sets {
 
 /// The ends that masqueraded replies of a service come from.
 fn reply_ends(service: &Service) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
-    let masqueraded =
-        service.dests.iter().filter(|dest| dest.method == ForwardMethod::Masquerade);
+    let masqueraded = service.dests.iter().filter(|dest| dest.method == ForwardMethod::Masquerade);
     masqueraded.map(|dest| {
         let (ip, port) = (dest.socket.ip(), dest.socket.port());
         // Linux 6.1 ip_vs_core.c ip_vs_sched_persist(): marks, port 0 and FTP's data connections keep
@@ -90,8 +89,7 @@ impl Grains {
             }
         }
         let mask_of = |at| masks.get(&sets.first(at)).copied();
-        let of_service =
-            |(service, at): (&&Service, usize)| Some((service.id, mask_of(at)?));
+        let of_service = |(service, at): (&&Service, usize)| Some((service.id, mask_of(at)?));
         Self {
             services: services.iter().zip(0..).filter_map(of_service).collect(),
             replies: ends.iter().filter_map(|(end, at)| Some((*end, mask_of(*at)?))).collect(),

@@ -372,8 +372,7 @@ impl<B> Settle<'_, '_, B> {
             return Err(Verdict::Stack { l3, vlan });
         }
         let packet = (&slot.packet, link);
-        let opened =
-            self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
+        let opened = self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
         if let Some(old) = over.filter(|_| opened.is_err())
             && let Some(conn) = conns.remove(old)
         {

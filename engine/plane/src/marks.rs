@@ -57,7 +57,8 @@ impl Rule {
         if networks.iter().flatten().any(|network| network.addr().is_ipv6() != v6) {
             return None;
         }
-        let [source, destination] = networks.map(|network| network.map(Part::new).unwrap_or_default());
+        let [source, destination] =
+            networks.map(|network| network.map(Part::new).unwrap_or_default());
         Some(Compiled {
             source,
             destination,

@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn of_two_masks_together_each_network_is_in_one() {
-        let (wide, odd) = (Mask::v4(Ipv4Addr::new(255, 255, 0, 0)), Mask::v4([255, 0, 255, 0].into()));
+        let (wide, odd) =
+            (Mask::v4(Ipv4Addr::new(255, 255, 0, 0)), Mask::v4([255, 0, 255, 0].into()));
         let both = wide.and(odd);
         assert_eq!(both.network([203, 1, 113, 7].into()), IpAddr::from([203, 0, 0, 0]));
         for mask in [wide, odd] {

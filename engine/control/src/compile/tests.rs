@@ -1,7 +1,7 @@
 use super::*;
 use crate::state::{Limits, NoTraffic};
 use core::net::{Ipv4Addr, SocketAddr};
-use rvs_api::{AddressFamily, DestAttributes, Request, ServiceAttributes};
+use rvs_api::{DestAttributes, FwMark, Request};
 use rvs_model::{ForwardMethod, Load, Protocol, SchedulerKind, Weight};
 use rvs_schedulers::Request as Picked;
 
@@ -43,7 +43,7 @@ impl Rig {
     }
 
     fn add_service(&mut self, key: Key, scheduler: &str) {
-        let attributes = ServiceAttributes::new(scheduler, AddressFamily::V4);
+        let attributes = ServiceAttributes::new(scheduler, key.family());
         self.ask(Request::AddService { service: key, attributes });
         self.compiler.note(&self.state, &key, false);
     }
@@ -155,7 +155,114 @@ fn a_deleted_service_is_found_no_more_and_its_vip_is_nobodys() {
     assert!(snapshot.network.is_local("203.0.113.2".parse().unwrap()), "a sibling is there");
     rig.ask(Request::Flush);
     let snapshot = rig.publish();
-    assert!(snapshot.services.iter().all(Option::is_none) && snapshot.index.is_empty());
+    assert!(snapshot.services.iter().all(Option::is_none));
+    assert!(snapshot.service(0, &plane_key("203.0.113.2:81")).is_none());
+}
+
+/// Persistent for 300 s by this mask.
+fn persistent(mask: [u8; 4]) -> ServiceAttributes {
+    ServiceAttributes {
+        flags: ServiceFlags::PERSISTENT,
+        timeout_s: 300,
+        netmask: Netmask::V4(mask.into()),
+        ..ServiceAttributes::new("rr", AddressFamily::V4)
+    }
+}
+
+#[test]
+fn persistence_comes_and_goes_with_an_edit() {
+    let mut rig = Rig::new();
+    rig.add_service(vip(), "rr");
+    rig.add(vip(), 11, 1);
+    assert_eq!(service_at(&rig.publish(), "203.0.113.1:80").persistence, None);
+    rig.edit_service(vip(), persistent([255, 255, 255, 0]));
+    let mask = Mask::v4(Ipv4Addr::new(255, 255, 255, 0));
+    let expected = Persistence { timeout: ticks(300), mask };
+    assert_eq!(service_at(&rig.publish(), "203.0.113.1:80").persistence, Some(expected));
+    rig.edit_service(vip(), ServiceAttributes::new("rr", AddressFamily::V4));
+    assert_eq!(service_at(&rig.publish(), "203.0.113.1:80").persistence, None);
+}
+
+#[test]
+fn a_service_is_looked_for_by_mark_then_address_then_ftps_then_all_ports() {
+    let mut rig = Rig::new();
+    let mark = |family| Key::Mark { mark: FwMark(5.try_into().unwrap()), family };
+    rig.add_service(tcp("203.0.113.1:80"), "rr");
+    let found = |snapshot: &Snapshot, mark, key: &str| {
+        snapshot.service(mark, &plane_key(key)).map(|service| service.id.0)
+    };
+    let snapshot = rig.publish();
+    assert_eq!(found(&snapshot, 5, "203.0.113.1:80"), Some(0));
+    assert_eq!(found(&snapshot, 0, "203.0.113.1:5000"), None);
+    rig.add_service(mark(AddressFamily::V6), "rr");
+    assert_eq!(found(&rig.publish(), 5, "203.0.113.1:80"), Some(0), "of the other family");
+    rig.add_service(mark(AddressFamily::V4), "rr");
+    rig.add_service(tcp("203.0.113.1:21"), "rr");
+    rig.add_service(tcp("203.0.113.1:0"), "rr");
+    let snapshot = rig.publish();
+    for (mark, port, expected) in [
+        (5, 80, Some(2)),
+        (6, 80, Some(0)),
+        (0, 80, Some(0)),
+        (0, 21, Some(3)),
+        (0, 20, Some(3)),
+        (0, 1024, Some(3)),
+        (0, 65535, Some(3)),
+        (0, 1023, Some(4)),
+        (0, 0, Some(4)),
+    ] {
+        let key = format!("203.0.113.1:{port}");
+        assert_eq!(found(&snapshot, mark, &key), expected, "mark {mark}, port {port}");
+    }
+    let udp = ServiceKey { protocol: 17, ..plane_key("203.0.113.1:80") };
+    assert!(snapshot.service(0, &udp).is_none(), "another protocol");
+    assert_eq!(found(&snapshot, 0, "203.0.113.2:80"), None, "another address");
+    assert!(!snapshot.network.is_local("0.0.0.5".parse().unwrap()), "a mark is no address");
+}
+
+#[test]
+fn services_that_share_a_real_server_share_the_bits_that_count_in_all_of_them() {
+    let mut rig = Rig::new();
+    let all = ["203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80"].map(tcp);
+    for (key, first) in all.into_iter().zip([11, 12, 12, 20]) {
+        rig.add_service(key, "rr");
+        rig.add(key, first, 1);
+    }
+    let grain = |snapshot: &Snapshot, id, last| {
+        let service = snapshot.grains.of_service(ServiceId(id));
+        let reply = snapshot.grains.of_reply((real(last).ip(), real(last).port()));
+        assert_eq!(service, reply, "both directions come to the same");
+        service
+    };
+    assert!(rig.publish().grains.is_empty());
+    let (wide, odd) = ([255, 255, 0, 0], [255, 0, 255, 0]);
+    rig.edit_service(all[0], persistent(wide));
+    rig.edit_service(all[1], persistent(odd));
+    let snapshot = rig.publish();
+    assert_eq!(grain(&snapshot, 0, 11), Some(Mask::v4(wide.into())));
+    assert_eq!(grain(&snapshot, 1, 12), Some(Mask::v4(odd.into())));
+    assert_eq!(grain(&snapshot, 2, 12), Some(Mask::v4(odd.into())), "not persistent itself");
+    assert_eq!(grain(&snapshot, 3, 20), None);
+    // The third now joins the first with the second.
+    rig.add(all[2], 11, 1);
+    let snapshot = rig.publish();
+    for (id, last) in [(0, 11), (1, 12), (2, 11)] {
+        assert_eq!(grain(&snapshot, id, last), Some(Mask::v4([255, 0, 0, 0].into())));
+    }
+    assert_eq!(grain(&snapshot, 3, 20), None);
+    assert_eq!(snapshot.grains.of_reply((real(11).ip(), 9)), None, "another port there");
+    // One that keeps the clients' ports answers from any.
+    rig.add_service(tcp("203.0.113.9:0"), "rr");
+    rig.edit_service(tcp("203.0.113.9:0"), persistent([0, 0, 0, 255]));
+    rig.ask(Request::AddDest {
+        service: tcp("203.0.113.9:0"),
+        dest: SocketAddr::new(real(20).ip(), 0),
+        attributes: masquerade(1),
+    });
+    let snapshot = rig.publish();
+    let last = Some(Mask::v4([0, 0, 0, 255].into()));
+    assert_eq!(grain(&snapshot, 3, 20), last);
+    assert_eq!(snapshot.grains.of_reply((real(20).ip(), 9)), last);
 }
 
 #[test]

@@ -30,9 +30,8 @@ pub(super) fn rules(file: &File, text: &str, within: &Network) -> Result<Vec<Rul
 }
 
 fn rule(written: &file::Mark, within: &Network) -> Result<Rule, Flaw> {
-    let to_network = |key, value: &Option<Text>| {
-        value.as_ref().map(|value| network(key, value)).transpose()
-    };
+    let to_network =
+        |key, value: &Option<Text>| value.as_ref().map(|value| network(key, value)).transpose();
     let source: Option<IpNet> = to_network("source", &written.source)?;
     let destination = to_network("destination", &written.destination)?;
     if let (Some(source), Some(destination), Some(value)) =
@@ -84,7 +83,7 @@ fn ports(key: &str, value: Option<&Spanned<Ports>>) -> Result<RangeInclusive<u16
             (format!("{text:?}"), range.map(|(first, last)| first..=last))
         }
     };
-    range.filter(|range| !range.is_empty()).ok_or_else(|| {
-        Flaw::at(value, format!("{key} is {found}, expected {PORTS}, 0 to 65535"))
-    })
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| Flaw::at(value, format!("{key} is {found}, expected {PORTS}, 0 to 65535")))
 }

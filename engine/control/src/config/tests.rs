@@ -157,7 +157,7 @@ fn every_section_is_taken_as_written() {
         [tables]\nconns = 1\nconns6 = 2\nservices = 3\ndests = 4\nneighbors = 5\nframes = 2048
         [timeouts]\nestablished = 800\nsynack = 9\nudp = 30\nnone = 1
         [ipvs]\nconn_reuse_mode = 3\nsloppy_tcp = 1\nexpire_nodest_conn = true\nsecure_tcp = 3
-        pmtu_disc = 0\nlblc_expiration = 5\nlblcr_expiration = 6\n"
+        pmtu_disc = 0\nexpire_quiescent_template = 1\nlblc_expiration = 5\nlblcr_expiration = 6\n"
     ));
     assert_eq!(config.control.socket, Path::new("/etc/rvs/rvsd.sock"));
     assert_eq!(config.control.mode, 0o660);
@@ -176,6 +176,7 @@ fn every_section_is_taken_as_written() {
         sloppy_tcp: true,
         sloppy_sctp: false,
         expire_nodest_conn: true,
+        expire_quiescent_template: true,
         secure_tcp: 3,
         pmtu_disc: false,
         lblc_expiration: 5,
@@ -257,7 +258,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "forwards = true\n",
             "1:1: unknown field `forwards`, expected one of `local`, `forwarding`, `control`, \
-             `workers`, `tables`, `link`, `route`, `neighbor`, `timeouts`, `ipvs`",
+             `workers`, `tables`, `link`, `route`, `neighbor`, `mark`, `timeouts`, `ipvs`",
         ),
         ("[control]\npath = 1\n", "2:1: unknown field `path`, expected `socket` or `mode`"),
         (
@@ -684,4 +685,59 @@ fn no_text_makes_it_panic() {
         let _either = parse(&GOOD[..end]);
         let _either = parse(&format!("{}{}", &GOOD[..end], &GOOD[end + 1..]));
     }
+}
+
+#[test]
+fn marks_are_rules_in_their_order() {
+    let config = good(&format!(
+        "{GOOD}
+        [[mark]]\nset = 0\nsource = \"10.9.0.0/16\"
+        [[mark]]\nset = 4294967295\ndestination = \"198.51.100.0/28\"\nprotocol = \"tcp\"
+        destination_ports = \"8000-8999\"\nsource_ports = 53\nlink = \"servers.7\"\n"
+    ));
+    let [first, second] = config.marks.as_slice() else { panic!("two rules") };
+    assert_eq!(*first, Rule { source: Some("10.9.0.0/16".parse().unwrap()), ..Rule::new(0) });
+    let expected = Rule {
+        destination: Some("198.51.100.0/28".parse().unwrap()),
+        protocol: Some(6),
+        source_ports: 53..=53,
+        destination_ports: 8000..=8999,
+        interface: Some(InterfaceId(2)),
+        ..Rule::new(u32::MAX)
+    };
+    assert_eq!(*second, expected);
+    assert!(good(GOOD).marks.is_empty());
+}
+
+#[test]
+fn wrong_marks_say_what_would_be_right() {
+    added(&[
+        ("[[mark]]\nset = 4294967296\n", "+2:7: set is 4294967296, expected 0 to 4294967295"),
+        (
+            "[[mark]]\nset = 1\nsource = \"10.0.0.1\"\n",
+            "+3:10: source is \"10.0.0.1\", expected a network like 192.0.2.0/24 or 2001:db8::/64",
+        ),
+        (
+            "[[mark]]\nset = 1\nsource = \"10.0.0.0/8\"\ndestination = \"::/0\"\n",
+            "+4:15: destination is ::/0, expected the family of 10.0.0.0/8",
+        ),
+        (
+            "[[mark]]\nset = 1\nprotocol = \"icmp\"\n",
+            "+3:12: protocol is \"icmp\", expected \"tcp\", \"udp\" or \"sctp\"",
+        ),
+        (
+            "[[mark]]\nset = 1\ndestination_ports = \"90-80\"\n",
+            "+3:21: destination_ports is \"90-80\", expected a port or a range like \"8000-8999\", 0 to \
+             65535",
+        ),
+        (
+            "[[mark]]\nset = 1\nsource_ports = 65536\n",
+            "+3:16: source_ports is 65536, expected a port or a range like \"8000-8999\", 0 to 65535",
+        ),
+        (
+            "[[mark]]\nset = 1\nlink = \"dmz\"\n",
+            "+3:8: link is \"dmz\", expected one of client, servers, servers.7",
+        ),
+        ("[[mark]]\nset = 1\n[[mark]]\nset = 2\n", "+3:1: such a mark is there already (line 30)"),
+    ]);
 }

@@ -183,6 +183,7 @@ fn connections_are_listed_page_by_page_from_the_worker() {
             let row = |port| ConnRow {
                 protocol: 17,
                 state: State::Udp,
+                template: None,
                 expires: 80,
                 client: ([198, 51, 100, 7], port).into(),
                 vip: ([203, 0, 113, 1], 53).into(),

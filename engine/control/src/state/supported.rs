@@ -33,11 +33,7 @@ impl Support {
     }
 
     /// Refuses a service that the engine could not serve as described.
-    pub(super) fn service(
-        self,
-        key: &ServiceKey,
-        attributes: &ServiceAttributes,
-    ) -> Result<(), Refusal> {
+    pub(super) fn service(self, attributes: &ServiceAttributes) -> Result<(), Refusal> {
         if self == Self::Everything {
             return Ok(());
         }

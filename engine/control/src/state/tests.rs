@@ -1,7 +1,7 @@
 use super::*;
 use rvs_api::{
-    AddressFamily, DestAttributes, FwMark, Netmask, ServiceAttributes, ServiceEntry, ServiceFlags,
-    Tunnel, TunnelKind,
+    AddressFamily, DestAttributes, Netmask, ServiceAttributes, ServiceEntry, ServiceFlags, Tunnel,
+    TunnelKind,
 };
 use rvs_model::{ForwardMethod, Protocol, SchedulerKind, Weight};
 use std::cell::RefCell;
@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits { services: 8, dests: 16, conns: 4096 };
 struct Counted {
     conns: RefCell<HashMap<DestId, u64>>,
     load: RefCell<HashMap<DestId, u32>>,
+    templates: RefCell<HashMap<DestId, u32>>,
 }
 
 impl Readings for Counted {
@@ -23,6 +24,10 @@ impl Readings for Counted {
     fn totals(&self, dest: DestId) -> Totals {
         let conns = self.conns.borrow().get(&dest).copied().unwrap_or_default();
         Totals { conns, packets_in: conns * 10, ..Totals::default() }
+    }
+
+    fn templates(&self, dest: DestId) -> u32 {
+        self.templates.borrow().get(&dest).copied().unwrap_or_default()
     }
 }
 
@@ -159,8 +164,6 @@ fn a_mask_of_ipv6_is_1_to_128_bits() {
 #[test]
 fn what_the_engine_cannot_do_is_refused_in_words() {
     let mut state = with_service();
-    let mark = FwMark(core::num::NonZeroU32::new(5).unwrap());
-    let marked = ServiceKey::Mark { mark, family: AddressFamily::V4 };
     let address = "203.0.113.1:53".parse().unwrap();
     let udp = ServiceKey::Address { protocol: Protocol::Udp, address };
     let flagged = |flags| ServiceAttributes { flags, ..scheduled("rr") };
@@ -170,8 +173,6 @@ fn what_the_engine_cannot_do_is_refused_in_words() {
     };
     let service = |service, attributes| Request::AddService { service, attributes };
     for (request, word) in [
-        (service(marked, scheduled("rr")), "fwmark"),
-        (service(udp, flagged(ServiceFlags::PERSISTENT)), "persistent"),
         (service(udp, flagged(ServiceFlags::ONE_PACKET)), "one-packet"),
         (add_dest(real(1), DestAttributes { upper_threshold: 9, ..masquerade(1) }), "thresholds"),
         (add_dest(real(1), tunnelled(TunnelKind::Gue)), "GUE"),
@@ -451,4 +452,18 @@ fn random_changes_agree_with_a_naive_table_and_ids_stay_unique() {
             assert!(state.dests().count() <= 6 * 8);
         }
     }
+}
+
+#[test]
+fn a_deleted_destination_keeps_its_place_while_a_template_leads_to_it() {
+    let mut state = with_service();
+    state.apply(add_dest(real(11), masquerade(1)), &NoTraffic).unwrap();
+    let (id, counted) = (id_of(&state, real(11)), Counted::default());
+    counted.templates.borrow_mut().insert(id, 1);
+    state.apply(Request::DeleteDest { service: vip(), dest: real(11) }, &counted).unwrap();
+    assert_eq!(state.reclaim(0, &counted), 0);
+    assert_eq!(state.reclaim(1000, &counted), 0);
+    counted.templates.borrow_mut().clear();
+    assert_eq!(state.reclaim(1001, &counted), 0);
+    assert_eq!(state.reclaim(1001 + TRASH_SECONDS, &counted), 1);
 }
