@@ -128,7 +128,7 @@ impl<F: Family> Held<'_, F> {
             }
             return None;
         }
-        if conn.control != 0 && state == State::Established {
+        if conn.control != 0 && matches!(state, State::Established | State::SctpEstablished) {
             self.timers.assure(conn);
         }
         let before = core::mem::replace(&mut conn.state, state);
@@ -204,7 +204,7 @@ impl<F: Family> Conns<F> {
             conn.seen = now;
             conn.due = due;
         }
-        self.half_open.push(index);
+        self.note_half_open(conn, index);
         Ok(index)
     }
 
@@ -289,7 +289,7 @@ impl<F: Family> Conns<F> {
         if let Some(old) = old {
             self.end_idle_template(&old, gone);
         }
-        self.half_open.push(victim);
+        self.note_half_open(conn, victim);
         Ok(victim)
     }
 
@@ -303,6 +303,19 @@ impl<F: Family> Conns<F> {
         let conn = self.table.remove(index)?;
         self.release_template(&conn);
         Some(conn)
+    }
+
+    /// A new connection may be half-open. A template has a connection at once and is no victim; once
+    /// it has none, it is noted.
+    fn note_half_open(&mut self, conn: &Conn<F>, index: u32) {
+        if !conn.is_template() {
+            self.half_open.push(index);
+        }
+    }
+
+    /// A template that nobody would miss has no connection left.
+    pub(crate) fn note_idle_template(&mut self, line: u32) {
+        self.half_open.push(line);
     }
 
     /// Takes a connection out of the index.

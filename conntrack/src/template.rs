@@ -95,6 +95,11 @@ impl<F: Family> Conn<F> {
     }
 }
 
+/// Whether nobody would miss this template.
+fn is_idle<F: Family>(template: &Conn<F>) -> bool {
+    template.control == 0 && template.state == State::None
+}
+
 impl<F: Family> Conns<F> {
     /// The template of `key`, and its line.
     #[must_use]
@@ -137,8 +142,10 @@ impl<F: Family> Conns<F> {
     /// A connection is gone that used its template.
     #[inline]
     pub(crate) fn release_template(&mut self, conn: &Conn<F>) {
-        if let Some(template) = self.template_of(conn) {
-            template.control -= 1;
+        let Some(template) = self.template_of(conn) else { return };
+        template.control -= 1;
+        if is_idle(template) {
+            self.note_idle_template(conn.template_line());
         }
     }
 
@@ -173,8 +180,7 @@ impl<F: Family> Conns<F> {
 
     /// The second half of [`Conns::end`], of a connection that is gone.
     pub(crate) fn end_idle_template(&mut self, conn: &Conn<F>, mut gone: impl FnMut(&Conn<F>)) {
-        let is_idle = |it: &mut Conn<F>| it.control == 0 && it.state == State::None;
-        if self.template_of(conn).is_some_and(is_idle)
+        if self.template_of(conn).is_some_and(|template| is_idle(template))
             && let Some(template) = self.remove(conn.template_line())
         {
             gone(&template);

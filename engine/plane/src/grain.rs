@@ -10,6 +10,10 @@
 //! Both directions must come to the same mask, and replies know their service by the real server
 //! only. So masquerading services that share an end of a real server share their masks: the bits
 //! that count in all of them.
+//!
+//! DIFFERS from Linux on more than one worker, whose connections are every core's: a change of these
+//! masks moves owners, and connections of before are found only where their packets go on arriving
+//! (ADR 0002).
 
 use crate::persist::Mask;
 use crate::snapshot::{FTP_PORT, Service};

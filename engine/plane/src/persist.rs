@@ -29,6 +29,9 @@ use rvs_wire::rewrite::Rewrite;
 pub struct Mask(u128);
 
 impl Mask {
+    /// The whole address, of either family.
+    pub const ALL: Self = Self(u128::MAX);
+
     /// Of IPv4: any pattern of bits, as the kernel takes it.
     #[must_use]
     pub fn v4(mask: Ipv4Addr) -> Self {

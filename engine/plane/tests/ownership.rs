@@ -15,6 +15,7 @@ use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_wi
 use rss::{Spread, hash_of, owner};
 use rvs_model::{ForwardMethod, SchedulerKind};
 use rvs_plane::Steering;
+use rvs_plane::persist::Mask;
 use rvs_wire::flow::{Ends, Ends4, Ends6, Key, V4, V6};
 use rvs_wire::toeplitz::{SYMMETRIC_KEY, Toeplitz};
 
@@ -236,4 +237,103 @@ fn a_packet_that_was_handed_over_in_ignorance_is_handed_on() {
     assert_eq!(rig.settle().len(), 1);
     let conns: Vec<_> = rig.workers.iter().map(|worker| worker.conns()[0]).collect();
     assert_eq!((conns, rig.counts().handed), (vec![0, 0, 1], 2));
+}
+
+/// A persistent service, one that is not but shares its real servers, and one that shares none.
+/// Whatever the cards do, both directions of all of a network's connections come to one worker where
+/// they must, and nowhere else.
+#[test]
+fn connections_of_a_persistent_service_live_with_the_owner_of_their_network() {
+    let prefix = |address: IpAddr| -> IpAddr {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                [a, b, c, 0].into()
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                [a, b, c, d, 0, 0, 0, 0].into()
+            }
+        }
+    };
+    for spread in Spread::ALL {
+        for workers in [1, 2, 3, 8] {
+            let plan = Plan { workers, rss: spread.hashes(), ..PLAN };
+            let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+            let mut rig = Rig::new(network_with(interfaces, 4), &plan);
+            // VIP, real server, whether persistent, whether by network.
+            let mut all: Vec<(SocketAddr, SocketAddr, bool)> = Vec::new();
+            for v6 in [false, true] {
+                let vip = if v6 { "[2001:db8:c::80]" } else { "198.51.100.80" };
+                let dest = if v6 { "[2001:db8:d::11]" } else { "192.0.2.11" };
+                for (port, at, persists, by_network) in
+                    [(80, 8080, true, true), (81, 8080, false, true), (82, 8082, false, false)]
+                {
+                    let (vip, dest) = (format!("{vip}:{port}"), format!("{dest}:{at}"));
+                    let dests = [(dest.as_str(), ForwardMethod::Masquerade, 1)];
+                    let id = rig.add_service((6, &vip), SchedulerKind::Rr, &dests);
+                    if persists {
+                        let mask =
+                            if v6 { Mask::v6(64) } else { Mask::v4([255, 255, 255, 0].into()) };
+                        rig.persist(id, 800, mask);
+                    }
+                    all.push((vip.parse().unwrap(), dest.parse().unwrap(), by_network));
+                }
+            }
+            let mut packets = 0;
+            for (number, (vip, dest, _)) in (0_u16..).zip(&all) {
+                for client in 0..40_u16 {
+                    let port = 2000 + 100 * number + client;
+                    let host: IpAddr = if vip.is_ipv4() {
+                        [203, 0, 113 + u8::try_from(client % 4).unwrap(), 7].into()
+                    } else {
+                        Ipv6Addr::new(0x2001, 0xdb8, 0x99, client % 4, client, 0, 0, 7).into()
+                    };
+                    let client = SocketAddr::new(host, port);
+                    let there = tcp(client, *vip, 2, b"");
+                    let back = tcp(*dest, client, 18, b"");
+                    rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &there)]);
+                    rig.send(1, &[ethernet(OUR_MACS[1], dest_mac(0), &back)]);
+                    packets += 2;
+                }
+            }
+            let mut templates = 0;
+            for worker in 0..workers {
+                for v6 in [false, true] {
+                    for row in rig.dump(usize::from(worker), v6) {
+                        let (.., by_network) =
+                            all.iter().find(|(vip, ..)| *vip == row.vip).copied().unwrap();
+                        let of = if by_network {
+                            owner(prefix(row.client.ip()), 0, workers)
+                        } else {
+                            owner(row.client.ip(), row.client.port(), workers)
+                        };
+                        assert_eq!(of, worker, "{row:?}");
+                        templates += usize::from(row.template.is_some());
+                    }
+                }
+            }
+            let counts = rig.counts();
+            assert_eq!(
+                (counts.received, counts.sent, counts.dropped_total()),
+                (packets, packets, 0)
+            );
+            assert_eq!((templates, rig.conns()), (8, 248), "{workers} workers");
+            rig.finish();
+        }
+    }
+}
+
+/// Nothing needs the masks of persistence while its replies do not come back through the director.
+#[test]
+fn other_services_on_the_same_servers_keep_their_spread_where_replies_go_past_the_director() {
+    let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+    let mut rig = Rig::new(network_with(interfaces, 1), &Plan { workers: 4, ..PLAN });
+    let dests = [("192.0.2.11:80", ForwardMethod::Direct, 1)];
+    let one = rig.add_service((6, "198.51.100.80:80"), SchedulerKind::Rr, &dests);
+    let other = rig.add_service((6, "198.51.100.81:80"), SchedulerKind::Rr, &dests);
+    rig.persist(one, 800, Mask::ALL);
+    assert_eq!(rig.snapshot.grains.of_service(one), Some(Mask::ALL));
+    assert_eq!(rig.snapshot.grains.of_service(other), None);
+    assert_eq!(rig.snapshot.grains.of_reply(("192.0.2.11".parse().unwrap(), 80)), None);
 }

@@ -97,7 +97,10 @@ fn what_is_not_known_is_not_covered_and_no_failure() {
     for (more, reason) in [
         (json!({"category": "weather", "events": [1, 2]}), "category weather"),
         (json!({"category": "sync", "events": []}), "synchronisation of connections"),
-        (json!({"category": "behaviour", "setup": ["-A -f 1 -s rr"]}), "fwmark services"),
+        (
+            json!({"category": "behaviour", "marks": [{"match": "ct state new", "mark": 1}]}),
+            "marks by \"ct state new\"",
+        ),
         (
             json!({"category": "behaviour", "setup": ["-A -u 10.0.0.100:53 -o"]}),
             "one-packet services",

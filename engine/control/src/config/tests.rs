@@ -290,7 +290,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "[ipvs]\nmax_conns = 1\n",
             "2:1: unknown field `max_conns`, expected one of `conn_reuse_mode`, `sloppy_tcp`, \
-             `sloppy_sctp`, `expire_nodest_conn`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, \
+             `sloppy_sctp`, `expire_nodest_conn`, `expire_quiescent_template`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, \
              `lblcr_expiration`",
         ),
     ]);

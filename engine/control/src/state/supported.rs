@@ -4,9 +4,7 @@
 //! When the engine learns something, its refusal goes away here, and nowhere else anything changes.
 //! The checks of the kernel come before these.
 
-use rvs_api::{
-    DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags, ServiceKey, TunnelKind,
-};
+use rvs_api::{DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags, TunnelKind};
 use rvs_model::{ForwardMethod, SchedulerKind};
 
 /// How much of IPVS is accepted.

@@ -17,6 +17,7 @@ use rvs_io::{Frame, Pool, Reserve, RoomFrame};
 use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State, Tick, Weight};
 use rvs_plane::grain::Grains;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
+use rvs_plane::persist::{Mask, Persistence};
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::snapshot::{Dest, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
@@ -210,7 +211,20 @@ impl Rig {
         dests: &[(&str, ForwardMethod, u32)],
     ) -> ServiceId {
         let vip: SocketAddr = vip.parse().unwrap();
-        let key = ServiceKey { protocol, address: vip.ip(), port: vip.port() };
+        self.add_service_of(
+            ServiceKey { protocol, address: vip.ip(), port: vip.port() },
+            kind,
+            dests,
+        )
+    }
+
+    /// The same of any key: that of a mark, too.
+    pub fn add_service_of(
+        &mut self,
+        key: ServiceKey,
+        kind: SchedulerKind,
+        dests: &[(&str, ForwardMethod, u32)],
+    ) -> ServiceId {
         let empty = self.snapshot.services.iter().position(Option::is_none);
         let place = empty.unwrap_or(self.snapshot.services.len());
         let id = ServiceId(u32::try_from(place).unwrap());
@@ -237,6 +251,13 @@ impl Rig {
         }
         self.publish();
         id
+    }
+
+    /// Makes a service persistent, as `-p` and `-M` do.
+    pub fn persist(&mut self, id: ServiceId, timeout: Tick, mask: Mask) {
+        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].as_mut().unwrap();
+        Arc::make_mut(place).persistence = Some(Persistence { timeout, mask });
+        self.publish();
     }
 
     pub fn service(&self, id: ServiceId) -> &Service {
