@@ -361,6 +361,12 @@ impl<F: Family> Conns<F> {
         &self.table
     }
 
+    /// Whether the connection at `index` is the one that `key` names inbound.
+    #[must_use]
+    pub fn is_at(&self, index: u32, key: &Key<F>) -> bool {
+        self.table.conn(index).is_some_and(|conn| conn.key(Direction::Inbound) == *key)
+    }
+
     /// The connection at `index`, to be changed in what is neither key nor state nor time.
     #[inline]
     #[must_use]

@@ -230,7 +230,8 @@ impl Balance {
         let view = state::View::of(conn.method, Direction::Inbound);
         let secure = snapshot.tunables.secure_tcp != 0;
         let next = state::next(State::None, conn.protocol, packet.flags, view, secure);
-        let opened = match over {
+        // A template that found no room may have taken that very line.
+        let opened = match over.filter(|old| conns.is_at(*old, &packet.key)) {
             Some(old) => {
                 let gone = |old: &Conn<F>| forget(world.lines, old);
                 conns.open_over(old, &conn, next, world.now, gone).map(|()| old)

@@ -373,7 +373,7 @@ impl<B> Settle<'_, '_, B> {
         }
         let packet = (&slot.packet, link);
         let opened = self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
-        if let Some(old) = over.filter(|_| opened.is_err())
+        if let Some(old) = over.filter(|old| opened.is_err() && conns.is_at(*old, key))
             && let Some(conn) = conns.remove(old)
         {
             forget(self.world.lines, &conn);

@@ -1,6 +1,6 @@
 //! What must hold after every breath, and of every frame that leaves.
 
-use super::menu::{Menu, PLACES};
+use super::menu::{Entry, Menu, PLACES};
 use super::rss::owner;
 use super::server::number_of;
 use crate::rig::frames::{FIN, ICMP, ICMPV6, L3, RST, Seen, TCP, UDP, read, read_packet, trimmed};
@@ -13,6 +13,9 @@ use std::collections::{HashMap, HashSet};
 
 /// Shorter than any state but NONE lasts.
 const SURE: Tick = ticks(9);
+
+/// The port of a template that is found no more.
+const VOID_PORT: u16 = 65535;
 
 /// How things stood when the links were last emptied: before any frame left that is on them now.
 #[derive(Clone, Debug, Default)]
@@ -101,19 +104,32 @@ impl Judge {
         assert_eq!(rig.workers[worker].conns()[usize::from(v6)], rows.len());
         let mut keys = HashSet::new();
         let mut loads: HashMap<_, Load> = HashMap::new();
+        let mut templates: HashMap<_, u32> = HashMap::new();
         for row in rows {
-            let owner = owner(row.client.ip(), row.client.port(), self.workers);
+            let is_void = row.template.is_some() && row.vip.port() == VOID_PORT;
+            let key = (row.client, row.vip, row.protocol);
+            assert!(keys.insert(key) || is_void, "{row:?} is there twice");
+            if row.template.is_some() {
+                let of = owner(row.client.ip(), 0, self.workers);
+                assert_eq!(of, number, "{row:?} is another worker's");
+                *templates.entry(row.dest_id).or_default() += 1;
+                continue;
+            }
+            let mut all = menu.all.iter();
+            let entry = all.find(|it| (it.vip, it.protocol) == (row.vip, row.protocol)).unwrap();
+            let owner = entry.owner(row.client, self.workers);
             assert_eq!(owner, number, "{row:?} is another worker's");
             let load = loads.entry(row.dest_id).or_default();
             *(if row.state.is_active() { &mut load.active } else { &mut load.inactive }) += 1;
-            let key = (row.client, row.vip, row.protocol);
-            assert!(keys.insert(key), "{row:?} is there twice");
+            follows_its_template(rig, entry, row, rows);
         }
         for entry in menu.all.iter().filter(|entry| entry.v6() == v6) {
             for (_, id, _) in &entry.dests {
                 let line = &rig.shared[worker].lines[usize::try_from(id.0).unwrap()];
                 let wanted = loads.get(id).copied().unwrap_or_default();
                 assert_eq!(line.load(), wanted, "load of {id:?} on worker {worker}");
+                let wanted = templates.get(id).copied().unwrap_or_default();
+                assert_eq!(line.templates(), wanted, "templates to {id:?} on worker {worker}");
             }
         }
     }
@@ -205,7 +221,7 @@ impl Judge {
         }
         assert_eq!(seen.hops, 63);
         assert_eq!(usize::from(seen.source.port() - 1024) / 64, service, "{seen:?}");
-        self.belongs(left.worker, seen.source);
+        assert_eq!(entry.owner(seen.source, self.workers), left.worker, "{seen:?}");
         self.follow(rig, menu, (seen.source, service), server, &seen);
         (server, seen)
     }
@@ -240,7 +256,7 @@ impl Judge {
         };
         let client = seen.destination;
         assert_eq!(usize::from(client.port() - 1024) / 64, service, "{seen:?}");
-        self.belongs(left.worker, client);
+        assert_eq!(menu.all[service].owner(client, self.workers), left.worker, "{seen:?}");
         let key = (client, service);
         if seen.source != menu.all[service].vip {
             // Late, to a connection that is no more: as in Linux it passes as it is.
@@ -257,10 +273,23 @@ impl Judge {
         }
         Some((seen, service))
     }
+}
 
-    fn belongs(&self, worker: u16, client: SocketAddr) {
-        assert_eq!(owner(client.ip(), client.port(), self.workers), worker, "{client}");
+/// While nothing was taken from a persistent service, connections of one network have one template,
+/// and its destination.
+fn follows_its_template(rig: &Rig, entry: &Entry, row: &ConnRow, rows: &[ConnRow]) {
+    let may_leave = rig.snapshot.tunables.expire_quiescent_template;
+    if may_leave || entry.upsets != [0; PLACES] {
+        return;
     }
+    let Some(network) = entry.network(row.client.ip()) else { return };
+    let of_network = |it: &&ConnRow| {
+        let about = (it.template, it.vip, it.client);
+        about == (Some(entry.protocol), entry.vip, SocketAddr::new(network, 0))
+    };
+    let template = rows.iter().find(of_network);
+    let template = template.unwrap_or_else(|| panic!("no template of {row:?}"));
+    assert_eq!(template.dest_id, row.dest_id, "{row:?} {template:?}");
 }
 
 /// What ends a connection, or moves its state, and is not seen: evictions, and packets that were

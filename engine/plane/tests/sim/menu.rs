@@ -1,10 +1,13 @@
 //! The services there are, and an operator who changes them.
 
 use super::random::Random;
+use super::rss::owner;
 use crate::rig::{Rig, dest_ip};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
+use ipnet::IpNet;
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
-use rvs_model::{DestId, SchedulerKind, ServiceId};
+use rvs_model::{DestId, SchedulerKind, ServiceId, Tick, ticks};
+use rvs_plane::persist::Mask;
 
 /// Those that refuse no client while somebody is eligible.
 const SCHEDULERS: [SchedulerKind; 10] = [
@@ -32,6 +35,8 @@ pub struct Entry {
     pub method: ForwardMethod,
     pub dest_v6: bool,
     pub kind: SchedulerKind,
+    /// If it is persistent: bits of a client's address that count, and for how long.
+    pub persists: Option<(u8, Tick)>,
     pub id: Option<ServiceId>,
     pub removed: bool,
     /// By server: changes so far that may take connections from it.
@@ -43,6 +48,20 @@ pub struct Entry {
 impl Entry {
     pub fn v6(&self) -> bool {
         self.vip.is_ipv6()
+    }
+
+    /// The network of a client, if that is what counts here.
+    pub fn network(&self, client: IpAddr) -> Option<IpAddr> {
+        let (bits, _) = self.persists?;
+        Some(IpNet::new(client, bits).unwrap().network())
+    }
+
+    /// Whose connections of `client` are.
+    pub fn owner(&self, client: SocketAddr, workers: u16) -> u16 {
+        match self.network(client.ip()) {
+            Some(network) => owner(network, 0, workers),
+            None => owner(client.ip(), client.port(), workers),
+        }
     }
 
     pub fn dest(&self, server: u8) -> SocketAddr {
@@ -75,12 +94,16 @@ impl Menu {
             let port = 80 + u16::try_from(number).unwrap();
             let method = random.one_of(&[Masquerade, Direct, Tunnel]);
             let mixed = method == Tunnel && random.chance(40);
+            let bits = if v6 { [64, 120, 128] } else { [16, 28, 32] };
+            let persists = (random.one_of(&bits), random.one_of(&[ticks(1), ticks(30)]));
+            let persists = random.chance(30).then_some(persists);
             menu.all.push(Entry {
                 protocol: random.one_of(&[6, 6, 17]),
                 vip: SocketAddr::new(address.parse().unwrap(), port),
                 method,
                 dest_v6: v6 != mixed,
                 kind: random.one_of(&SCHEDULERS),
+                persists,
                 id: None,
                 removed: false,
                 upsets: [0; PLACES],
@@ -98,7 +121,13 @@ impl Menu {
 
     fn add_service(&mut self, number: usize, rig: &mut Rig) {
         let entry = &mut self.all[number];
-        entry.id = Some(rig.add_service((entry.protocol, &entry.vip.to_string()), entry.kind, &[]));
+        let id = rig.add_service((entry.protocol, &entry.vip.to_string()), entry.kind, &[]);
+        entry.id = Some(id);
+        if let Some((bits, timeout)) = entry.persists {
+            let v4 = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or_default();
+            let mask = if entry.v6() { Mask::v6(bits.into()) } else { Mask::v4(v4.into()) };
+            rig.persist(id, timeout, mask);
+        }
     }
 
     fn add_dest(&mut self, number: usize, server: u8, weight: u32, rig: &mut Rig) {

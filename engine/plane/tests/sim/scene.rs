@@ -85,6 +85,7 @@ fn tunables(random: &mut Random) -> Tunables {
         conn_reuse_mode: random.one_of(&[0, 1, 2, 3]),
         sloppy_tcp: random.chance(30),
         expire_nodest_conn: random.chance(50),
+        expire_quiescent_template: random.chance(30),
         secure_tcp: random.one_of(&[0, 3]),
         pmtu_disc: random.chance(50),
         ..Tunables::default()

@@ -2,7 +2,7 @@
 
 use super::client::{Clients, host};
 use super::judge::Judge;
-use super::menu::{Menu, SERVERS};
+use super::menu::{Entry, Menu, SERVERS};
 use super::random::Random;
 use super::rss::Spread;
 use super::scene::Scene;
@@ -125,7 +125,8 @@ impl World {
             given_up: self.clients.given_up,
         };
         let Self { scene, rig, menu, .. } = self;
-        if scene.spread == Spread::ByClient && !menu.all.iter().any(|entry| entry.removed) {
+        let needs_help = |entry: &Entry| entry.removed || entry.persists.is_some();
+        if scene.spread == Spread::ByClient && !menu.all.iter().any(needs_help) {
             assert_eq!(outcome.handed, 0, "cards that know the rule need no help");
         }
         if scene.calm {
@@ -282,7 +283,7 @@ impl World {
 
     /// Lets every connection time out.
     fn expire(&mut self) {
-        for _ in 0..400 {
+        for _ in 0..450 {
             self.rig.now += 20;
             for worker in 0..usize::from(self.scene.workers) {
                 self.rig.workers[worker].breathe(self.rig.now);
@@ -295,6 +296,7 @@ impl World {
         for shared in &self.rig.shared {
             for (id, line) in shared.lines.iter().enumerate() {
                 assert_eq!(line.load().total(), 0, "load of destination {id}");
+                assert_eq!(line.templates(), 0, "templates to destination {id}");
             }
         }
     }
