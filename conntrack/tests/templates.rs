@@ -1,7 +1,7 @@
 //! Persistence templates beside connections: found by nobody's packets, timed by their own clock,
 //! outliving what uses them, and making room before an established connection would.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -161,13 +161,13 @@ impl Balance {
         conns: &mut Conns<F>,
         neighbors: &mut Neighbors<B>,
         paths: &mut Paths,
-        (packet, link): (&Packet<F>, u8),
+        (packet, came_by): (&Packet<F>, u8),
         over: Option<u32>,
     ) -> Result<u32, Verdict> {
         let Packet { l3, vlan, .. } = *packet;
         let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
         let snapshot = world.snapshot;
-        let mark = snapshot.mark(&packet.key, (link, vlan));
+        let mark = snapshot.mark(&packet.key, (came_by, vlan));
         let service = snapshot.service(mark, &ServiceKey::of(&packet.key));
         let service = service.ok_or(Verdict::Stack { l3, vlan })?;
         let sloppy = match packet.key.protocol {

@@ -81,7 +81,9 @@ impl Grains {
         }
         for (address, all) in &of_address {
             if let Some(any) = ends.get(&(*address, 0)).copied() {
-                all.iter().for_each(|at| sets.join(*at, any));
+                for at in all {
+                    sets.join(*at, any);
+                }
             }
         }
         let mut masks: HashMap<usize, Mask> = HashMap::new();

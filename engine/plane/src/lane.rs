@@ -448,7 +448,10 @@ pub(crate) fn purge<F: Rewrite>(
         }
     });
     for index in gone {
+        // Its template, which leads to the same destination, goes with the last one.
+        let template = conns.table().conn(index).map_or(0, Conn::template_line);
         conns.end(index, |conn| forget(lines, conn));
+        conns.end(template, |conn| forget(lines, conn));
     }
     next
 }

@@ -12,7 +12,8 @@ use serde::Deserialize;
 pub struct Mark {
     #[serde(rename = "match")]
     matches: String,
-    mark: u32,
+    #[serde(rename = "mark")]
+    set: u32,
     /// `ip` or `ip6`, of the table.
     family: Option<String>,
 }
@@ -26,7 +27,7 @@ pub fn entries(marks: &[Mark]) -> Result<String, String> {
     let mut text = String::new();
     for mark in marks.iter().rev() {
         for keys in mark.keys()? {
-            let _always = write!(text, "[[mark]]\nset = {}\n{keys}", mark.mark);
+            let _always = write!(text, "[[mark]]\nset = {}\n{keys}", mark.set);
         }
     }
     Ok(text)
@@ -115,7 +116,7 @@ mod tests {
 
     fn of(matches: &str, family: Option<&str>) -> Result<String, String> {
         let family = family.map(str::to_owned);
-        entries(&[Mark { matches: matches.to_owned(), mark: 9, family }])
+        entries(&[Mark { matches: matches.to_owned(), set: 9, family }])
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_last_rule_comes_first() {
-        let mark = |mark| Mark { matches: "ip daddr 10.0.0.0/8".to_owned(), mark, family: None };
+        let mark = |set| Mark { matches: "ip daddr 10.0.0.0/8".to_owned(), set, family: None };
         let told = entries(&[mark(1), mark(2)]).unwrap();
         assert!(told.find("set = 2") < told.find("set = 1"), "{told}");
     }
