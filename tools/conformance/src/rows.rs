@@ -81,7 +81,7 @@ impl Lingering {
     /// Whether there is no such connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.late.is_empty()
     }
 
     /// Whether the kernel may list this connection with so many seconds left.
