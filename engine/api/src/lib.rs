@@ -16,6 +16,7 @@
 //! [`Client::connect`].
 #![forbid(unsafe_code)]
 
+mod access;
 mod client;
 pub mod codec;
 mod errno;
@@ -23,6 +24,7 @@ mod reply;
 mod request;
 mod service;
 
+pub use access::Access;
 pub use client::{Client, ClientError};
 pub use errno::{Errno, Refusal};
 pub use reply::{

@@ -18,6 +18,7 @@ mod marks;
 #[cfg(test)]
 mod tests;
 
+use crate::access::Rules;
 use core::fmt;
 pub use links::LINKS_MAX;
 use rvs_model::{Timeouts, Tunables};
@@ -50,10 +51,18 @@ pub struct Config {
 /// `[control]`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Control {
-    /// Path of the Unix socket.
+    /// Path of the socket that rvsadm uses.
     pub socket: PathBuf,
-    /// Its permissions.
+    /// Path of the socket that unmodified ipvsadm and keepalived use.
+    pub netlink: PathBuf,
+    /// Permissions of both.
     pub mode: u32,
+    /// Owner of both, if not who runs rvsd.
+    pub owner: Option<u32>,
+    /// Group of both, if not that of who runs rvsd.
+    pub group: Option<u32>,
+    /// Who may do what there.
+    pub rules: Rules,
 }
 
 /// What a worker does when there is nothing to do.
@@ -191,6 +200,17 @@ impl Config {
         let Tables { conns4, conns6, services, dests, neighbors, .. } = self.tables;
         let Workers { burst, huge_pages, .. } = self.workers;
         rvs_plane::Limits { conns4, conns6, services, dests, neighbors, burst, huge_pages }
+    }
+
+    /// Names by which operators know the director's links: their own, and those of their devices.
+    #[must_use]
+    pub fn devices(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.network.interfaces().iter().map(|interface| interface.name.clone()).collect();
+        if let Links::Tap(links) = &self.links {
+            names.extend(links.iter().map(|link| link.device.clone()));
+        }
+        names
     }
 
     /// Reads and checks a file. Relative paths in it are relative to its folder.

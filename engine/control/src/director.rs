@@ -9,7 +9,7 @@ use crate::rates::STEP_SECONDS;
 use crate::state::{Limits, Readings, State};
 use core::net::SocketAddr;
 use core::time::Duration;
-use rvs_api::{Outcome, Request, ServiceKey, Totals};
+use rvs_api::{Outcome, Request, ServiceFlags, ServiceKey, Totals};
 use rvs_model::{DestId, DestLine, Load, Tunables};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
@@ -79,7 +79,8 @@ impl Director {
     pub fn new(config: &Config, workers: Vec<Shared>) -> Self {
         let conns = config.tables.conns4.saturating_mul(config.workers.count().into());
         let limits = Limits { services: config.tables.services, dests: config.tables.dests, conns };
-        let mut state = State::new(limits);
+        let devices = config.devices().into_iter();
+        let mut state = State::new(limits).with_devices(devices);
         state.set_all_timeouts(config.timeouts);
         let lines = Lines::new(&workers);
         let network = config.network.clone();
@@ -146,7 +147,12 @@ impl Director {
         Some(self.state.dest(id)?.address())
     }
 
-    fn carry_out(&mut self, request: Request) -> Outcome {
+    /// Carries out one request; workers see it with the next publication.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::apply`].
+    pub fn carry_out(&mut self, request: Request) -> Outcome {
         let Self { state, compiler, lines, .. } = self;
         let concerned = concerned(&request);
         let before = state.version();
@@ -159,12 +165,23 @@ impl Director {
         outcome
     }
 
-    fn publish(&mut self) {
-        let version = self.state.version();
-        if version == self.published {
-            return;
+    /// Whether something changed that workers do not see yet.
+    #[must_use]
+    pub fn has_unpublished(&self) -> bool {
+        self.state.version() != self.published
+    }
+
+    /// Shows workers what changed.
+    pub fn publish(&mut self) {
+        if self.has_unpublished() {
+            self.show();
         }
-        self.show();
+    }
+
+    /// The flags of a service, or `None` if there is none of this key.
+    #[must_use]
+    pub fn service_flags(&self, key: &ServiceKey) -> Option<ServiceFlags> {
+        Some(self.state.service(key)?.attributes().flags)
     }
 
     /// Shows workers the table as it is.

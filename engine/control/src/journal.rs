@@ -14,6 +14,8 @@ pub struct Peer {
     pub pid: i32,
     /// Its user.
     pub uid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 impl Display for Peer {
@@ -148,7 +150,7 @@ mod tests {
     use rvs_api::{Errno, Refusal, Reply, TimeoutsChange};
     use rvs_model::Weight;
 
-    const PEER: Peer = Peer { pid: 4711, uid: 0 };
+    const PEER: Peer = Peer { pid: 4711, uid: 0, gid: 0 };
 
     fn tcp() -> ServiceKey {
         ServiceKey::Address { protocol: Protocol::Tcp, address: "203.0.113.1:80".parse().unwrap() }

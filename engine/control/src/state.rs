@@ -17,6 +17,7 @@
 //! counts for destinations only.
 
 mod checks;
+mod daemons;
 mod dests;
 mod listing;
 mod rows;
@@ -25,6 +26,7 @@ mod slots;
 mod supported;
 
 use core::net::SocketAddr;
+use daemons::Daemons;
 pub use rows::{Dest, Service};
 use rvs_api::{
     Errno, IPVS_VERSION, Info, Outcome, Refusal, Reply, Request, ServiceKey, TimeoutsChange, Totals,
@@ -91,6 +93,7 @@ pub struct State {
     dests: Slots<Dest>,
     service_at: HashMap<ServiceKey, ServiceId>,
     dest_at: HashMap<(ServiceId, SocketAddr), DestId>,
+    daemons: Daemons,
     version: u64,
 }
 
@@ -106,6 +109,7 @@ impl State {
             dests: Slots::new(limits.dests),
             service_at: HashMap::new(),
             dest_at: HashMap::new(),
+            daemons: Daemons::default(),
             version: 1,
         }
     }
@@ -115,6 +119,13 @@ impl State {
     #[must_use]
     pub fn accept_everything(mut self) -> Self {
         self.support = Support::Everything;
+        self
+    }
+
+    /// With devices of these names, on which synchronisation daemons can run.
+    #[must_use]
+    pub fn with_devices(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.daemons.devices.extend(names);
         self
     }
 
@@ -151,9 +162,9 @@ impl State {
             Request::GetInfo => {
                 return Ok(Reply::Info(Info { version: IPVS_VERSION, size: self.limits.conns }));
             }
-            Request::ListDaemons => return Ok(Reply::Daemons(Vec::new())),
-            Request::StopDaemon(_) => return Err(Errno::Srch.into()),
-            Request::StartDaemon(_) => return Err(Support::daemon()),
+            Request::ListDaemons => return Ok(Reply::Daemons(self.daemons.list())),
+            Request::StopDaemon(end) => self.daemons.stop(end)?,
+            Request::StartDaemon(daemon) => self.start_daemon(daemon)?,
             Request::ListConns => return Err(Errno::OpNotSupp.into()),
         }
         Ok(Reply::Done)

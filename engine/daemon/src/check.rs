@@ -48,7 +48,8 @@ impl Display for Told<'_> {
         }
         let forwards = if network.forwards() { "is routed" } else { "is dropped" };
         writeln!(f, "routing    what belongs to no service {forwards}")?;
-        write!(f, "control    {}, mode {:04o}", control.socket.display(), control.mode)
+        let (socket, netlink) = (control.socket.display(), control.netlink.display());
+        write!(f, "control    {socket}, netlink {netlink}, mode {:04o}", control.mode)
     }
 }
 

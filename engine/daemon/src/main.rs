@@ -85,7 +85,7 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] rvs_control::config::ConfigError),
     #[error(transparent)]
-    Socket(#[from] rvs_control::server::SocketError),
+    Socket(#[from] rvs_control::socket::SocketError),
     #[error(transparent)]
     Tap(#[from] rvs_io::tap::TapError),
     #[error("capture {}: {source}", path.display())]

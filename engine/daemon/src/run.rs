@@ -13,9 +13,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use rvs_control::config::{Config, Links};
 use rvs_control::conns::Conns;
+use rvs_control::desk::Desk;
 use rvs_control::director::{Director, Lines};
-use rvs_control::server::{Desk, Server, Socket};
+use rvs_control::socket::{Kind, Server, Socket};
 use rvs_control::summary::Summary;
+use rvs_control::{netlink, server};
 use rvs_io::Reserve;
 use rvs_io::pcap::PcapQueue;
 use rvs_io::tap::TapQueue;
@@ -61,7 +63,7 @@ struct Running<'c, D: Device> {
     workers: Vec<Option<JoinHandle<Vec<D>>>>,
     shared: Vec<Shared>,
     desk: Arc<Desk>,
-    server: Server,
+    servers: [Server; 2],
     stop: Arc<AtomicBool>,
     events: Receiver<Event>,
     start: Instant,
@@ -73,7 +75,8 @@ impl<'c, D: Device> Running<'c, D> {
     fn start(config: &Config, links: &'c [D::Link]) -> Result<Self, Failure> {
         let (sender, events) = mpsc::channel();
         listen_for_signals(sender.clone())?;
-        let socket = Socket::bind(&config.control)?;
+        let control = Socket::bind(Kind::Control, &config.control)?;
+        let netlink = Socket::bind(Kind::Netlink, &config.control)?;
         let count = config.workers.count();
         let queues = open(links, count)?;
 
@@ -114,8 +117,12 @@ impl<'c, D: Device> Running<'c, D> {
         }
         let told_to_stop = await_start(&events, workers.len())?;
 
-        let desk = Arc::new(Desk::new(director, Conns::new(&shared), |line| log(line)));
-        let server = socket.serve(Arc::clone(&desk))?;
+        let rules = config.control.rules.clone();
+        let desk = Arc::new(Desk::new(director, Conns::new(&shared), rules, |line| log(line)));
+        let servers = [
+            server::serve(control, Arc::clone(&desk))?,
+            netlink::serve(netlink, Arc::clone(&desk))?,
+        ];
         log(format_args!(
             "rvsd: ready: {}; {} {} {}; a connection is its client's address and port, whose hash \
              names the worker",
@@ -124,7 +131,7 @@ impl<'c, D: Device> Running<'c, D> {
             config.links.kind(),
             if config.links.count() == 1 { "link" } else { "links" },
         ));
-        Ok(Self { links, workers, shared, desk, server, stop, events, start, told_to_stop })
+        Ok(Self { links, workers, shared, desk, servers, stop, events, start, told_to_stop })
     }
 
     fn until_the_end(mut self) -> ExitCode {
@@ -149,7 +156,7 @@ impl<'c, D: Device> Running<'c, D> {
 
     /// Stops the workers and gives account.
     fn end(mut self) -> ExitCode {
-        self.server.stop();
+        self.servers.iter_mut().for_each(Server::stop);
         self.stop.store(true, Ordering::Relaxed);
         let until = Instant::now() + STOP_PATIENCE;
         let mut left = self.workers.len();
@@ -190,7 +197,7 @@ impl<'c, D: Device> Running<'c, D> {
     /// forwards than half.
     fn died(&mut self, worker: usize) -> ExitCode {
         log(format_args!("rvsd: worker {worker} died: see above; nothing is forwarded any more"));
-        self.server.stop();
+        self.servers.iter_mut().for_each(Server::stop);
         ExitCode::from(exit::WORKER)
     }
 }

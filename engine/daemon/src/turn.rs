@@ -48,7 +48,8 @@ impl Turns {
             for queue in worker.queues_mut() {
                 queue.tell_time(since + elapsed);
             }
-            if worker.breathe(tick(elapsed)) > 0 {
+            // A list of connections is many breaths: resting after each, it would take seconds.
+            if worker.breathe(tick(elapsed)) > 0 || worker.is_busy() {
                 rest = Rest::default();
                 continue;
             }

@@ -212,7 +212,7 @@ fn check_says_what_the_configuration_describes() {
     assert!(told.lines().next().unwrap().ends_with("rvs.toml: good"), "{told}");
     assert!(told.contains("link       wire: reads "), "{told}");
     assert!(told.contains("mac 02:00:00:00:00:01, mtu 1500, 192.0.2.1/24\n"), "{told}");
-    assert!(told.ends_with("rvsd.sock, mode 0600\n"), "{told}");
+    assert!(told.ends_with("rvsd.netlink, mode 0600\n"), "{told}");
     assert!(ended.stderr.is_empty());
 }
 

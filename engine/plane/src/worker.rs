@@ -201,6 +201,12 @@ impl<Q: Queue> Worker<Q> {
         self.core.breathe(snapshot, now)
     }
 
+    /// Whether it has begun something that goes on in the next breath, frames or not.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.core.dump.is_some() || self.core.purge.from != [None; 2]
+    }
+
     /// Counts what still waits as dropped, and gives back the queues and the pool.
     #[must_use]
     pub fn finish(mut self) -> (Vec<Q>, Q::Pool) {

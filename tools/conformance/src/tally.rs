@@ -35,6 +35,8 @@ pub enum Aspect {
     Bytes,
     /// What a command printed, and its exit status.
     Commands,
+    /// The same of the unmodified ipvsadm in front of rvs.
+    Unmodified,
     /// Rates of the estimator.
     Rates,
     /// Values that hold unless somebody says otherwise.
@@ -54,6 +56,7 @@ impl Aspect {
             Self::Timers => "timers",
             Self::Bytes => "bytes",
             Self::Commands => "commands",
+            Self::Unmodified => "ipvsadm",
             Self::Rates => "rates",
             Self::Defaults => "defaults",
         }

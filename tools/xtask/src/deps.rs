@@ -13,7 +13,7 @@ enum May {
     UseAll,
 }
 
-const TABLE: [(&str, May); 15] = [
+const TABLE: [(&str, May); 17] = [
     ("rvs-wire", May::Use(&[])),
     ("rvs-cache", May::Use(&[])),
     ("rvs-io", May::Use(&[])),
@@ -21,6 +21,7 @@ const TABLE: [(&str, May); 15] = [
     ("rvs-schedulers", May::Use(&["rvs-model", "rvs-wire"])),
     ("rvs-conntrack", May::Use(&["rvs-model", "rvs-wire", "rvs-cache"])),
     ("rvs-api", May::Use(&["rvs-model", "rvs-wire"])),
+    ("rvs-netlink", May::Use(&["rvs-api", "rvs-model"])),
     (
         "rvs-plane",
         May::Use(&[
@@ -37,6 +38,7 @@ const TABLE: [(&str, May); 15] = [
         May::Use(&[
             "rvs-plane",
             "rvs-api",
+            "rvs-netlink",
             "rvs-conntrack",
             "rvs-schedulers",
             "rvs-model",
@@ -45,14 +47,15 @@ const TABLE: [(&str, May); 15] = [
     ),
     ("rvs-daemon", May::Use(&["rvs-control", "rvs-plane", "rvs-io", "rvs-model", "rvs-api"])),
     ("rvs-adm", May::Use(&["rvs-api", "rvs-model"])),
+    ("rvs-preload", May::Use(&[])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
     ("rvs-lab", May::UseAll),
     ("xtask", May::Use(&[])),
 ];
 
-/// Crates whose purpose is `unsafe`: links, and the prefetch hint.
-const UNSAFE: [&str; 2] = ["rvs-io", "rvs-cache"];
+/// Crates whose purpose is `unsafe`: links, the prefetch hint, and functions that C programs call.
+const UNSAFE: [&str; 3] = ["rvs-io", "rvs-cache", "rvs-preload"];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 

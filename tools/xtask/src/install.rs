@@ -20,6 +20,8 @@ const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
 const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
+const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
+const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
 /// Instruction counts.
 pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 
@@ -36,9 +38,9 @@ pub const ORACLE: [Tool; 7] = [
 /// For the lab.
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
-pub const QUICK: [Tool; 2] = [GIT, TSHARK];
+pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For everything.
-pub const ALL: [Tool; 6] = [NGINX, CURL, IP, GIT, TSHARK, VALGRIND];
+pub const ALL: [Tool; 8] = [NGINX, CURL, IP, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";

@@ -34,6 +34,8 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     steps.run("clippy", &mut cargo(&clippy), none)?;
     tests(workspace, &mut steps, quick)?;
+    // Recorded commands are run with the unmodified ipvsadm too, which takes the library.
+    steps.run("preload", &mut preload(workspace), none)?;
     steps.run("conformance", &mut conformance(workspace, &[]), last_line)?;
     if quick {
         steps.skip("doctests", "--quick");
@@ -144,6 +146,14 @@ pub fn conformance(workspace: &Workspace, arguments: &[String]) -> Command {
     // The profile of the tests, whose libraries are built already.
     cargo.args(["run", "--profile", "test", "-p", "rvs-conformance", "--"]);
     cargo.args(arguments);
+    cargo
+}
+
+/// Builds the library that is preloaded into unmodified programs, where the comparison finds it.
+#[must_use]
+pub fn preload(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--profile", "test", "-p", "rvs-preload"]);
     cargo
 }
 

@@ -2,11 +2,13 @@
 
 use super::file::{self, File, Number, Text, Whole};
 use super::{Config, ConfigError, Control, Links, Machine, Tables, Workers, links, marks};
+use crate::access::Rules;
 use crate::state::TIMEOUT_SECONDS_MAX;
 use core::fmt::Display;
 use core::hash::Hash;
 use core::ops::{Range, RangeInclusive};
 use core::str::FromStr;
+use nix::unistd::{Group, User};
 use rvs_model::{State, Timeouts, Tunables};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +19,8 @@ use toml::Spanned;
 const WORKERS_MAX: usize = 128;
 /// Octets of a socket's path with the zero at its end: unix(7), `sun_path`.
 const SOCKET_PATH_OCTETS: usize = 108;
+/// What the netlink socket's name ends with, beside the control socket, unless it is told otherwise.
+const NETLINK_EXTENSION: &str = "netlink";
 /// Ethernet header and one VLAN tag.
 const LINK_HEADERS: usize = 18;
 
@@ -133,20 +137,12 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
 }
 
 fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
-    let socket = match &written.socket {
-        None => PathBuf::from("/run/rvs/rvsd.sock"),
-        Some(path) => {
-            let socket = folder.join(path.get_ref());
-            let octets = socket.as_os_str().as_bytes().len();
-            if path.get_ref().is_empty() || octets >= SOCKET_PATH_OCTETS {
-                let most = SOCKET_PATH_OCTETS - 1;
-                let message =
-                    format!("socket's path has {octets} octets, expected a path of 1 to {most}");
-                return Err(Flaw::at(path, message));
-            }
-            socket
-        }
+    let path = |name: &str, path: &Option<Text>| {
+        path.as_ref().map(|path| socket_path(name, path, folder)).transpose()
     };
+    let socket = path("socket", &written.socket)?.unwrap_or_else(|| rvs_api::DEFAULT_SOCKET.into());
+    let netlink = path("netlink", &written.netlink)?
+        .unwrap_or_else(|| socket.with_extension(NETLINK_EXTENSION));
     let mode = match &written.mode {
         None => 0o600,
         Some(mode) => {
@@ -164,7 +160,60 @@ fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
                 })?
         }
     };
-    Ok(Control { socket, mode })
+    let groups = |key: &str, listed: &[Text]| -> Result<Vec<u32>, Flaw> {
+        listed.iter().map(|name| group(key, name)).collect()
+    };
+    let control = Control {
+        socket,
+        netlink,
+        mode,
+        owner: written.owner.as_ref().map(owner).transpose()?,
+        group: written.group.as_ref().map(|name| group("group", name)).transpose()?,
+        rules: Rules {
+            change: groups("change_groups", &written.change_groups)?,
+            read: groups("read_groups", &written.read_groups)?,
+        },
+    };
+    match &written.netlink {
+        Some(path) if control.netlink == control.socket => {
+            let message = "netlink's path is socket's, expected another".to_owned();
+            Err(Flaw::at(path, message))
+        }
+        _ => Ok(control),
+    }
+}
+
+fn socket_path(name: &str, path: &Text, folder: &Path) -> Result<PathBuf, Flaw> {
+    let socket = folder.join(path.get_ref());
+    let octets = socket.as_os_str().as_bytes().len();
+    if path.get_ref().is_empty() || octets >= SOCKET_PATH_OCTETS {
+        let most = SOCKET_PATH_OCTETS - 1;
+        let message = format!("{name}'s path has {octets} octets, expected a path of 1 to {most}");
+        return Err(Flaw::at(path, message));
+    }
+    Ok(socket)
+}
+
+fn owner(name: &Text) -> Result<u32, Flaw> {
+    let known = |name: &str| User::from_name(name).ok()?.map(|user| user.uid.as_raw());
+    id("owner", name, known, "a user's name or number")
+}
+
+fn group(key: &str, name: &Text) -> Result<u32, Flaw> {
+    let known = |name: &str| Group::from_name(name).ok()?.map(|group| group.gid.as_raw());
+    id(key, name, known, "a group's name or number")
+}
+
+/// The number of somebody who is named, or given by number.
+fn id(
+    key: &str,
+    name: &Text,
+    known: impl Fn(&str) -> Option<u32>,
+    expected: &str,
+) -> Result<u32, Flaw> {
+    let found = name.get_ref();
+    let id = found.parse().ok().or_else(|| known(found));
+    id.ok_or_else(|| Flaw::at(name, format!("{key} is {found:?}, expected {expected}")))
 }
 
 fn workers(written: &file::Workers, text: &str, machine: &Machine) -> Result<Workers, Flaw> {

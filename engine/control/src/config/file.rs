@@ -105,7 +105,12 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Control {
     pub(super) socket: Option<Text>,
+    pub(super) netlink: Option<Text>,
     pub(super) mode: Option<Text>,
+    pub(super) owner: Option<Text>,
+    pub(super) group: Option<Text>,
+    pub(super) change_groups: Vec<Text>,
+    pub(super) read_groups: Vec<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -253,6 +253,24 @@ fn what_is_no_toml_or_of_another_type_gets_one_line() {
 }
 
 #[test]
+fn the_sockets_of_one_director_lie_together_and_are_two() {
+    let control = "[control]\nsocket = \"run/a.sock\"\ngroup = \"0\"\nread_groups = [\"root\"]\n";
+    let config = good(&[control, LINK].concat());
+    assert_eq!(config.control.netlink, Path::new("/etc/rvs/run/a.netlink"));
+    assert_eq!((config.control.group, config.control.rules.read), (Some(0), vec![0]));
+    wrong(&[
+        (
+            "[control]\nsocket = \"a\"\nnetlink = \"a\"\n",
+            "3:11: netlink's path is socket's, expected another",
+        ),
+        (
+            "[control]\nowner = \"nobody here\"\n",
+            "2:9: owner is \"nobody here\", expected a user's name or number",
+        ),
+    ]);
+}
+
+#[test]
 fn unknown_keys_are_refused_with_those_there_are() {
     wrong(&[
         (
@@ -260,7 +278,11 @@ fn unknown_keys_are_refused_with_those_there_are() {
             "1:1: unknown field `forwards`, expected one of `local`, `forwarding`, `control`, \
              `workers`, `tables`, `link`, `route`, `neighbor`, `mark`, `timeouts`, `ipvs`",
         ),
-        ("[control]\npath = 1\n", "2:1: unknown field `path`, expected `socket` or `mode`"),
+        (
+            "[control]\npath = 1\n",
+            "2:1: unknown field `path`, expected one of `socket`, `netlink`, `mode`, `owner`, `group`, \
+             `change_groups`, `read_groups`",
+        ),
         (
             "[workers]\nthreads = 1\n",
             "2:1: unknown field `threads`, expected one of `cores`, `burst`, `huge_pages`, `idle`",

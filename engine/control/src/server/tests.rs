@@ -1,8 +1,16 @@
 use super::*;
-use crate::config::{Config, Machine};
-use rvs_api::{AddressFamily, Client, ServiceAttributes, ServiceKey};
+use crate::access::Rules;
+use crate::config::{Config, Control, Machine};
+use crate::conns::Conns;
+use crate::director::Director;
+use crate::socket::Kind;
+use rvs_api::{AddressFamily, Client, Errno, Reply, ServiceAttributes, ServiceKey};
 use rvs_model::{DestId, Protocol, State};
 use rvs_plane::shared::{Command, ConnRow, Shared};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 const CONFIG: &str = "[tables]\nservices = 4\ndests = 8\n[[link]]\nname = \"a\"\nkind = \"tap\"\n";
 
@@ -20,7 +28,9 @@ fn rig() -> Rig {
     let logged = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&logged);
     let conns = Conns::new(core::slice::from_ref(&worker));
-    let desk = Desk::new(director, conns, move |line| log.lock().unwrap().push(line.to_owned()));
+    let rules = Rules::default();
+    let desk =
+        Desk::new(director, conns, rules, move |line| log.lock().unwrap().push(line.to_owned()));
     Rig { desk: Arc::new(desk), worker, logged }
 }
 
@@ -35,7 +45,14 @@ impl Folder {
     }
 
     fn control(&self, mode: u32) -> Control {
-        Control { socket: self.0.join("below/rvsd.sock"), mode }
+        Control {
+            socket: self.0.join("below/rvsd.sock"),
+            netlink: self.0.join("below/netlink.sock"),
+            mode,
+            owner: None,
+            group: None,
+            rules: Rules::default(),
+        }
     }
 }
 
@@ -222,10 +239,10 @@ fn a_worker_that_does_not_answer_is_an_error_of_that_question_alone() {
 fn a_socket_has_the_mode_that_was_asked_for_and_goes_with_the_server() {
     let folder = Folder::new("mode");
     let control = folder.control(0o640);
-    let socket = Socket::bind(&control).unwrap();
+    let socket = Socket::bind(Kind::Control, &control).unwrap();
     let mode = std::fs::metadata(&control.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
-    let mut server = socket.serve(rig().desk).unwrap();
+    let mut server = serve(socket, rig().desk).unwrap();
     Client::connect(&control.socket).unwrap().call(&Request::GetInfo).unwrap().unwrap();
     server.stop();
     assert!(!control.socket.exists());
@@ -239,8 +256,8 @@ fn a_dead_daemons_socket_is_replaced_and_a_living_ones_is_not() {
     // Its file stays behind, as after SIGKILL.
     drop(UnixListener::bind(&control.socket).unwrap());
     assert!(control.socket.exists());
-    let living = Socket::bind(&control).unwrap();
-    let error = Socket::bind(&control).unwrap_err().to_string();
+    let living = Socket::bind(Kind::Control, &control).unwrap();
+    let error = Socket::bind(Kind::Control, &control).unwrap_err().to_string();
     assert!(
         error.ends_with("another rvsd serves it: stop that, or set another `socket`"),
         "{error}"
@@ -256,7 +273,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let control = folder.control(0o600);
     std::fs::create_dir_all(control.socket.parent().unwrap()).unwrap();
     std::fs::write(&control.socket, "precious").unwrap();
-    let error = Socket::bind(&control).unwrap_err();
+    let error = Socket::bind(Kind::Control, &control).unwrap_err();
     assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
     assert_eq!(std::fs::read(&control.socket).unwrap(), b"precious");
 }
@@ -266,7 +283,8 @@ fn no_more_than_so_many_clients_are_served_and_a_seat_is_given_back() {
     let folder = Folder::new("seats");
     let control = folder.control(0o600);
     let rig = rig();
-    let _server = Socket::bind(&control).unwrap().serve(Arc::clone(&rig.desk)).unwrap();
+    let _server =
+        serve(Socket::bind(Kind::Control, &control).unwrap(), Arc::clone(&rig.desk)).unwrap();
     let mut clients: Vec<_> =
         (0..CLIENTS).map(|_| Client::connect(&control.socket).unwrap()).collect();
     assert!(Client::connect(&control.socket).is_err());

@@ -26,15 +26,17 @@ pub(super) fn service(
     }
 }
 
-/// A destination of another family than its service can only be reached by a tunnel (Linux 6.1
-/// `ip_vs_ctl.c` `ip_vs_genl_set_cmd()`).
+/// A destination of another family than its service can only be reached by a tunnel, and not while
+/// connections are synchronised (Linux 6.1 `ip_vs_ctl.c` `ip_vs_genl_set_cmd()`).
 pub(super) fn families(
     service: &ServiceKey,
     dest: IpAddr,
     attributes: &DestAttributes,
+    synchronised: bool,
 ) -> Result<(), Errno> {
     let same = service.family() == AddressFamily::from(dest);
-    if same || attributes.method == ForwardMethod::Tunnel { Ok(()) } else { Err(Errno::Inval) }
+    let tunnelled = attributes.method == ForwardMethod::Tunnel && !synchronised;
+    if same || tunnelled { Ok(()) } else { Err(Errno::Inval) }
 }
 
 /// What `-a` and `-e` must satisfy before the destination is looked for (Linux 6.1 `ip_vs_ctl.c`

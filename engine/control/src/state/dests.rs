@@ -16,7 +16,7 @@ impl State {
         readings: &impl Readings,
     ) -> Result<(), Refusal> {
         let service = self.find(key)?;
-        checks::families(key, address.ip(), &attributes)?;
+        checks::families(key, address.ip(), &attributes, self.daemons.run())?;
         checks::dest(&attributes)?;
         let known = self.dest_at.get(&(service, address)).copied();
         if known.and_then(|id| self.dest(id)).is_some_and(Dest::is_available) {
@@ -93,7 +93,7 @@ impl State {
         attributes: DestAttributes,
     ) -> Result<(), Refusal> {
         let service = self.find(key)?;
-        checks::families(key, address.ip(), &attributes)?;
+        checks::families(key, address.ip(), &attributes, self.daemons.run())?;
         checks::dest(&attributes)?;
         let id = self.find_dest(service, address)?;
         self.support.dest(&attributes)?;

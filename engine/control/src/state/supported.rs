@@ -58,11 +58,6 @@ impl Support {
         }
         Ok(())
     }
-
-    /// Refuses connection synchronisation.
-    pub(super) fn daemon() -> Refusal {
-        refusal("synchronisation daemons")
-    }
 }
 
 fn refusal(what: &str) -> Refusal {

@@ -8,6 +8,7 @@
 
 mod counted;
 mod names;
+mod unmodified;
 
 use crate::golden::Golden;
 use crate::scene::refused;
@@ -16,12 +17,15 @@ use crate::tally::{Aspect, Failure, Ledger, Place};
 use counted::{Counted, Listing};
 use names::RecordedNames;
 use rvs_adm::{Transport, run};
-use rvs_api::{ClientError, Outcome, Reply, Request};
+use rvs_api::{ClientError, Outcome, Request};
 use rvs_control::state::{Limits, State};
 use serde::Deserialize;
+use unmodified::Ipvsadm;
 
 /// The size of the recorded kernel's connection table is what listings begin with.
 const LIMITS: Limits = Limits { services: 20_000, dests: 200_000, conns: 4096 };
+/// The recorded director's links.
+const DEVICES: [&str; 2] = ["dc", "dr"];
 /// Steps of the rate estimator between the traffic and a listing, at most.
 const STEPS: usize = 8;
 
@@ -52,18 +56,15 @@ struct Table {
 
 impl Transport for Table {
     fn batch(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, ClientError> {
-        let Self { state, counted } = self;
-        let outcomes = requests.iter().map(|request| match request {
-            Request::ListConns => Ok(Reply::Conns(counted.conns.clone())),
-            request => state.apply(request.clone(), counted),
-        });
-        Ok(outcomes.collect())
+        let requests = requests.iter().cloned();
+        Ok(requests.map(|request| rvs_netlink::Table::carry_out(self, request)).collect())
     }
 }
 
 impl Table {
     fn set(golden: &Golden) -> Result<Self, Failure> {
-        let state = State::new(LIMITS).accept_everything();
+        let devices = DEVICES.map(str::to_owned);
+        let state = State::new(LIMITS).with_devices(devices).accept_everything();
         let mut table = Self { state, counted: Counted::default() };
         let ran = table.run("-R", &golden.setup().join("\n"), &RecordedNames::default());
         if ran == Ran::default() {
@@ -86,7 +87,48 @@ impl Table {
     }
 }
 
+/// What commands are run with.
+enum Tool {
+    /// rvsadm, in this process.
+    Rvsadm,
+    /// Debian's.
+    Ipvsadm(Ipvsadm),
+}
+
+impl Tool {
+    fn aspect(&self) -> Aspect {
+        match self {
+            Self::Rvsadm => Aspect::Commands,
+            Self::Ipvsadm(_) => Aspect::Unmodified,
+        }
+    }
+
+    fn run(
+        &self,
+        table: &mut Table,
+        args: &str,
+        stdin: &str,
+        names: &RecordedNames,
+    ) -> Result<Ran, Failure> {
+        match self {
+            Self::Rvsadm => Ok(table.run(args, stdin, names)),
+            Self::Ipvsadm(ipvsadm) => ipvsadm.run(table, args, stdin, names),
+        }
+    }
+}
+
 pub(super) fn play(golden: &Golden, ledger: &mut Ledger) -> Result<(), Failure> {
+    play_with(Tool::Rvsadm, golden, ledger)?;
+    match Ipvsadm::find() {
+        Ok(ipvsadm) => play_with(Tool::Ipvsadm(ipvsadm), golden, ledger),
+        Err(why) => {
+            ledger.leave_out(format!("unmodified ipvsadm ({why})"), golden.events.len());
+            Ok(())
+        }
+    }
+}
+
+fn play_with(tool: Tool, golden: &Golden, ledger: &mut Ledger) -> Result<(), Failure> {
     let events: Vec<Event> = golden
         .events
         .iter()
@@ -94,12 +136,12 @@ pub(super) fn play(golden: &Golden, ledger: &mut Ledger) -> Result<(), Failure> 
         .collect();
     ledger.leave_out("events of a kind that is not known", golden.events.len() - events.len());
     let mut player = Player {
+        tool,
         golden,
         names: RecordedNames::new(&golden.field::<String>("hosts").unwrap_or_default()),
         listings: events.iter().map(|event| Listing::read(&event.args, &event.stdout)).collect(),
         table: Table::set(golden)?,
         only_lists: events.iter().all(|event| Listing::is_one(&event.args)),
-        daemons_are_known: true,
     };
     for (event, number) in events.iter().zip(0..) {
         player.play(event, number, ledger)?;
@@ -108,6 +150,7 @@ pub(super) fn play(golden: &Golden, ledger: &mut Ledger) -> Result<(), Failure> 
 }
 
 struct Player<'g> {
+    tool: Tool,
     golden: &'g Golden,
     names: RecordedNames,
     /// What each event lists.
@@ -115,8 +158,6 @@ struct Player<'g> {
     table: Table,
     /// Nothing changes the table, so that each event may have its own.
     only_lists: bool,
-    /// Until a daemon should have been started.
-    daemons_are_known: bool,
 }
 
 impl Player<'_> {
@@ -124,26 +165,19 @@ impl Player<'_> {
         let place = || Place::event(number, format!("ipvsadm {}", event.args));
         if event.after.is_some() {
             self.table = Table::set(self.golden)?;
-            self.daemons_are_known = true;
         }
         let expected = ordered(&event.args, event.ran());
         let got = self.nearest(event, number, &expected)?;
         if let Some(reason) = refused(&got) {
-            self.daemons_are_known = false;
             ledger.leave_out(reason.0, 1);
             return Ok(());
         }
-        let asks_for_daemons = event.args.contains("daemon") && got.status != 2;
-        if asks_for_daemons && !self.daemons_are_known {
-            ledger.leave_out("synchronisation daemons", 1);
-            return Ok(());
-        }
         let told = || (told(&expected), told(&got));
-        ledger.judge(Aspect::Commands, expected == got, place, told);
+        ledger.judge(self.tool.aspect(), expected == got, place, told);
         if let Some(after) = &event.after {
             let table = self.table.run("-Sn", "", &self.names).stdout;
             let after = after.join("\n");
-            ledger.compare(Aspect::Commands, place, &after.as_str(), &table.trim_end());
+            ledger.compare(self.tool.aspect(), place, &after.as_str(), &table.trim_end());
         }
         Ok(())
     }
@@ -153,7 +187,7 @@ impl Player<'_> {
     fn nearest(&mut self, event: &Event, number: usize, expected: &Ran) -> Result<Ran, Failure> {
         let stdin = event.stdin.as_deref().unwrap_or_default();
         if !Listing::is_one(&event.args) {
-            return Ok(self.table.run(&event.args, stdin, &self.names));
+            return self.tool.run(&mut self.table, &event.args, stdin, &self.names);
         }
         let tells_rates = self.only_lists && event.args.contains("--rate");
         let steps_most = if tells_rates { STEPS } else { 0 };
@@ -167,7 +201,8 @@ impl Player<'_> {
                 for _ in 0..steps {
                     self.table.state.estimate(&self.table.counted);
                 }
-                let ran = ordered(&event.args, self.table.run(&event.args, stdin, &self.names));
+                let ran = self.tool.run(&mut self.table, &event.args, stdin, &self.names)?;
+                let ran = ordered(&event.args, ran);
                 if ran == *expected {
                     return Ok(ran);
                 }
@@ -177,7 +212,8 @@ impl Player<'_> {
         if !self.only_lists && Listing::lists_no_service(&event.args, &event.stdout) {
             // The recordings' `-C` is no event of its own; a listing of nothing follows it.
             self.table.run("-C", "", &self.names);
-            return Ok(ordered(&event.args, self.table.run(&event.args, stdin, &self.names)));
+            let ran = self.tool.run(&mut self.table, &event.args, stdin, &self.names)?;
+            return Ok(ordered(&event.args, ran));
         }
         Ok(own.unwrap_or_default())
     }

@@ -8,6 +8,7 @@ use rvs_model::Protocol;
 /// recordings name, of this machine for others.
 #[derive(Debug, Default)]
 pub(super) struct RecordedNames {
+    file: String,
     hosts: Vec<(IpAddr, String)>,
     system: SystemNames,
 }
@@ -38,7 +39,27 @@ impl RecordedNames {
             let mut words = line.split_whitespace();
             Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
         });
-        Self { hosts: lines.collect(), system: SystemNames::default() }
+        Self { file: hosts.to_owned(), hosts: lines.collect(), system: SystemNames::default() }
+    }
+}
+
+impl RecordedNames {
+    /// As hosts(5).
+    pub(super) fn hosts_file(&self) -> &str {
+        &self.file
+    }
+
+    /// As services(5).
+    pub(super) fn services_file() -> String {
+        let line = |(port, protocol, name): (u16, Protocol, &str)| {
+            let protocol = match protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            };
+            format!("{name} {port}/{protocol}\n")
+        };
+        SERVICES.map(line).concat()
     }
 }
 

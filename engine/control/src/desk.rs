@@ -1,0 +1,153 @@
+//! Where clients' requests are carried out, whichever socket they came through.
+//!
+//! ```text
+//!  server  ─frames──►                 ┌─► Director, under its lock ─► one publication per batch
+//!  netlink ─datagrams─► access? ─► Desk
+//!                                     └─► ListConns ─► Conns, without the lock
+//! ```
+//!
+//! The lock is held while requests are carried out, never while anybody is waited for. Every change
+//! is logged once, with who asked for it.
+
+use crate::access::Rules;
+use crate::conns::{Conns, NoAnswer, entry};
+use crate::director::Director;
+use crate::journal::{Peer, ending, line};
+use rvs_api::codec::{AnswerWriter, FrameError};
+use rvs_api::{Access, ConnEntry, Errno, Outcome, Refusal, Reply, Request};
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What those who serve clients share.
+pub struct Desk {
+    director: Mutex<Director>,
+    conns: Conns,
+    rules: Rules,
+    log: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Desk {
+    /// Of a director whose workers list `conns`; clients may what `rules` say; `log` takes lines
+    /// without their end.
+    pub fn new(
+        director: Director,
+        conns: Conns,
+        rules: Rules,
+        log: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        Self { director: Mutex::new(director), conns, rules, log: Box::new(log) }
+    }
+
+    /// The director, once nobody else has it.
+    pub fn director(&self) -> MutexGuard<'_, Director> {
+        self.director.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a client may.
+    pub(crate) fn access(&self, peer: Option<Peer>) -> Access {
+        self.rules.access(peer)
+    }
+
+    pub(crate) fn log(&self, line: &str) {
+        (self.log)(line);
+    }
+
+    /// Carries out one batch and tells `answers` the outcomes.
+    pub(crate) fn carry_out(
+        &self,
+        requests: Vec<Request>,
+        peer: Option<Peer>,
+        answers: &mut AnswerWriter<impl Write>,
+    ) -> Result<(), FrameError> {
+        let access = self.access(peer);
+        let mut requests = requests.into_iter().peekable();
+        while let Some(first) = requests.next() {
+            if access < needed(&first) {
+                self.log_changes(vec![line(&first, peer)], &[Err(Errno::Perm.into())]);
+                answers.push(Err(Errno::Perm.into()))?;
+                continue;
+            }
+            if first == Request::ListConns {
+                self.list_conns(answers)?;
+                continue;
+            }
+            // Lists are long: one at a time. Everything else between two lists goes together.
+            let mut together = vec![first];
+            if !together.iter().any(is_list) {
+                let goes_along = |next: &Request| !is_list(next) && access >= needed(next);
+                together.extend(core::iter::from_fn(|| requests.next_if(goes_along)));
+            }
+            let lines: Vec<_> = together.iter().map(|request| line(request, peer)).collect();
+            let outcomes = self.director().apply(together);
+            self.log_changes(lines, &outcomes);
+            for outcome in outcomes {
+                answers.push(outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out one request of a client that may have it. Workers see it only when the director is
+    /// told to publish.
+    pub(crate) fn carry_out_one(&self, request: Request, peer: Option<Peer>) -> Outcome {
+        let line = line(&request, peer);
+        let outcome = self.director().carry_out(request);
+        self.log_changes(vec![line], core::slice::from_ref(&outcome));
+        outcome
+    }
+
+    fn log_changes(&self, lines: Vec<Option<String>>, outcomes: &[Outcome]) {
+        for (line, outcome) in lines.into_iter().zip(outcomes) {
+            if let Some(line) = line {
+                self.log(&(line + &ending(outcome)));
+            }
+        }
+    }
+
+    /// Shows all connections to `page`, some at a time, until it fails.
+    pub(crate) fn each_page_of_conns<E: From<NoAnswer>>(
+        &self,
+        mut page: impl FnMut(Vec<ConnEntry>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.conns.each_page(|rows| {
+            let entries = {
+                let director = self.director();
+                rows.iter().filter_map(|row| entry(row, director.dest(row.dest_id))).collect()
+            };
+            page(entries)
+        })
+    }
+
+    fn list_conns(&self, answers: &mut AnswerWriter<impl Write>) -> Result<(), FrameError> {
+        let listed = self.each_page_of_conns(|entries| {
+            answers.push_piece(Reply::Conns(entries)).map_err(Unlisted::Client)
+        });
+        match listed {
+            Ok(()) => answers.push(Ok(Reply::Conns(Vec::new()))),
+            Err(Unlisted::Client(error)) => Err(error),
+            Err(Unlisted::Worker(error)) => {
+                answers.push(Err(Refusal::with_message(Errno::Io, format!("rvsd: {error}"))))
+            }
+        }
+    }
+}
+
+fn needed(request: &Request) -> Access {
+    if request.is_read_only() { Access::Read } else { Access::Change }
+}
+
+fn is_list(request: &Request) -> bool {
+    matches!(request, Request::ListServices { .. } | Request::ListConns)
+}
+
+/// Why connections were not listed to the end.
+enum Unlisted {
+    Worker(NoAnswer),
+    Client(FrameError),
+}
+
+impl From<NoAnswer> for Unlisted {
+    fn from(error: NoAnswer) -> Self {
+        Self::Worker(error)
+    }
+}

@@ -1,0 +1,307 @@
+//! The netlink socket, at which unmodified ipvsadm and keepalived ask.
+//!
+//! ```text
+//!  poll ──► listener: accept               one thread for all of them: ipvsadm connects anew for
+//!       ──► client:   datagram ─► answer   every command
+//!       ──► client:   takes more of its answer
+//!       ──► publication is due
+//! ```
+//!
+//! A client that does not take its answer is not listened to meanwhile, so what it can make us keep
+//! is one answer; it is left after [`ANSWER_PATIENCE`]. One that says nothing may stay: keepalived
+//! does for months. Listings of connections wait for workers and have threads of their own.
+//!
+//! Changes that follow each other closely are published together, at most every [`PUBLISH_PAUSE`]: a
+//! publication costs a pointer for every service.
+
+use crate::conns::NoAnswer;
+use crate::desk::Desk;
+use crate::journal::Peer;
+use crate::socket::{ACCEPT_PAUSE, Server, Socket, SocketError, peer};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno as Code;
+use rustix::net::{RecvFlags, SendFlags};
+use rvs_api::{Access, Errno, Outcome, Request, ServiceFlags, ServiceKey};
+use rvs_netlink::files::Conns;
+use rvs_netlink::{Answer, REQUEST_OCTETS_MAX, Table};
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+/// Clients at a time; a further one is turned away.
+const CLIENTS: usize = 256;
+/// Listings of connections at a time.
+const LISTINGS: usize = 8;
+/// How long a client may refuse to take a piece of an answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests of one client before others have their turn.
+const TURN: usize = 64;
+/// From one publication to the next.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(2);
+/// The longest wait, so that patience ends in time.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Serves clients on a thread of its own until the server is stopped.
+///
+/// # Errors
+///
+/// The system has no thread for it.
+pub fn serve(socket: Socket, desk: Arc<Desk>) -> Result<Server, SocketError> {
+    Server::start("rvs-netlink", socket, move |socket, stop| {
+        if socket.listener().set_nonblocking(true).is_ok() {
+            Loop { desk, clients: Vec::new(), published: None, listings: Arc::new(()) }
+                .run(socket, stop);
+        }
+    })
+}
+
+struct Loop {
+    desk: Arc<Desk>,
+    clients: Vec<Client>,
+    /// When changes were last published.
+    published: Option<Instant>,
+    /// Each listing holds one.
+    listings: Arc<()>,
+}
+
+/// What becomes of a client.
+enum Fate {
+    Stays,
+    Gone,
+    Lists(Conns),
+}
+
+impl Loop {
+    fn run(&mut self, socket: &Socket, stop: &AtomicBool) {
+        loop {
+            let wait = self.publish();
+            let Some(ready) = self.wait(socket, wait) else { continue };
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let (knocks, ready) = ready;
+            let mut ready = ready.into_iter();
+            let desk = Arc::clone(&self.desk);
+            let mut listings = Vec::new();
+            self.clients.retain_mut(|client| {
+                match client.turn(ready.next().unwrap_or(false), &desk) {
+                    Fate::Stays => true,
+                    Fate::Gone => false,
+                    Fate::Lists(conns) => {
+                        listings.extend(client.socket.try_clone().ok().map(|it| (it, conns)));
+                        false
+                    }
+                }
+            });
+            for (socket, conns) in listings {
+                self.list(socket, conns);
+            }
+            if knocks {
+                self.accept(socket);
+            }
+        }
+    }
+
+    /// Which sockets have something to do; the listener first.
+    fn wait(&self, socket: &Socket, wait: Duration) -> Option<(bool, Vec<bool>)> {
+        let listener = PollFd::new(socket.listener(), PollFlags::IN);
+        let clients = self.clients.iter().map(|client| {
+            let waits_for = if client.owed.is_empty() { PollFlags::IN } else { PollFlags::OUT };
+            PollFd::new(&client.socket, waits_for)
+        });
+        let mut sockets: Vec<_> = core::iter::once(listener).chain(clients).collect();
+        let wait = Timespec::try_from(wait).ok()?;
+        if poll(&mut sockets, Some(&wait)).is_err() {
+            // A signal, or no memory for the moment.
+            thread::sleep(Duration::from_millis(1));
+            return None;
+        }
+        let mut ready = sockets.iter().map(|socket| !socket.revents().is_empty());
+        let knocks = ready.next().unwrap_or(false);
+        Some((knocks, ready.collect()))
+    }
+
+    /// Publishes changes if it is time, and says how long to wait at most.
+    fn publish(&mut self) -> Duration {
+        let mut director = self.desk.director();
+        if !director.has_unpublished() {
+            return WAIT;
+        }
+        let due = self.published.map(|last| PUBLISH_PAUSE.saturating_sub(last.elapsed()));
+        if let Some(left) = due.filter(|left| !left.is_zero()) {
+            return left;
+        }
+        director.publish();
+        self.published = Some(Instant::now());
+        WAIT
+    }
+
+    fn accept(&mut self, socket: &Socket) {
+        loop {
+            let stream = match socket.listener().accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    if error.kind() != std::io::ErrorKind::WouldBlock {
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
+                    return;
+                }
+            };
+            if self.clients.len() >= CLIENTS {
+                self.desk
+                    .log(&format!("rvsd: a netlink client was turned away: {CLIENTS} are served"));
+                continue;
+            }
+            let peer = peer(&stream);
+            let access = self.desk.access(peer);
+            let client =
+                Client { socket: stream, peer, access, owed: VecDeque::new(), since: None };
+            self.clients.push(client);
+        }
+    }
+
+    /// Lists connections to a client on a thread; the socket ends with the listing.
+    fn list(&self, socket: UnixStream, conns: Conns) {
+        if Arc::strong_count(&self.listings) > LISTINGS {
+            let _gone = socket.set_nonblocking(true);
+            for datagram in conns.end(Err(Errno::NoMem)) {
+                let _gone = send(&socket, &datagram);
+            }
+            return;
+        }
+        let (desk, seat) = (Arc::clone(&self.desk), Arc::clone(&self.listings));
+        let thread = thread::Builder::new().name("rvs-listing".to_owned());
+        let _no_thread = thread.spawn(move || {
+            let _gone = list(&socket, conns, &desk);
+            drop(seat);
+        });
+    }
+}
+
+/// A listing ended early.
+enum Unlisted {
+    Worker,
+    Client,
+}
+
+impl From<NoAnswer> for Unlisted {
+    fn from(_: NoAnswer) -> Self {
+        Self::Worker
+    }
+}
+
+fn list(socket: &UnixStream, mut conns: Conns, desk: &Desk) -> std::io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_write_timeout(Some(ANSWER_PATIENCE))?;
+    let listed = desk.each_page_of_conns(|entries| {
+        let datagrams = conns.list(&entries);
+        let sent = datagrams.iter().try_for_each(|datagram| send_waiting(socket, datagram));
+        sent.map_err(|_| Unlisted::Client)
+    });
+    let outcome = match listed {
+        Ok(()) => Ok(()),
+        Err(Unlisted::Worker) => Err(Errno::Io),
+        Err(Unlisted::Client) => return Ok(()),
+    };
+    for datagram in conns.end(outcome) {
+        send_waiting(socket, &datagram)?;
+    }
+    Ok(())
+}
+
+fn send(socket: &UnixStream, datagram: &[u8]) -> Result<(), Code> {
+    rustix::net::send(socket, datagram, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+}
+
+fn send_waiting(socket: &UnixStream, datagram: &[u8]) -> Result<(), Code> {
+    rustix::net::send(socket, datagram, SendFlags::NOSIGNAL).map(drop)
+}
+
+struct Client {
+    socket: UnixStream,
+    peer: Option<Peer>,
+    access: Access,
+    /// What it has not taken yet.
+    owed: VecDeque<Vec<u8>>,
+    /// Since when it takes nothing.
+    since: Option<Instant>,
+}
+
+impl Client {
+    fn turn(&mut self, is_ready: bool, desk: &Desk) -> Fate {
+        if !is_ready {
+            let is_patient = self.since.is_none_or(|since| since.elapsed() < ANSWER_PATIENCE);
+            return if is_patient { Fate::Stays } else { self.left(desk, "it takes no answer") };
+        }
+        let mut datagram = vec![0; REQUEST_OCTETS_MAX];
+        for _ in 0..TURN {
+            match self.pay() {
+                Ok(true) => {}
+                Ok(false) => return Fate::Stays,
+                Err(_) => return Fate::Gone,
+            }
+            let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+            let received = rustix::net::recv(&self.socket, datagram.as_mut_slice(), flags);
+            let len = match received {
+                Ok((_, 0)) => return Fate::Gone,
+                Ok((_, len)) => len,
+                Err(Code::AGAIN | Code::INTR) => return Fate::Stays,
+                Err(_) => return Fate::Gone,
+            };
+            let Some(request) = datagram.get(..len) else {
+                return self.left(desk, "a datagram that is too long");
+            };
+            let mut asker = Asker { desk, peer: self.peer };
+            match rvs_netlink::answer(request, self.access, &mut asker) {
+                Ok(Answer::Datagrams(datagrams)) => self.owed.extend(datagrams),
+                Ok(Answer::Conns(conns)) => return Fate::Lists(conns),
+                Err(error) => return self.left(desk, &error.to_string()),
+            }
+        }
+        if self.pay().is_err() { Fate::Gone } else { Fate::Stays }
+    }
+
+    /// Sends what is owed, and says whether that was all.
+    fn pay(&mut self) -> Result<bool, Code> {
+        while let Some(datagram) = self.owed.front() {
+            match send(&self.socket, datagram) {
+                Ok(()) => {
+                    self.owed.pop_front();
+                    self.since = None;
+                }
+                Err(Code::AGAIN | Code::INTR | Code::NOBUFS) => {
+                    self.since.get_or_insert_with(Instant::now);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn left(&self, desk: &Desk, why: &str) -> Fate {
+        let who = self.peer.map_or(String::new(), |peer| format!(" ({peer})"));
+        desk.log(&format!("rvsd: netlink client{who} was left: {why}"));
+        Fate::Gone
+    }
+}
+
+/// The table as one client has it.
+struct Asker<'d> {
+    desk: &'d Desk,
+    peer: Option<Peer>,
+}
+
+impl Table for Asker<'_> {
+    fn service_flags(&self, service: &ServiceKey) -> Option<ServiceFlags> {
+        self.desk.director().service_flags(service)
+    }
+
+    fn carry_out(&mut self, request: Request) -> Outcome {
+        self.desk.carry_out_one(request, self.peer)
+    }
+}

@@ -1,0 +1,312 @@
+//! The kernel's files about IPVS, for those who read them: `ipvsadm -Lc`, monitoring, sysctl(8).
+//!
+//! ```text
+//!  ask   {op:8, 0:24} · NAME "net/ip_vs_conn" · VALUE of a write
+//!  READ  ◄── pieces of the file … ◄── done          LOOK, WRITE  ◄── acknowledgement or error
+//! ```
+//!
+//! Messages of a kind of their own on the netlink socket; names are those below `/proc`. The kernel
+//! has no such messages: the library that is preloaded into unmodified programs asks so.
+
+use crate::numbers::{FILES_ID, NLM_F_MULTI};
+use crate::wire::{Answers, Attributes, Message, Shape};
+use crate::{Done, Genl, Table};
+use core::fmt::{self, Display, Write as _};
+use core::net::IpAddr;
+use rvs_api::{
+    Access, AddressFamily, ConnEntry, DestEntry, Errno, Info, Netmask, Rates, Reply, Request,
+    ServiceEntry, ServiceFlags, ServiceKey, Totals,
+};
+use rvs_model::{ForwardMethod, Protocol};
+
+/// Whether there is such a file; its acknowledgement says yes.
+const LOOK: u8 = 1;
+/// What is in it.
+const READ: u8 = 2;
+
+const NAME: u16 = 1;
+const NAME_OCTETS_MAX: usize = 255;
+const SHAPES: [Shape; 2] = [Shape::Any, Shape::Text(NAME_OCTETS_MAX)];
+
+/// Octets of a piece of a file.
+const PIECE_OCTETS: usize = 4 << 10;
+/// Jiffies of a second, in which `ip_vs` tells the timeout of persistence: Debian's kernels have this
+/// many.
+const HZ: u32 = 250;
+
+/// A file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum File {
+    /// `ip_vs`: services and destinations.
+    Services,
+    /// `ip_vs_stats`: all services together.
+    Stats,
+    /// `ip_vs_conn`, and with where connections are from `ip_vs_conn_sync`.
+    Conns { with_origin: bool },
+}
+
+impl File {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "net/ip_vs" => Self::Services,
+            "net/ip_vs_stats" => Self::Stats,
+            "net/ip_vs_conn" => Self::Conns { with_origin: false },
+            "net/ip_vs_conn_sync" => Self::Conns { with_origin: true },
+            _ => return None,
+        })
+    }
+}
+
+/// Answers a message about a file; `Some` is a listing of connections that the caller goes on with.
+pub(crate) fn answer(
+    message: &Message,
+    access: Access,
+    table: &mut impl Table,
+    answers: &mut Answers,
+) -> Result<(Done, Option<Conns>), Errno> {
+    let Genl { command, attributes } = Genl::of(message)?;
+    let asked = Attributes::parse(attributes, &SHAPES)?;
+    let name = asked.text(NAME).ok_or(Errno::Inval)?;
+    if access < Access::Read {
+        return Err(Errno::Perm);
+    }
+    let file = File::named(&name).ok_or(Errno::NoEnt)?;
+    match command {
+        LOOK => return Ok((Done::Acknowledge, None)),
+        READ => {}
+        _ => return Err(Errno::OpNotSupp),
+    }
+    let text = match file {
+        File::Services => services(table)?,
+        File::Stats => stats(table)?,
+        File::Conns { with_origin } => {
+            let Message { seq, port, .. } = *message;
+            return Ok((Done::Told, Some(Conns { seq, port, with_origin, begun: false })));
+        }
+    };
+    pieces(&text, message, answers);
+    answers.done(message);
+    Ok((Done::Told, None))
+}
+
+fn pieces(text: &str, message: &Message, answers: &mut Answers) {
+    for piece in text.as_bytes().chunks(PIECE_OCTETS) {
+        answers.message(message, FILES_ID, NLM_F_MULTI, |writer| writer.raw(piece));
+    }
+}
+
+/// A listing of connections that was begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Conns {
+    seq: u32,
+    port: u32,
+    with_origin: bool,
+    begun: bool,
+}
+
+impl Conns {
+    /// Datagrams that list `conns`, which come next.
+    pub fn list(&mut self, conns: &[ConnEntry]) -> Vec<Vec<u8>> {
+        let mut text = String::new();
+        if !core::mem::replace(&mut self.begun, true) {
+            // ip_vs_conn.c ip_vs_conn_seq_show(), ip_vs_conn_sync_seq_show()
+            text.push_str(if self.with_origin {
+                "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Origin Expires\n"
+            } else {
+                "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
+            });
+        }
+        for conn in conns {
+            text.push_str(&row(conn, self.with_origin));
+        }
+        let mut answers = Answers::default();
+        pieces(&text, &self.message(), &mut answers);
+        answers.datagrams()
+    }
+
+    /// Datagrams that say that these were all, or why they are not.
+    #[must_use]
+    pub fn end(mut self, outcome: Result<(), Errno>) -> Vec<Vec<u8>> {
+        // A listing without connections has a heading.
+        let mut datagrams = if self.begun { Vec::new() } else { self.list(&[]) };
+        let mut answers = Answers::default();
+        match outcome {
+            Ok(()) => answers.done(&self.message()),
+            Err(errno) => answers.error(&self.message(), errno),
+        }
+        datagrams.append(&mut answers.datagrams());
+        datagrams
+    }
+
+    fn message(&self) -> Message<'static> {
+        Message::empty(FILES_ID, self.seq, self.port)
+    }
+}
+
+/// An address in hexadecimal, as the kernel's listings have it; `bracketed` if it is IPv6's.
+struct Hex(IpAddr, bool);
+
+impl Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{:08X}", address.to_bits()),
+            IpAddr::V6(address) => {
+                let groups = address.segments().map(|group| format!("{group:04x}")).join(":");
+                if self.1 { write!(f, "[{groups}]") } else { f.write_str(&groups) }
+            }
+        }
+    }
+}
+
+fn row(conn: &ConnEntry, with_origin: bool) -> String {
+    let ConnEntry { protocol, client, vip, dest, state, expires_s, engine } = conn;
+    let (protocol, state) = (protocol.map_or("IP", name), state.name());
+    let mut row = format!("{protocol:<3}");
+    for end in [client, vip, dest] {
+        // A `String` takes everything.
+        let _never = write!(row, " {} {:04X}", Hex(end.ip(), false), end.port());
+    }
+    let _never = if with_origin {
+        write!(row, " {state:<11} LOCAL  {expires_s:>7}")
+    } else {
+        write!(row, " {state:<11} {expires_s:>7}")
+    };
+    if let Some(engine) = engine.as_ref().filter(|_| !with_origin) {
+        let _never = write!(row, " {} {}", engine.name, engine.data);
+    }
+    row + "\n"
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+fn all_services(table: &mut impl Table) -> Result<Vec<ServiceEntry>, Errno> {
+    match table.carry_out(Request::ListServices { service: None }) {
+        Ok(Reply::Services(list)) => Ok(list),
+        Ok(_) => Err(Errno::Io),
+        Err(refusal) => Err(refusal.errno),
+    }
+}
+
+/// Linux 6.1 `ip_vs_ctl.c` `ip_vs_info_seq_show()`
+fn services(table: &mut impl Table) -> Result<String, Errno> {
+    let Ok(Reply::Info(Info { version: (major, minor, patch), size })) =
+        table.carry_out(Request::GetInfo)
+    else {
+        return Err(Errno::Io);
+    };
+    let mut text = format!(
+        "IP Virtual Server version {major}.{minor}.{patch} (size={size})\n\
+         Prot LocalAddress:Port Scheduler Flags\n  \
+         -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
+    );
+    for entry in &all_services(table)? {
+        service(&mut text, entry);
+        for dest in &entry.dests {
+            self::dest(&mut text, dest);
+        }
+    }
+    Ok(text)
+}
+
+fn service(text: &mut String, entry: &ServiceEntry) {
+    let it = &entry.attributes;
+    let scheduler = &it.scheduler;
+    let ops = if it.flags.has(ServiceFlags::ONE_PACKET) { "ops " } else { "" };
+    let _never = match entry.service {
+        ServiceKey::Mark { mark, .. } => write!(text, "FWM  {:08X} {scheduler} {ops}", mark.0),
+        ServiceKey::Address { protocol, address } => {
+            let (protocol, port) = (name(protocol), address.port());
+            let address = Hex(address.ip(), true);
+            // The kernel tells of `-o` in one family only.
+            match entry.service.family() {
+                AddressFamily::V4 => {
+                    write!(text, "{protocol}  {address}:{port:04X} {scheduler} {ops} ")
+                }
+                AddressFamily::V6 => write!(text, "{protocol}  {address}:{port:04X} {scheduler} "),
+            }
+        }
+    };
+    if it.flags.has(ServiceFlags::PERSISTENT) {
+        let jiffies = it.timeout_s.saturating_mul(HZ);
+        let mask = match it.netmask {
+            Netmask::V4(mask) => mask.to_bits(),
+            Netmask::V6(length) => length.to_be(),
+        };
+        let _never = write!(text, "persistent {jiffies} {mask:08X}");
+    }
+    text.push('\n');
+}
+
+fn dest(text: &mut String, entry: &DestEntry) {
+    let DestEntry { dest, attributes, active, inactive, .. } = entry;
+    let method = match attributes.method {
+        ForwardMethod::Masquerade => "Masq",
+        ForwardMethod::Direct => "Route",
+        ForwardMethod::Tunnel => "Tunnel",
+    };
+    let (address, port, weight) = (Hex(dest.ip(), true), dest.port(), attributes.weight.0);
+    let _never = writeln!(
+        text,
+        "  -> {address}:{port:04X}      {method:<7} {weight:<6} {active:<10} {inactive:<10}"
+    );
+}
+
+/// Linux 6.1 `ip_vs_ctl.c` `ip_vs_stats_show()`.
+// DIFFERS from Linux, whose `/proc/net/ip_vs_stats` also has what deleted services counted: it adds up
+// the services that there are.
+fn stats(table: &mut impl Table) -> Result<String, Errno> {
+    let all = all_services(table)?;
+    let totals = all.iter().fold(Totals::default(), |sum, entry| sum.plus(entry.totals));
+    let Totals { conns, packets_in, packets_out, octets_in, octets_out } = totals;
+    let [conns_s, packets_in_s, packets_out_s, octets_in_s, octets_out_s] =
+        all.iter().map(|entry| entry.rates).fold([0; 5], |sum: [u64; 5], rates: Rates| {
+            let mut columns = rates.columns();
+            columns.iter_mut().zip(sum).for_each(|(rate, sum)| *rate = rate.wrapping_add(sum));
+            columns
+        });
+    Ok(format!(
+        "   Total Incoming Outgoing         Incoming         Outgoing\n   \
+         Conns  Packets  Packets            Bytes            Bytes\n\
+         {conns:8X} {packets_in:8X} {packets_out:8X} {octets_in:16X} {octets_out:16X}\n\n \
+         Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
+         {conns_s:8X} {packets_in_s:8X} {packets_out_s:8X} {octets_in_s:16X} {octets_out_s:16X}\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::SocketAddr;
+    use rvs_api::ConnState;
+    use rvs_model::State;
+
+    fn conn(client: &str, vip: &str, dest: &str) -> ConnEntry {
+        let [client, vip, dest]: [SocketAddr; 3] =
+            [client, vip, dest].map(|it| it.parse().unwrap());
+        let state = ConnState::Conn(State::SynRecv);
+        let protocol = Some(Protocol::Tcp);
+        ConnEntry { protocol, client, vip, dest, state, expires_s: 57, engine: None }
+    }
+
+    #[test]
+    fn a_row_is_the_kernels() {
+        // environment.json of the recordings: example_proc_net_ip_vs_conn and _sync.
+        let conn = conn("172.16.0.1:2000", "10.0.0.100:80", "10.1.0.2:80");
+        let told = "TCP AC100001 07D0 0A000064 0050 0A010002 0050 SYN_RECV         57\n";
+        assert_eq!(row(&conn, false), told);
+        let told = "TCP AC100001 07D0 0A000064 0050 0A010002 0050 SYN_RECV    LOCAL       57\n";
+        assert_eq!(row(&conn, true), told);
+    }
+
+    #[test]
+    fn addresses_of_ipv6_are_long_and_bare_in_rows() {
+        let row = row(&conn("[fd00::7]:1", "[fd00:100::1]:53", "[fd00:1::2]:53"), false);
+        assert!(row.starts_with("TCP fd00:0000:0000:0000:0000:0000:0000:0007 0001 fd00:0100:"));
+    }
+}

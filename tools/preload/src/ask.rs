@@ -1,0 +1,184 @@
+//! The kernel's files about IPVS, asked of rvsd.
+//!
+//! The messages are those of `engine/netlink/src/files.rs`.
+
+use crate::swap::connect;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_cookie};
+use rustix::net::{RecvFlags, SendFlags};
+
+const FILES_ID: u16 = 0x4957;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NAME: u16 = 1;
+
+/// How long rvsd may take; it is on this machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// More than a datagram of rvsd has.
+const DATAGRAM_OCTETS: usize = 64 << 10;
+
+/// What can be asked.
+#[derive(Clone, Copy)]
+enum Ask {
+    Look,
+    Read,
+    Write,
+}
+
+impl Ask {
+    fn number(self) -> u8 {
+        match self {
+            Self::Look => 1,
+            Self::Read => 2,
+            Self::Write => 3,
+        }
+    }
+}
+
+/// A file that rvsd answers for, by its path below `/proc`.
+#[derive(Clone, Copy)]
+pub(crate) struct File<'p>(&'p [u8]);
+
+impl<'p> File<'p> {
+    /// The file that a path names.
+    pub(crate) fn of(path: &'p [u8]) -> Option<Self> {
+        let mut name = path.strip_prefix(b"/proc/")?;
+        for own in [&b"self/"[..], b"thread-self/"] {
+            name = name.strip_prefix(own).unwrap_or(name);
+        }
+        let is_ours = name.starts_with(b"net/ip_vs") || name.starts_with(b"sys/net/ipv4/vs/");
+        is_ours.then_some(Self(name))
+    }
+
+    /// Another file of `/proc` with the same type and permissions, for those who only look.
+    pub(crate) fn like(self) -> &'static core::ffi::CStr {
+        if self.0.starts_with(b"net/") { c"/proc/version" } else { c"/proc/sys/kernel/hostname" }
+    }
+
+    /// Whether there is such a file.
+    pub(crate) fn look(self) -> Result<(), Errno> {
+        self.ask(Ask::Look, |_| Ok(())).map(drop)
+    }
+
+    /// What is in it, as a file without a name.
+    pub(crate) fn read(self) -> Result<OwnedFd, Errno> {
+        let file = rustix::fs::memfd_create(c"rvs", MemfdFlags::CLOEXEC)?;
+        self.ask(Ask::Read, |mut piece| {
+            while let Some(rest) = piece.get(rustix::io::write(&file, piece)?..)
+                && !rest.is_empty()
+            {
+                piece = rest;
+            }
+            Ok(())
+        })?;
+        rustix::fs::seek(&file, SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    /// Something to write to: rvsd takes what arrives there for a new content of the file.
+    pub(crate) fn write(self) -> Result<OwnedFd, Errno> {
+        let socket = self.ask(Ask::Write, |_| Ok(()))?;
+        let cookie = socket_cookie(&socket)?;
+        let place = WRITTEN.iter().find(|place| {
+            let free = place.compare_exchange(0, cookie, Ordering::Relaxed, Ordering::Relaxed);
+            free.is_ok()
+        });
+        if place.is_none() {
+            // All are of descriptors that are closed, most likely; this one goes on without.
+            for place in &WRITTEN {
+                place.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(socket)
+    }
+
+    /// Asks, and shows `take` what comes before the end.
+    fn ask(
+        self,
+        ask: Ask,
+        mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        let socket = connect().map_err(|_| Errno::NOENT)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        rustix::net::send(&socket, &self.request(ask), SendFlags::NOSIGNAL)?;
+        let mut datagram = vec![0; DATAGRAM_OCTETS];
+        loop {
+            let (len, _) = rustix::net::recv(&socket, datagram.as_mut_slice(), RecvFlags::empty())?;
+            let mut rest = datagram.get(..len).filter(|it| !it.is_empty()).ok_or(Errno::IO)?;
+            while let Some((kind, payload, next)) = message(rest) {
+                match kind {
+                    FILES_ID => take(payload)?,
+                    NLMSG_DONE => return Ok(socket),
+                    NLMSG_ERROR => return verdict(payload).map(|()| socket),
+                    _ => {}
+                }
+                rest = next;
+            }
+        }
+    }
+
+    fn request(self, ask: Ask) -> Vec<u8> {
+        let value = [self.0, b"\0"].concat();
+        let attribute_len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        let mut message = vec![0; 4];
+        for half in [FILES_ID, NLM_F_REQUEST | NLM_F_ACK] {
+            message.extend_from_slice(&half.to_ne_bytes());
+        }
+        message.extend_from_slice(&[0; 8]);
+        message.extend_from_slice(&[ask.number(), 0, 0, 0]);
+        message.extend_from_slice(&attribute_len.to_ne_bytes());
+        message.extend_from_slice(&NAME.to_ne_bytes());
+        message.extend_from_slice(&value);
+        message.resize(message.len().next_multiple_of(4), 0);
+        let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        message.splice(..4, len.to_ne_bytes());
+        message
+    }
+}
+
+/// The next message: its kind, its payload, and what follows it.
+fn message(octets: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let ([a, b, c, d, e, f, ..], _) = octets.split_first_chunk::<16>()?;
+    let len = usize::try_from(u32::from_ne_bytes([*a, *b, *c, *d])).ok()?;
+    let payload = octets.get(16..len)?;
+    let rest = octets.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((u16::from_ne_bytes([*e, *f]), payload, rest))
+}
+
+fn verdict(payload: &[u8]) -> Result<(), Errno> {
+    match payload.first_chunk().map(|octets| i32::from_ne_bytes(*octets)) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw_os_error(-errno)),
+        None => Err(Errno::IO),
+    }
+}
+
+/// The cookies of what [`File::write`] handed out: few programs write sysctls, and few of them.
+static WRITTEN: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Whether anything was handed out to be written to; a look at this before each write(2).
+pub(crate) fn anything_written() -> bool {
+    WRITTEN.iter().any(|place| place.load(Ordering::Relaxed) != 0)
+}
+
+/// Writes to a descriptor that [`File::write`] made, and waits for what rvsd says; `None` for any
+/// other.
+pub(crate) fn write(fd: BorrowedFd, content: &[u8]) -> Option<Result<(), Errno>> {
+    let cookie = socket_cookie(fd).ok()?;
+    WRITTEN.iter().find(|place| place.load(Ordering::Relaxed) == cookie)?;
+    Some(exchange(fd, content))
+}
+
+fn exchange(fd: BorrowedFd, content: &[u8]) -> Result<(), Errno> {
+    rustix::net::send(fd.as_fd(), content, SendFlags::NOSIGNAL)?;
+    let mut datagram = [0; 256];
+    let (len, _) = rustix::net::recv(fd, datagram.as_mut_slice(), RecvFlags::empty())?;
+    let (_, payload, _) = message(datagram.get(..len).unwrap_or_default()).ok_or(Errno::IO)?;
+    verdict(payload)
+}

@@ -1,0 +1,269 @@
+//! The C library's functions of files and programs, replaced.
+//!
+//! As in `hooks`, each has the safety of the function whose name it has. A path that is none of
+//! IPVS's goes to the C library as it came.
+
+use crate::ask::{self, File};
+use crate::next::{next, set_errno};
+use crate::swap::borrowed;
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::ptr;
+use libc::{FILE, mode_t, size_t, ssize_t};
+use rustix::fd::{IntoRawFd, OwnedFd};
+use rustix::io::Errno;
+
+/// The file that a path of C names.
+///
+/// # Safety
+///
+/// `path` is a text that ends with a zero, or null.
+unsafe fn file<'p>(path: *const c_char) -> Option<File<'p>> {
+    if path.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's word.
+    File::of(unsafe { CStr::from_ptr(path) }.to_bytes())
+}
+
+fn failed(error: Errno) -> c_int {
+    set_errno(error.raw_os_error());
+    -1
+}
+
+fn opened(file: File, flags: c_int) -> Result<OwnedFd, Errno> {
+    if flags & libc::O_ACCMODE == libc::O_RDONLY { file.read() } else { file.write() }
+}
+
+fn descriptor(file: File, flags: c_int) -> c_int {
+    opened(file, flags).map_or_else(failed, IntoRawFd::into_raw_fd)
+}
+
+/// open(2) and its like, whose path comes after `$before`. C declares a variable number of arguments;
+/// on the machines that rvs runs on a mode is passed in the same place either way, and one that was
+/// not passed is not looked at behind this.
+macro_rules! opens {
+    ($($symbol:literal $name:ident($($before:ident: $type:ty,)*);)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: a file of IPVS is rvsd's.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            $($before: $type,)*
+            path: *const c_char,
+            flags: c_int,
+            mode: mode_t,
+        ) -> c_int {
+            // SAFETY: the caller's path.
+            if let Some(file) = unsafe { file(path) } {
+                return descriptor(file, flags);
+            }
+            let next = next!(
+                $symbol,
+                unsafe extern "C" fn($($type,)* *const c_char, c_int, mode_t) -> c_int
+            );
+            // SAFETY: as it came.
+            unsafe { next($($before,)* path, flags, mode) }
+        }
+    )*};
+}
+
+opens! {
+    c"open" open();
+    c"open64" open64();
+    c"__open_2" __open_2();
+    c"__open64_2" __open64_2();
+    c"openat" openat(folder: c_int,);
+    c"openat64" openat64(folder: c_int,);
+    c"__openat_2" __openat_2(folder: c_int,);
+    c"__openat64_2" __openat64_2(folder: c_int,);
+}
+
+/// Functions that only look at what a path names: they are shown another file of the same kind.
+macro_rules! looks {
+    ($($symbol:literal $name:ident($($before:ident: $b:ty)?; $($after:ident: $a:ty),*);)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: a file of IPVS is there if rvsd says so.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            $($before: $b,)?
+            path: *const c_char,
+            $($after: $a),*
+        ) -> c_int {
+            // SAFETY: the caller's path.
+            let path = match unsafe { file(path) } {
+                Some(file) => match file.look() {
+                    Ok(()) => file.like().as_ptr(),
+                    Err(error) => return failed(error),
+                },
+                None => path,
+            };
+            let next = next!($symbol, unsafe extern "C" fn($($b,)? *const c_char, $($a),*) -> c_int);
+            // SAFETY: as it came, or with the path of a file that is there.
+            unsafe { next($($before,)? path, $($after),*) }
+        }
+    )*};
+}
+
+looks! {
+    c"access" access(; mode: c_int);
+    c"faccessat" faccessat(folder: c_int; mode: c_int, flags: c_int);
+    c"stat" stat(; to: *mut c_void);
+    c"stat64" stat64(; to: *mut c_void);
+    c"lstat" lstat(; to: *mut c_void);
+    c"lstat64" lstat64(; to: *mut c_void);
+    c"fstatat" fstatat(folder: c_int; to: *mut c_void, flags: c_int);
+    c"fstatat64" fstatat64(folder: c_int; to: *mut c_void, flags: c_int);
+    c"statx" statx(folder: c_int; flags: c_int, mask: c_uint, to: *mut c_void);
+}
+
+type FOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
+
+/// The stream of a file of IPVS.
+///
+/// # Safety
+///
+/// `mode` is as for fopen(3).
+unsafe fn stream(file: File, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller's mode, which has at least its zero.
+    let first = unsafe { *mode };
+    let reads = u8::try_from(first).is_ok_and(|first| first == b'r');
+    let fd = descriptor(file, if reads { libc::O_RDONLY } else { libc::O_WRONLY });
+    if fd < 0 {
+        return ptr::null_mut();
+    }
+    // SAFETY: a new descriptor, and the caller's mode.
+    unsafe { libc::fdopen(fd, mode) }
+}
+
+/// fopen(3), which opens files by itself and not by open(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller's path.
+    if let Some(file) = unsafe { file(path) } {
+        // SAFETY: the caller's mode.
+        return unsafe { stream(file, mode) };
+    }
+    let next = next!(c"fopen", FOpen);
+    // SAFETY: as it came.
+    unsafe { next(path, mode) }
+}
+
+/// fopen(3) for long files.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller's path.
+    if let Some(file) = unsafe { file(path) } {
+        // SAFETY: the caller's mode.
+        return unsafe { stream(file, mode) };
+    }
+    let next = next!(c"fopen64", FOpen);
+    // SAFETY: as it came.
+    unsafe { next(path, mode) }
+}
+
+/// realpath(3): the files of IPVS have no links in their paths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut c_char {
+    // SAFETY: the caller's path.
+    if let Some(file) = unsafe { file(path) } {
+        if let Err(error) = file.look() {
+            failed(error);
+            return ptr::null_mut();
+        }
+        if to.is_null() {
+            // SAFETY: the caller's path.
+            return unsafe { libc::strdup(path) };
+        }
+        // SAFETY: the caller has room for PATH_MAX octets, and no file of IPVS has as long a path.
+        return unsafe { libc::strcpy(to, path) };
+    }
+    let next = next!(c"realpath", unsafe extern "C" fn(*const c_char, *mut c_char) -> *mut c_char);
+    // SAFETY: as it came.
+    unsafe { next(path, to) }
+}
+
+/// write(2): what a sysctl is set to may be refused.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t {
+    if ask::anything_written() && !from.is_null() {
+        // SAFETY: the caller's buffer.
+        let content = unsafe { core::slice::from_raw_parts(from.cast::<u8>(), len) };
+        match borrowed(fd).and_then(|fd| ask::write(fd, content)) {
+            Some(Ok(())) => return ssize_t::try_from(len).unwrap_or(ssize_t::MAX),
+            Some(Err(error)) => {
+                set_errno(error.raw_os_error());
+                return -1;
+            }
+            None => {}
+        }
+    }
+    let next = next!(c"write", unsafe extern "C" fn(c_int, *const c_void, size_t) -> ssize_t);
+    // SAFETY: as it came.
+    unsafe { next(fd, from, len) }
+}
+
+/// Ends a process that was forked to load a module of the kernel's IPVS: there is nothing to load.
+///
+/// # Safety
+///
+/// `program` is a text or null; `arguments` is a list of texts that ends with null, or null.
+unsafe fn ends_if_modprobe(program: *const c_char, arguments: *const *const c_char) {
+    if program.is_null() || arguments.is_null() {
+        return;
+    }
+    // SAFETY: the caller's word.
+    let program = unsafe { CStr::from_ptr(program) }.to_bytes();
+    if program.rsplit(|octet| *octet == b'/').next() != Some(b"modprobe") {
+        return;
+    }
+    let mut place = arguments;
+    loop {
+        // SAFETY: before or at the null that ends the list.
+        let argument = unsafe { *place };
+        if argument.is_null() {
+            return;
+        }
+        // SAFETY: the caller's word.
+        if unsafe { CStr::from_ptr(argument) }.to_bytes().starts_with(b"ip_vs") {
+            // SAFETY: ends this process, a child that wanted to become another program.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: not beyond the null, which was not met yet.
+        place = unsafe { place.add(1) };
+    }
+}
+
+type Exec = unsafe extern "C" fn(*const c_char, *const *const c_char) -> c_int;
+type ExecE =
+    unsafe extern "C" fn(*const c_char, *const *const c_char, *const *const c_char) -> c_int;
+
+/// execv(3)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execv(program: *const c_char, arguments: *const *const c_char) -> c_int {
+    // SAFETY: the caller's texts.
+    unsafe { ends_if_modprobe(program, arguments) };
+    let next = next!(c"execv", Exec);
+    // SAFETY: as it came.
+    unsafe { next(program, arguments) }
+}
+
+/// execvp(3)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execvp(program: *const c_char, arguments: *const *const c_char) -> c_int {
+    // SAFETY: the caller's texts.
+    unsafe { ends_if_modprobe(program, arguments) };
+    let next = next!(c"execvp", Exec);
+    // SAFETY: as it came.
+    unsafe { next(program, arguments) }
+}
+
+/// execve(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execve(
+    program: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller's texts.
+    unsafe { ends_if_modprobe(program, arguments) };
+    let next = next!(c"execve", ExecE);
+    // SAFETY: as it came.
+    unsafe { next(program, arguments, environment) }
+}

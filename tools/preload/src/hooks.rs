@@ -1,0 +1,338 @@
+//! The C library's functions of sockets, replaced.
+//!
+//! Each has the safety of the function whose name it has: pointers that are good for the lengths that
+//! come with them. A descriptor that is no connection to rvsd goes to the C library as it came.
+
+use crate::next::{errno, next, set_errno};
+use crate::swap::{Ours, ours, ours_for};
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use libc::{msghdr, size_t, sockaddr, sockaddr_nl, socklen_t, ssize_t};
+
+/// `SOL_NETLINK`
+const SOL_NETLINK: c_int = 270;
+/// `IP_VS_BASE_CTL` and what follows it: the oldest of the kernel's interfaces to IPVS.
+const IP_VS_SOCKOPTS: core::ops::RangeInclusive<c_int> = 1152..=1167;
+
+/// A `sockaddr_nl` of port `port`.
+fn netlink_address(port: u32) -> sockaddr_nl {
+    // SAFETY: a structure of integers.
+    let mut address: sockaddr_nl = unsafe { core::mem::zeroed() };
+    address.nl_family = u16::try_from(libc::AF_NETLINK).unwrap_or_default();
+    address.nl_pid = port;
+    address
+}
+
+/// Writes an address where a caller wants it, as far as there is room.
+///
+/// # Safety
+///
+/// `len` is good, and `to` is good for as many octets as `len` says; or either is null.
+unsafe fn tell_address(port: u32, to: *mut sockaddr, len: *mut socklen_t) {
+    if to.is_null() || len.is_null() {
+        return;
+    }
+    let address = netlink_address(port);
+    let size = size_of::<sockaddr_nl>();
+    // SAFETY: the caller's word for `len`.
+    let room = usize::try_from(unsafe { *len }).unwrap_or_default();
+    // SAFETY: within `address`, and within the room that the caller has at `to`.
+    unsafe {
+        ptr::copy_nonoverlapping(ptr::from_ref(&address).cast::<u8>(), to.cast(), room.min(size));
+    };
+    // SAFETY: the caller's word for `len`.
+    unsafe { *len = socklen_t::try_from(size).unwrap_or_default() };
+}
+
+/// The octets of a buffer.
+///
+/// # Safety
+///
+/// `buffer` is good for `len` octets while the slice is used, or null.
+unsafe fn octets<'a>(buffer: *const c_void, len: size_t) -> &'a [u8] {
+    if buffer.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's word.
+    unsafe { core::slice::from_raw_parts(buffer.cast(), len) }
+}
+
+/// The buffers of a message.
+///
+/// # Safety
+///
+/// `message` is good, and so are its buffers.
+unsafe fn buffers<'a>(message: *const msghdr) -> &'a [libc::iovec] {
+    // SAFETY: the caller's word.
+    let message = unsafe { &*message };
+    if message.msg_iov.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's word.
+    unsafe { core::slice::from_raw_parts(message.msg_iov, message.msg_iovlen) }
+}
+
+/// sendmsg(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    if !message.is_null() {
+        // SAFETY: the caller's message.
+        let buffers = unsafe { buffers(message) };
+        let first = buffers.first().map(|it| {
+            // SAFETY: the caller's buffer.
+            unsafe { octets(it.iov_base, it.iov_len) }
+        });
+        if let Some(ours) = first.and_then(|first| ours_for(fd, first)) {
+            let mut whole = Vec::new();
+            for buffer in buffers {
+                // SAFETY: the caller's buffer.
+                whole.extend_from_slice(unsafe { octets(buffer.iov_base, buffer.iov_len) });
+            }
+            ours.send(&mut whole);
+            return ssize_t::try_from(whole.len()).unwrap_or(ssize_t::MAX);
+        }
+    }
+    let next = next!(c"sendmsg", unsafe extern "C" fn(c_int, *const msghdr, c_int) -> ssize_t);
+    // SAFETY: as it came.
+    unsafe { next(fd, message, flags) }
+}
+
+type SendTo = unsafe extern "C" fn(
+    c_int,
+    *const c_void,
+    size_t,
+    c_int,
+    *const sockaddr,
+    socklen_t,
+) -> ssize_t;
+
+/// sendto(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendto(
+    fd: c_int,
+    buffer: *const c_void,
+    len: size_t,
+    flags: c_int,
+    to: *const sockaddr,
+    to_len: socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller's buffer.
+    let message = unsafe { octets(buffer, len) };
+    if let Some(ours) = ours_for(fd, message) {
+        ours.send(&mut message.to_vec());
+        return ssize_t::try_from(len).unwrap_or(ssize_t::MAX);
+    }
+    let next = next!(c"sendto", SendTo);
+    // SAFETY: as it came.
+    unsafe { next(fd, buffer, len, flags, to, to_len) }
+}
+
+/// send(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn send(
+    fd: c_int,
+    buffer: *const c_void,
+    len: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: as it came; no address.
+    unsafe { sendto(fd, buffer, len, flags, ptr::null(), 0) }
+}
+
+/// Receives with `receive`; if rvsd has gone, what is received is an error message instead.
+fn receive(ours: &Ours, receive: impl Fn() -> ssize_t) -> ssize_t {
+    let received = receive();
+    let is_gone = received == 0
+        || received < 0 && matches!(errno(), libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE);
+    if !is_gone {
+        return received;
+    }
+    ours.lost();
+    receive()
+}
+
+type RecvMsg = unsafe extern "C" fn(c_int, *mut msghdr, c_int) -> ssize_t;
+
+/// recvmsg(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let next = next!(c"recvmsg", RecvMsg);
+    let Some(ours) = ours(fd).filter(|_| !message.is_null()) else {
+        // SAFETY: as it came.
+        return unsafe { next(fd, message, flags) };
+    };
+    // SAFETY: the caller's message, and nobody else's during this call.
+    let message = unsafe { &mut *message };
+    let (name, mut room) = (message.msg_name, message.msg_namelen);
+    message.msg_name = ptr::null_mut();
+    message.msg_namelen = 0;
+    let at: *mut msghdr = message;
+    let received = receive(&ours, || {
+        // SAFETY: as it came but for the address.
+        unsafe { next(fd, at, flags) }
+    });
+    message.msg_name = name;
+    if !name.is_null() {
+        // SAFETY: the caller's room for an address.
+        unsafe { tell_address(0, name.cast(), &raw mut room) };
+        message.msg_namelen = room;
+    }
+    received
+}
+
+type RecvFrom = unsafe extern "C" fn(
+    c_int,
+    *mut c_void,
+    size_t,
+    c_int,
+    *mut sockaddr,
+    *mut socklen_t,
+) -> ssize_t;
+
+/// recvfrom(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recvfrom(
+    fd: c_int,
+    buffer: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    let next = next!(c"recvfrom", RecvFrom);
+    let Some(ours) = ours(fd) else {
+        // SAFETY: as it came.
+        return unsafe { next(fd, buffer, len, flags, from, from_len) };
+    };
+    let received = receive(&ours, || {
+        // SAFETY: as it came but for the address.
+        unsafe { next(fd, buffer, len, flags, ptr::null_mut(), ptr::null_mut()) }
+    });
+    // SAFETY: the caller's room for an address.
+    unsafe { tell_address(0, from, from_len) };
+    received
+}
+
+/// recvfrom(2) of programs that are compiled with `_FORTIFY_SOURCE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __recvfrom_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    if len > room {
+        std::process::abort();
+    }
+    // SAFETY: as it came.
+    unsafe { recvfrom(fd, buffer, len, flags, from, from_len) }
+}
+
+/// recv(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recv(
+    fd: c_int,
+    buffer: *mut c_void,
+    len: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: as it came; no address.
+    unsafe { recvfrom(fd, buffer, len, flags, ptr::null_mut(), ptr::null_mut()) }
+}
+
+type GetName = unsafe extern "C" fn(c_int, *mut sockaddr, *mut socklen_t) -> c_int;
+
+/// getsockname(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getsockname(fd: c_int, to: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    if let Some(ours) = ours(fd) {
+        // SAFETY: the caller's room for an address.
+        unsafe { tell_address(ours.port(), to, len) };
+        return 0;
+    }
+    let next = next!(c"getsockname", GetName);
+    // SAFETY: as it came.
+    unsafe { next(fd, to, len) }
+}
+
+/// getpeername(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getpeername(fd: c_int, to: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    if ours(fd).is_some() {
+        // SAFETY: the caller's room for an address.
+        unsafe { tell_address(0, to, len) };
+        return 0;
+    }
+    let next = next!(c"getpeername", GetName);
+    // SAFETY: as it came.
+    unsafe { next(fd, to, len) }
+}
+
+fn refuse_kernel_ipvs(level: c_int, name: c_int) -> bool {
+    let is_ipvs = level == libc::IPPROTO_IP && IP_VS_SOCKOPTS.contains(&name);
+    if is_ipvs {
+        set_errno(libc::ENOPROTOOPT);
+    }
+    is_ipvs
+}
+
+type SetSockOpt = unsafe extern "C" fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int;
+
+/// setsockopt(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    if refuse_kernel_ipvs(level, name) {
+        return -1;
+    }
+    if level == SOL_NETLINK && ours(fd).is_some() {
+        return 0;
+    }
+    let next = next!(c"setsockopt", SetSockOpt);
+    // SAFETY: as it came.
+    unsafe { next(fd, level, name, value, len) }
+}
+
+type GetSockOpt = unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int;
+
+/// getsockopt(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    if refuse_kernel_ipvs(level, name) {
+        return -1;
+    }
+    let told = match name {
+        libc::SO_DOMAIN => Some(libc::AF_NETLINK),
+        libc::SO_TYPE => Some(libc::SOCK_RAW),
+        libc::SO_PROTOCOL => Some(libc::NETLINK_GENERIC),
+        _ => None,
+    };
+    if let Some(told) = told.filter(|_| level == libc::SOL_SOCKET && ours(fd).is_some())
+        && !value.is_null()
+        && !len.is_null()
+    {
+        // SAFETY: the caller's length.
+        if usize::try_from(unsafe { *len }).unwrap_or_default() >= size_of::<c_int>() {
+            // SAFETY: the caller's room, which is long enough; its alignment is the caller's business.
+            unsafe { value.cast::<c_int>().write_unaligned(told) };
+            return 0;
+        }
+    }
+    let next = next!(c"getsockopt", GetSockOpt);
+    // SAFETY: as it came.
+    unsafe { next(fd, level, name, value, len) }
+}

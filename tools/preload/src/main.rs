@@ -1,0 +1,61 @@
+//! `rvs-run`: runs an unmodified program so that it manages rvsd where it would manage the kernel's
+//! IPVS.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+Usage: rvs-run PROGRAM [ARGUMENT ...]
+
+Runs PROGRAM with librvs_preload.so, so that it manages rvsd and not the kernel's IPVS:
+  rvs-run ipvsadm -Ln
+  rvs-run keepalived --dont-fork --log-console
+
+RVS_NETLINK  rvsd's netlink socket, if not /run/rvs/rvsd.netlink
+RVS_PRELOAD  the library, if not beside rvs-run or in /usr/lib/rvs
+";
+
+const LIBRARY: &str = "librvs_preload.so";
+/// What cannot be found, and what cannot be run: as the shell has it.
+const NOT_FOUND: u8 = 127;
+const NOT_RUN: u8 = 126;
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut words = env::args_os().skip(1);
+    let Some(program) = words.next() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(WRONG);
+    };
+    if program == "-h" || program == "--help" {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let Some(library) = library() else {
+        eprintln!(
+            "rvs-run: {LIBRARY} is neither beside rvs-run nor in /usr/lib/rvs: set RVS_PRELOAD"
+        );
+        return ExitCode::from(NOT_FOUND);
+    };
+    let mut preload = library.into_os_string();
+    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        preload = [preload, OsString::from(":"), others].into_iter().collect();
+    }
+    let error = Command::new(&program).args(words).env("LD_PRELOAD", preload).exec();
+    eprintln!("rvs-run: {}: {error}", program.display());
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUN })
+}
+
+fn library() -> Option<PathBuf> {
+    if let Some(named) = env::var_os("RVS_PRELOAD") {
+        return Some(PathBuf::from(named));
+    }
+    let beside = env::current_exe().ok().and_then(|it| Some(it.parent()?.join(LIBRARY)));
+    let system = Path::new("/usr/lib/rvs").join(LIBRARY);
+    beside.into_iter().chain([system]).find(|path| path.exists())
+}
