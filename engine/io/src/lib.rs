@@ -14,10 +14,12 @@
 //! | [`memory`] | tests, benches, simulation; receive side scaling in software | move |
 //! | [`pcap`] | a capture in, a capture out | are copied |
 //! | [`tap`] | the host's stack, containers; several queues | are copied, a system call each |
+//! | [`faulty`] | a bad network around any of them: tests, simulation | as inside |
 //!
 //! These share one kind of frame, [`RoomFrame`]. A driver with memory of its own brings its own
 //! frame and pool. All `unsafe` of the links is in this crate.
 
+pub mod faulty;
 pub mod frame;
 pub mod memory;
 pub mod pcap;

@@ -193,6 +193,41 @@ impl<H> FarEnd<H> {
     }
 }
 
+/// The network at the other end, by the same words as a worker: what it sends arrives, spread over
+/// the queues by the hash; what it receives was sent, queue after queue.
+impl<H: Fn(&[u8]) -> u32 + Send> Queue for FarEnd<H> {
+    type Frame = RoomFrame;
+    type Pool = RoomPool;
+
+    #[inline]
+    fn receive(
+        &mut self,
+        _pool: &mut RoomPool,
+        burst: &mut Burst<RoomFrame>,
+        most: usize,
+    ) -> usize {
+        let before = burst.len();
+        let most = most.min(burst.remaining_capacity());
+        let all = self.leaving.iter().flat_map(|ring| core::iter::from_fn(|| ring.pop()));
+        burst.extend(all.take(most));
+        burst.len() - before
+    }
+
+    #[inline]
+    fn send(&mut self, _pool: &mut RoomPool, burst: &mut Burst<RoomFrame>) -> usize {
+        // Refused frames gather at the front, in order.
+        let given = burst.len();
+        let mut refused = Burst::new();
+        for frame in burst.drain(..) {
+            if let Err(frame) = self.inject_frame(frame) {
+                refused.push(frame);
+            }
+        }
+        burst.extend(refused);
+        given - burst.len()
+    }
+}
+
 impl<H> Drop for FarEnd<H> {
     /// What is on the wire returns to the reserve.
     fn drop(&mut self) {
