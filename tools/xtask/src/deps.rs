@@ -13,7 +13,7 @@ enum May {
     UseAll,
 }
 
-const TABLE: [(&str, May); 17] = [
+const TABLE: [(&str, May); 18] = [
     ("rvs-wire", May::Use(&[])),
     ("rvs-cache", May::Use(&[])),
     ("rvs-io", May::Use(&[])),
@@ -48,6 +48,7 @@ const TABLE: [(&str, May); 17] = [
     ("rvs-daemon", May::Use(&["rvs-control", "rvs-plane", "rvs-io", "rvs-model", "rvs-api"])),
     ("rvs-adm", May::Use(&["rvs-api", "rvs-model"])),
     ("rvs-preload", May::Use(&[])),
+    ("rvs-pktgen", May::Use(&["rvs-io", "rvs-wire", "rvs-cache"])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
     ("rvs-lab", May::UseAll),
