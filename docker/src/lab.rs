@@ -116,7 +116,9 @@ impl<'t> Lab<'t> {
     }
 }
 
-fn run_dir(topology: &Topology) -> PathBuf {
+/// Where a lab's files are.
+#[must_use]
+pub fn run_dir(topology: &Topology) -> PathBuf {
     Path::new(RUN).join(&topology.name)
 }
 

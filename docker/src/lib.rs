@@ -21,4 +21,5 @@ pub mod lab;
 pub mod netns;
 pub mod process;
 pub mod topology;
+pub mod traffic;
 pub mod web;

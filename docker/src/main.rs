@@ -16,6 +16,7 @@ use rvs_lab::lab::{Lab, Setup};
 use rvs_lab::process;
 use rvs_lab::process::Limits;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
+use rvs_lab::traffic;
 
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
@@ -61,6 +62,8 @@ enum Action {
         #[command(flatten)]
         options: Options,
     },
+    /// Thousands of packets of rvs-pktgen through rvsd, each of them judged.
+    Traffic(Options),
     /// Unwraps IP in IP for the network namespace it runs in: a real server of LVS-TUN.
     Decap,
 }
@@ -115,6 +118,10 @@ fn act(action: &Action) -> Result<bool> {
             let topology = Topology::load(topology)?;
             let families = family.map_or(Family::ALL.to_vec(), |family| vec![family]);
             run_all(&[topology], &families, options)
+        }
+        Action::Traffic(options) => {
+            let setup = prepare(options)?;
+            traffic::act(&setup, &Limits::new(Duration::from_secs(options.timeout_s))?)
         }
         Action::Up { topology, options } => up(&Topology::load(topology)?, options),
         Action::Decap => decap::run().map(|()| true),
@@ -174,7 +181,7 @@ fn prepare(options: &Options) -> Result<Setup> {
         (None, Some(parent)) => parent.to_owned(),
         (None, None) => bail!("{} is in no folder", own.display()),
     };
-    for program in ["rvsd", "rvsadm"] {
+    for program in ["rvsd", "rvsadm", "rvs-pktgen"] {
         let path = bin.join(program);
         ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
     }

@@ -26,7 +26,8 @@ use crate::topology::{Host, Interface, Topology};
 /// Where rvsd runs.
 pub const DIRECTOR: &str = "director";
 
-const SWITCH: &str = "switch";
+/// Where the bridges are.
+pub const SWITCH: &str = "switch";
 
 /// Kernel parameters of every host, for all interfaces that it has or gets.
 const EVERYWHERE: [(&str, u8); 2] = [

@@ -133,7 +133,7 @@ fn demo(workspace: &Workspace) -> Result<ExitCode> {
     println!("Building rvsd, rvsadm and the lab (release; the first time takes minutes) ...");
     let built = test::release(workspace).status()?;
     ensure!(built.success(), "the build failed");
-    let mut lab = test::lab(workspace);
+    let mut lab = test::lab(workspace, "demo");
     if !install::is_root()? {
         let program = lab.get_program().to_string_lossy();
         eprintln!("Network namespaces and TAP devices take root. Run:\n  sudo {program} demo");

@@ -9,7 +9,8 @@ use crate::workspace::Workspace;
 use crate::{deps, differences, install, tidy};
 
 /// What the lab is made of.
-const RELEASED: [&str; 6] = ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-lab"];
+const RELEASED: [&str; 8] =
+    ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-pktgen", "-p", "rvs-lab"];
 
 /// Runs all steps, or those that need neither root nor long builds.
 ///
@@ -116,7 +117,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     if !steps.run("release", &mut release(workspace), |_| None)? {
         steps.skip("labs", "there is nothing to run");
     } else if install::is_root()? {
-        steps.run("labs", lab(workspace).arg("--inspect"), last_line)?;
+        steps.run("labs", lab(workspace, "demo").arg("--inspect"), last_line)?;
+        steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
     } else {
         steps.skip("labs", "network namespaces and TAP devices take root");
     }
@@ -131,11 +133,11 @@ pub fn release(workspace: &Workspace) -> Command {
     cargo
 }
 
-/// The lab, as [`release`] built it, with all its cases.
+/// The lab, as [`release`] built it: its `demo` or its `traffic`, with all cases.
 #[must_use]
-pub fn lab(workspace: &Workspace) -> Command {
+pub fn lab(workspace: &Workspace, action: &str) -> Command {
     let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));
-    lab.arg("demo").arg("--logs").arg(workspace.target_directory.join("lab"));
+    lab.arg(action).arg("--logs").arg(workspace.target_directory.join("lab"));
     lab
 }
 
