@@ -16,6 +16,7 @@ use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::flow::protocol;
 use rvs_wire::mac::MacAddr;
+use rvs_wire::tunnel::Encapsulation;
 use std::sync::Arc;
 
 /// The director's Ethernet address.
@@ -118,6 +119,7 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
                 id: DestId(id),
                 socket: SocketAddr::new(*address, port(number, *at)),
                 method,
+                encapsulation: Encapsulation::Ip,
             })
             .collect();
         let candidates: Vec<Candidate> =

@@ -12,7 +12,10 @@
 //! each change is noted by itself, even where workers see several of them at once.
 
 use crate::state::{Service as Row, State};
-use rvs_api::{AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key};
+use rvs_api::{
+    AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key, Tunnel,
+    TunnelChecksum, TunnelKind,
+};
 use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, Tunables, ticks};
 use rvs_plane::grain::Grains;
 use rvs_plane::marks::{Marks, Rule};
@@ -22,6 +25,7 @@ use rvs_plane::snapshot::{Dest, Index, Maps, Service, ServiceKey, Snapshot};
 use rvs_schedulers::map::ADDRESSES_MAX;
 use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
+use rvs_wire::tunnel::Encapsulation;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -284,6 +288,7 @@ fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Service
         id: dest.id(),
         socket: dest.address(),
         method: dest.attributes().method,
+        encapsulation: encapsulation(dest.attributes().tunnel),
     };
     Service {
         id: row.id(),
@@ -308,6 +313,17 @@ fn persistence(row: &Row) -> Option<Persistence> {
     };
     let timeout = ticks(*timeout_s);
     flags.has(ServiceFlags::PERSISTENT).then_some(Persistence { timeout, mask })
+}
+
+/// What `--tun-type` and its companions say, to a worker.
+fn encapsulation(tunnel: Tunnel) -> Encapsulation {
+    let checksum = tunnel.checksum != TunnelChecksum::None;
+    match tunnel.kind {
+        TunnelKind::Ipip => Encapsulation::Ip,
+        // Linux 6.1 ip_vs_xmit.c ipvs_gre_encap(): a remote checksum is GUE's, and none in GRE.
+        TunnelKind::Gre => Encapsulation::Gre { checksum: tunnel.checksum == TunnelChecksum::Full },
+        TunnelKind::Gue => Encapsulation::Gue { port: tunnel.port, checksum },
+    }
 }
 
 #[cfg(test)]

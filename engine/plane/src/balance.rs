@@ -114,7 +114,7 @@ impl Balance {
 
     /// Tells schedulers what changed, before the next connection asks: what several changes leave of
     /// a weighted round depends on each of them.
-    pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot, paths: &mut Paths) {
         self.mapped.clear();
         let all = snapshot.services.iter().map(Option::as_deref).chain(core::iter::repeat(None));
         for ((turn, service), place) in self.turns.iter_mut().zip(all).zip(0..) {
@@ -122,6 +122,7 @@ impl Balance {
                 Some(service) => {
                     if (turn.epoch, turn.version) != (service.epoch, service.version) {
                         turn.catch_up(service, self.share);
+                        service.dests.iter().for_each(|dest| paths.follow(dest));
                     }
                 }
                 None => turn.leave(),

@@ -15,6 +15,7 @@ use rvs_wire::ethernet;
 use rvs_wire::flow::Ends as _;
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::{Rewrite, Stop};
+use rvs_wire::tunnel::Encapsulation;
 
 /// How it went.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,7 +25,7 @@ pub(crate) enum Sent {
     /// Rewritten and fits.
     Whole,
     /// Rewritten; does not fit and may be fragmented.
-    ToFragment,
+    ToFragment { mtu: u16 },
     /// The hop limit ran out; unchanged.
     Exceeded,
     /// Does not fit and may not be fragmented.
@@ -37,14 +38,14 @@ impl Sent {
     /// Whether the packet was rewritten and goes on.
     #[inline(always)]
     pub(crate) fn is_sent(self) -> bool {
-        matches!(self, Self::Framed | Self::Whole | Self::ToFragment)
+        matches!(self, Self::Framed | Self::Whole | Self::ToFragment { .. })
     }
 
     /// What becomes of the frame.
     pub(crate) fn verdict(self, hop: HopId, l3: u16) -> Verdict {
         match self {
             Self::Framed | Self::Whole => Verdict::Send { hop, l3 },
-            Self::ToFragment => Verdict::Fragment { hop, l3 },
+            Self::ToFragment { mtu } => Verdict::Fragment { hop, l3, mtu },
             Self::Exceeded => Verdict::Exceeded { l3 },
             Self::TooBig { mtu } => Verdict::TooBig { l3, mtu },
             Self::NoHeadroom => DropReason::NoHeadroom.into(),
@@ -130,10 +131,10 @@ fn too_long<F: Rewrite>(
     if F::dont_fragment(octets) {
         return too_big::<F>(octets, direction, mtu);
     }
-    rewrite(conn, direction, packet, octets).map_or_else(Sent::from, |()| Sent::ToFragment)
+    rewrite(conn, direction, packet, octets).map_or_else(Sent::from, |()| Sent::ToFragment { mtu })
 }
 
-/// Puts the destination's outer header before the packet.
+/// Puts the headers of the destination's tunnel before the packet.
 #[inline(always)]
 fn tunnel<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
@@ -144,31 +145,54 @@ fn tunnel<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
-    let Some(outer) = paths.outer(conn.dest) else { return Sent::NoHeadroom };
+    let Some(way) = paths.way(conn.dest) else { return Sent::NoHeadroom };
     let l3 = usize::from(packet.l3);
     let Some(octets) = frame.octets_mut().get_mut(l3..) else { return Sent::NoHeadroom };
-    let mtu = hop.mtu.saturating_sub(u16::try_from(outer.len()).unwrap_or_default());
-    let fits = packet.packet_octets <= mtu;
-    // Linux 6.1 ip_vs_xmit.c ensure_mtu_is_adequate(): only IPv4 in a tunnel is ever cut against its
-    // will.
-    if !fits && (pmtu_disc || F::IS_V6) && F::dont_fragment(octets) {
-        return too_big::<F>(octets, direction, mtu);
+    let front = way.tunnel.len();
+    let mtu = hop.mtu.min(way.mtu());
+    let room = mtu.saturating_sub(u16::try_from(front).unwrap_or_default());
+    let fits = packet.packet_octets <= room;
+    if !fits
+        && let Some(most) = most_whole::<F>(room, pmtu_disc, octets)
+        && packet.packet_octets > most
+    {
+        return too_big::<F>(octets, direction, most);
     }
     if let Err(stop) = F::direct(octets) {
         return stop.into();
     }
     let Some(mut inner) = F::inner(octets) else { return Sent::NoHeadroom };
     inner.dont_fragment &= pmtu_disc;
-    if !isize::try_from(outer.len()).is_ok_and(|room| frame.shift_front(room)) {
+    if !isize::try_from(front).is_ok_and(|room| frame.shift_front(room)) {
         return Sent::NoHeadroom;
     }
     let Some((before, place)) = frame.octets_mut().split_at_mut_checked(l3) else {
         return Sent::NoHeadroom;
     };
-    if !outer.write(inner, paths.ident(), place) {
+    let flow = match way.tunnel.encapsulation() {
+        Encapsulation::Gue { .. } => paths.flow_port(conn.inbound.words()),
+        _ => 0,
+    };
+    if !way.tunnel.write(inner, paths.ident(), flow, place) {
         return Sent::NoHeadroom;
     }
-    if fits { framed(hop, before) } else { Sent::ToFragment }
+    if fits { framed(hop, before) } else { Sent::ToFragment { mtu } }
+}
+
+/// The longest packet that goes into a tunnel that has `room`, if its sender is to be told. `None`
+/// for one whose outer packet may be cut.
+///
+/// Linux 6.1 `ip_vs_xmit.c` `ensure_mtu_is_adequate()`: only IPv4 in a tunnel is ever cut against its
+/// will.
+///
+/// DIFFERS from Linux, which drops all packets into a tunnel that has less room than any IPv6 link:
+/// IPv6 of up to 1280 octets is carried in pieces then (RFC 2473 section 7.1).
+#[cold]
+fn most_whole<F: Rewrite>(room: u16, pmtu_disc: bool, octets: &[u8]) -> Option<u16> {
+    if F::IS_V6 {
+        return Some(room.max(1280));
+    }
+    (pmtu_disc && F::dont_fragment(octets)).then_some(room)
 }
 
 /// Destination's address and port inbound, the service's outbound.

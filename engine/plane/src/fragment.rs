@@ -7,7 +7,6 @@
 
 use crate::drop_reason::DropReason;
 use crate::links::Links;
-use crate::neighbor::Hop;
 use arrayvec::ArrayVec;
 use rvs_io::{Frame, Queue};
 use rvs_wire::checksum;
@@ -25,7 +24,7 @@ const NEXT_HEADER_FRAGMENT: u8 = 44;
 /// The frames of one packet, in order, each with its IP header at the same place.
 pub(crate) type Pieces<F> = ArrayVec<F, PIECES>;
 
-/// Cuts the packet that begins at `l3` into pieces that fit through `hop`.
+/// Cuts the packet that begins at `l3` into pieces of at most `mtu` octets.
 ///
 /// # Errors
 ///
@@ -34,11 +33,10 @@ pub(crate) fn split<Q: Queue>(
     links: &mut Links<Q>,
     frame: Q::Frame,
     l3: u16,
-    hop: &Hop,
+    mtu: u16,
     ident: u16,
 ) -> Result<Pieces<Q::Frame>, (Q::Frame, DropReason)> {
-    let l3 = usize::from(l3);
-    let mtu = usize::from(hop.mtu);
+    let (l3, mtu) = (usize::from(l3), usize::from(mtu));
     let is_v6 = frame.octets().get(l3).is_some_and(|first| first >> 4 == 6);
     if is_v6 { split_v6(links, frame, l3, mtu, ident) } else { split_v4(links, frame, l3, mtu) }
 }

@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     /// Rewritten: put the hop's Ethernet header before it and send it.
     Send { hop: HopId, l3: u16 },
     /// The same, in pieces that fit.
-    Fragment { hop: HopId, l3: u16 },
+    Fragment { hop: HopId, l3: u16, mtu: u16 },
     /// Not a connection's: for the director itself, or to be routed.
     Stack { l3: u16, vlan: u16 },
     /// Another worker's.

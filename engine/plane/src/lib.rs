@@ -18,6 +18,7 @@ mod links;
 pub mod marks;
 pub mod neighbor;
 pub mod network;
+mod path_mtu;
 mod paths;
 pub mod persist;
 pub mod publish;

@@ -16,6 +16,7 @@ use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::flow::{Ends, Family, Key, protocol};
 use rvs_wire::packet::Packet;
+use rvs_wire::tunnel::Encapsulation;
 use std::sync::Arc;
 
 /// FTP's control port, RFC 959.
@@ -72,6 +73,8 @@ pub struct Dest {
     pub socket: SocketAddr,
     /// How packets reach it.
     pub method: ForwardMethod,
+    /// How they are wrapped in a tunnel to it.
+    pub encapsulation: Encapsulation,
 }
 
 /// A virtual service.

@@ -88,18 +88,14 @@ impl<Q: Queue> Desk<'_, Q> {
         }
     }
 
-    /// The same for a packet that is too long for the hop's link.
+    /// The same for a packet that is too long, in pieces of `mtu` octets.
     #[cold]
-    pub(crate) fn transmit_in_pieces(&mut self, hop_id: HopId, frame: Q::Frame, l3: u16) {
+    pub(crate) fn transmit_in_pieces(&mut self, hop: HopId, frame: Q::Frame, l3: u16, mtu: u16) {
         let ident = self.stack.idents.next();
-        let Some(hop) = self.stack.neighbors.hop(hop_id) else {
-            self.links.drop(frame, DropReason::NoRoute);
-            return;
-        };
-        match fragment::split(self.links, frame, l3, hop, ident) {
+        match fragment::split(self.links, frame, l3, mtu, ident) {
             Ok(pieces) => {
                 for piece in pieces {
-                    self.transmit(hop_id, piece, l3);
+                    self.transmit(hop, piece, l3);
                 }
             }
             Err((frame, reason)) => self.links.drop(frame, reason),
@@ -112,7 +108,7 @@ impl<Q: Queue> Desk<'_, Q> {
         if octets <= usize::from(mtu) {
             self.transmit(hop, frame, l3);
         } else {
-            self.transmit_in_pieces(hop, frame, l3);
+            self.transmit_in_pieces(hop, frame, l3, mtu);
         }
     }
 

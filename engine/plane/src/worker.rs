@@ -174,7 +174,7 @@ impl<Q: Queue> Worker<Q> {
             v4: Lane::new(v4),
             v6: Lane::new(v6),
             balance: Balance::new(size(limits.services), setup.id, setup.all_lines, setup.seed[1]),
-            paths: Paths::new(size(limits.dests), idents()),
+            paths: Paths::new(size(limits.dests), idents(), setup.seed[1]),
             stack: Stack::new(size(limits.neighbors), idents(), now),
             mesh: setup.mesh,
             steering: setup.steering,
@@ -252,7 +252,7 @@ impl<Q: Queue> Core<Q> {
         self.v6.conns.set_timeouts(&snapshot.timeouts);
         self.v4.conns.set_secure(secure);
         self.v6.conns.set_secure(secure);
-        self.balance.apply(snapshot);
+        self.balance.apply(snapshot, &mut self.paths);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_service(): with the last service of a family the hooks
         // are gone, and no packet of it is IPVS's.
         let serves = |v6| {
@@ -373,6 +373,7 @@ impl<Q: Queue> Core<Q> {
         self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
         self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
         self.balance.step(now);
+        self.paths.tick(now);
         let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
         desk.tick();
         self.links.flush();
@@ -485,7 +486,7 @@ fn carry_out<Q: Queue>(
     match related.unwrap_or(verdict) {
         Verdict::Out { link } => desk.links.push(link, frame),
         Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
-        Verdict::Fragment { hop, l3 } => desk.transmit_in_pieces(hop, frame, l3),
+        Verdict::Fragment { hop, l3, mtu } => desk.transmit_in_pieces(hop, frame, l3, mtu),
         Verdict::Stack { l3, vlan } => desk.take(frame, link, l3, vlan),
         Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, link, l3),
         Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),

@@ -19,6 +19,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// IPv6 in IP, RFC 2473 and RFC 4213.
     pub const IPV6: u8 = 41;
+    /// Generic routing encapsulation, RFC 2784.
+    pub const GRE: u8 = 47;
     /// ICMPv6, RFC 4443.
     pub const ICMPV6: u8 = 58;
     /// SCTP, RFC 9260.

@@ -1,4 +1,5 @@
-//! IP in IP: RFC 2003 (IPv4 outside), RFC 2473 (IPv6 outside), RFC 4213 (IPv6 in IPv4).
+//! The IP header outside: RFC 2003 (IPv4), RFC 2473 (IPv6), RFC 4213 (IPv6 in IPv4). What may stand
+//! between the two is [`crate::tunnel`]'s.
 //!
 //! ```text
 //!  ├ outer IPv4 20 or IPv6 40 ┼ the packet, IPv4 or IPv6, one hop less ┤
@@ -11,15 +12,13 @@
 //! Linux 6.1 `ip_vs_xmit.c` `ip_vs_tunnel_xmit()`, `ip_vs_tunnel_xmit_v6()`.
 
 use crate::checksum::{self, fold};
-use crate::flow::protocol;
-use crate::unusable::Unusable;
-use crate::{ipv4, ipv6, ipv6_ext};
+use crate::{ipv4, ipv6};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an outer header takes over from the packet inside: see [`crate::rewrite::Rewrite::inner`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Inner {
-    /// [`protocol::IPIP`] or [`protocol::IPV6`].
+    /// [`crate::flow::protocol::IPIP`] or [`crate::flow::protocol::IPV6`].
     pub protocol: u8,
     /// DSCP and ECN.
     pub tos: u8,
@@ -71,6 +70,32 @@ impl Outer {
             Self::V4(_) => ipv4::HEADER_LEN,
             Self::V6(_) => ipv6::HEADER_LEN,
         }
+    }
+
+    /// The director's end.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Self::V4(outer) => {
+                let [.., a, b, c, d, _, _, _, _] = outer.header;
+                IpAddr::from([a, b, c, d])
+            }
+            Self::V6(outer) => {
+                let [_, _, _, _, _, _, _, _, rest @ ..] = outer.header;
+                let octets = rest.first_chunk::<16>().copied();
+                IpAddr::from(octets.unwrap_or_default())
+            }
+        }
+    }
+
+    /// The sum of the pseudo-header before `octets` of `protocol`.
+    #[must_use]
+    pub fn pseudo(&self, protocol: u8, octets: u16) -> u32 {
+        let addresses = match self {
+            Self::V4(outer) => outer.header.get(12..),
+            Self::V6(outer) => outer.header.get(8..),
+        };
+        checksum::sum(addresses.unwrap_or_default()) + u32::from(protocol) + u32::from(octets)
     }
 
     /// Writes the header for `inner` at the beginning of `place`, which is [`Outer::len`] octets
@@ -175,39 +200,4 @@ impl Outer6 {
         [place[4], place[5]] = inner.octets.to_be_bytes();
         [place[6], place[7]] = [inner.protocol, inner.hops];
     }
-}
-
-/// What came out of a tunnel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tunnelled<'p> {
-    /// Where the tunnel begins.
-    pub source: IpAddr,
-    /// Where it ends.
-    pub destination: IpAddr,
-    /// [`protocol::IPIP`] or [`protocol::IPV6`].
-    pub protocol: u8,
-    /// The packet inside, not looked at yet.
-    pub packet: &'p [u8],
-}
-
-/// Looks into a packet, either IPv4 or IPv6; `None` when there is no other one in it, or only a
-/// fragment of one.
-///
-/// # Errors
-///
-/// [`Unusable`] names the first check of the outer headers that failed.
-pub fn decapsulate(packet: &[u8]) -> Result<Option<Tunnelled<'_>>, Unusable> {
-    let version = packet.first().ok_or(Unusable::Truncated)? >> 4;
-    let (source, destination, protocol, whole, packet) = if version == 6 {
-        let (ip, payload) = ipv6::Ipv6::parse(packet)?;
-        let upper = ipv6_ext::walk(ip.next_header(), payload)?;
-        let whole = upper.fragment.is_none_or(ipv6_ext::Fragment::is_whole);
-        (ip.source().into(), ip.destination().into(), upper.protocol, whole, upper.payload)
-    } else {
-        let (ip, payload) = ipv4::Ipv4::parse(packet)?;
-        let ends = (IpAddr::from(ip.source()), IpAddr::from(ip.destination()));
-        (ends.0, ends.1, ip.protocol(), !ip.is_fragment(), payload)
-    };
-    let tunnel = whole && matches!(protocol, protocol::IPIP | protocol::IPV6);
-    Ok(tunnel.then_some(Tunnelled { source, destination, protocol, packet }))
 }

@@ -32,5 +32,6 @@ pub mod rewrite;
 pub mod sctp;
 pub mod tcp;
 pub mod toeplitz;
+pub mod tunnel;
 pub mod udp;
 pub mod unusable;

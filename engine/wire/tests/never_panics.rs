@@ -10,12 +10,13 @@ use rvs_wire::checksum::Delta;
 use rvs_wire::ethernet::{Ethernet, EthernetMut, Tag};
 use rvs_wire::flow::{Ends, V4, V6, protocol};
 use rvs_wire::icmp::{Error, Icmp};
-use rvs_wire::ipip::{self, Outer};
+use rvs_wire::ipip::Outer;
 use rvs_wire::ipv4::{Ipv4, Ipv4Mut};
 use rvs_wire::ipv6::{Ipv6, Ipv6Mut};
 use rvs_wire::packet::{Class, Packet, SlowKind, classify};
 use rvs_wire::rewrite::Stop;
 use rvs_wire::tcp::{Tcp, TcpMut};
+use rvs_wire::tunnel::{self, Encapsulation, Tunnel};
 use rvs_wire::udp::{Udp, UdpMut};
 use rvs_wire::{arp, ipv6_ext, ndp, toeplitz};
 
@@ -59,6 +60,15 @@ fn exercise_packet<F: Icmp>(packet: &[u8], l4: usize, protocol: u8, to: (F::Addr
             let outer = Outer::new(local, dest).unwrap();
             let _ = outer.write(inner, 3, &mut place[..l4]);
             assert!(inner.octets > 65515 || outer.write(inner, 3, &mut place));
+            for checksum in [false, true] {
+                for wrapped in
+                    [Encapsulation::Gre { checksum }, Encapsulation::Gue { port: 6080, checksum }]
+                {
+                    let tunnel = Tunnel::new(local, dest, wrapped).unwrap();
+                    let _ = tunnel.write(inner, 3, 4, &mut place[..l4]);
+                    let _ = tunnel.write(inner, 3, 4, &mut place);
+                }
+            }
         }
     }
 }
@@ -79,7 +89,7 @@ fn exercise_views(octets: &[u8], next_header: u8) {
     if let Ok(upper) = ipv6_ext::walk(next_header, octets) {
         assert_eq!(upper.extensions_len + upper.payload.len(), octets.len());
     }
-    let _ = (Ipv4::parse_quoted(octets), Ipv6::parse_quoted(octets), ipip::decapsulate(octets));
+    let _ = (Ipv4::parse_quoted(octets), Ipv6::parse_quoted(octets), tunnel::open(octets));
     let _ = (Ethernet::parse(octets), Tag::parse(octets), TOEPLITZ.hash(octets));
     let mut copy = octets.to_vec();
     if let Ok((mut ethernet, _)) = EthernetMut::parse(&mut copy) {

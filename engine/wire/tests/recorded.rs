@@ -1,5 +1,5 @@
 //! What a Linux 6.1 director made of packets, and what comes out here: recordings of the real thing
-//! (`pkt-nat`, `pkt6-nat`, `pkt-dr`, `pkt-tun-ipip`, `pkt6-tun-ip6ip6`, `pkt-icmp-nat`).
+//! (`pkt-nat`, `pkt6-nat`, `pkt-dr`, `pkt-tun-ipip`, `pkt-tun-gre`, `pkt-tun-gue`, `pkt6-tun-ip6ip6`, `pkt-icmp-nat`).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod examples;
@@ -15,6 +15,7 @@ use rvs_wire::ipv4::Ipv4;
 use rvs_wire::mac::MacAddr;
 use rvs_wire::packet::{Class, Packet, classify};
 use rvs_wire::rewrite::{Rewrite, Stop};
+use rvs_wire::tunnel::{Encapsulation, Tunnel};
 use rvs_wire::unusable::Unusable;
 
 const ME: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -240,6 +241,47 @@ fn tunnels_over_ipv4_are_as_recorded() {
     ];
     for (note, identification, before, after) in recorded {
         assert_eq!(tunnelled::<V4>(outer, identification, before), hex(after), "{note}");
+    }
+}
+
+/// `pkt-tun-gre`, `pkt-tun-gue`: the first with DF, the second without.
+#[test]
+fn gre_and_gue_tunnels_are_as_recorded() {
+    let gue = Encapsulation::Gue { port: 6080, checksum: false };
+    let syn =
+        "4500002c1111400040067346ac1000010a00006480e80050000003e8000000006002faf061a00000020405b4";
+    let ack = "45000028222200003f06a339ac1000010a00006480e80050000003e9000013895010faf065c40000";
+    let recorded = [
+        (
+            Encapsulation::Gre { checksum: false },
+            (0, syn),
+            "45000044000040003f2f27870a0100010a010002000008004500002c111140003f067446ac1000010a00006480e80050000003e8000000006002faf061a00000020405b4",
+        ),
+        (
+            Encapsulation::Gre { checksum: false },
+            (0x05ee, ack),
+            "4500004005ee00003e2f629d0a0100010a0100020000080045000028222200003e06a439ac1000010a00006480e80050000003e9000013895010faf065c40000",
+        ),
+        (
+            gue,
+            (0, syn),
+            "4500004c000040003f11279d0a0100010a0100028e9417c000380000000400004500002c111140003f067446ac1000010a00006480e80050000003e8000000006002faf061a00000020405b4",
+        ),
+        (
+            gue,
+            (0x1745, ack),
+            "45000048174500003e11515c0a0100010a0100028e9417c0003400000004000045000028222200003e06a439ac1000010a00006480e80050000003e9000013895010faf065c40000",
+        ),
+    ];
+    let (local, dest) = ("10.1.0.1".parse().unwrap(), "10.1.0.2".parse().unwrap());
+    for (encapsulation, (identification, before), after) in recorded {
+        let tunnel = Tunnel::new(local, dest, encapsulation).unwrap();
+        let mut packet = hex(before);
+        V4::direct(&mut packet).unwrap();
+        let inner = V4::inner(&packet).unwrap();
+        let mut whole = [vec![0; tunnel.len()], packet].concat();
+        assert!(tunnel.write(inner, identification, 0x8e94, &mut whole));
+        assert_eq!(whole, hex(after), "{encapsulation:?}");
     }
 }
 

@@ -4,16 +4,17 @@
 mod examples;
 
 use examples::*;
-use rvs_wire::checksum::Delta;
+use rvs_wire::checksum::{self, Delta};
 use rvs_wire::flow::{Ends, Ends4, Ends6, V4, V6, protocol};
 use rvs_wire::icmp::{Error, Icmp, Kind};
-use rvs_wire::ipip::{self, Outer};
+use rvs_wire::ipip::Outer;
 use rvs_wire::ipv4::Ipv4;
 use rvs_wire::ipv6::Ipv6;
 use rvs_wire::ipv6_ext::next_header;
 use rvs_wire::packet::{Class, classify};
 use rvs_wire::rewrite::{Rewrite, Stop};
 use rvs_wire::tcp::{self, Tcp, TcpMut};
+use rvs_wire::tunnel::{self, Encapsulation, Tunnel};
 use rvs_wire::udp::{self, Udp, UdpMut};
 
 #[test]
@@ -138,7 +139,7 @@ fn what_goes_into_a_tunnel_comes_out_in_all_four_combinations() {
     fn through<F: Rewrite>(packet: &[u8], outer: Outer, inner_protocol: u8) {
         let whole = tunnelled::<F>(packet, outer);
         assert!(adds_up(&whole));
-        let out = ipip::decapsulate(&whole).unwrap().unwrap();
+        let out = tunnel::open(&whole).unwrap();
         assert_eq!((out.packet, out.protocol), (packet, inner_protocol));
         let ends = match outer {
             Outer::V4(_) => (LOCAL.into(), REAL.into()),
@@ -154,8 +155,78 @@ fn what_goes_into_a_tunnel_comes_out_in_all_four_combinations() {
         through::<V6>(&tcp6(), outer, protocol::IPV6);
     }
     assert_eq!(Outer::new(LOCAL.into(), REAL6.into()), None);
-    assert_eq!(ipip::decapsulate(&tcp4()), Ok(None));
-    assert_eq!(ipip::decapsulate(&tcp6()), Ok(None));
+    assert_eq!(tunnel::open(&tcp4()), None);
+    assert_eq!(tunnel::open(&tcp6()), None);
+}
+
+/// `packet` in a tunnel of either family, wrapped.
+fn wrapped<F: Rewrite>(packet: &[u8], encapsulation: Encapsulation, v6: bool) -> Vec<u8> {
+    let ends = if v6 { (LOCAL6.into(), REAL6.into()) } else { (LOCAL.into(), REAL.into()) };
+    let tunnel = Tunnel::new(ends.0, ends.1, encapsulation).unwrap();
+    // Octets behind the packet are a link's padding, and no part of any checksum.
+    let mut whole = [&vec![0xee; tunnel.len()], packet, &[0xee; 3]].concat();
+    assert!(tunnel.write(F::inner(packet).unwrap(), 0x4321, 0xcab9, &mut whole));
+    whole.truncate(tunnel.len() + packet.len());
+    whole
+}
+
+#[test]
+fn each_wrapping_comes_off_again_in_all_four_combinations() {
+    fn through<F: Rewrite>(packet: &[u8], inner: u8) {
+        for checksum in [false, true] {
+            for kind in [
+                Encapsulation::Ip,
+                Encapsulation::Gre { checksum },
+                Encapsulation::Gue { port: 6080, checksum },
+            ] {
+                for v6 in [false, true] {
+                    let whole = wrapped::<F>(packet, kind, v6);
+                    let out = tunnel::open(&whole).unwrap();
+                    assert_eq!((out.packet, out.protocol), (packet, inner), "{kind:?}");
+                    assert_eq!(out.encapsulation, kind);
+                    assert_eq!(out.octets, whole.len() - packet.len());
+                    let quoted = &whole[..out.octets + 20];
+                    assert_eq!(tunnel::open(quoted).unwrap().packet, &packet[..20], "cut off");
+                }
+            }
+        }
+    }
+    through::<V4>(&tcp4(), protocol::IPIP);
+    through::<V6>(&udp6(), protocol::IPV6);
+}
+
+#[test]
+fn checksums_of_wrappings_add_up_and_are_absent_when_not_asked_for() {
+    for v6 in [false, true] {
+        let l4 = if v6 { 40 } else { 20 };
+        let gre = wrapped::<V4>(&tcp4(), Encapsulation::Gre { checksum: true }, v6);
+        assert_eq!(gre[l4..l4 + 4], [0x80, 0, 8, 0]);
+        assert!(checksum::is_right(&gre[l4..], 0) && gre[l4 + 4..l4 + 6] != [0, 0]);
+        let gre = wrapped::<V6>(&tcp6(), Encapsulation::Gre { checksum: false }, v6);
+        assert_eq!(gre[l4..l4 + 4], [0, 0, 0x86, 0xdd]);
+        let gue = wrapped::<V4>(&tcp4(), Encapsulation::Gue { port: 6080, checksum: true }, v6);
+        assert!(adds_up(&gue) && gue[l4 + 6..l4 + 8] != [0, 0]);
+        let gue = wrapped::<V4>(&tcp4(), Encapsulation::Gue { port: 6080, checksum: false }, v6);
+        assert_eq!(gue[l4..l4 + 4], [0xca, 0xb9, 0x17, 0xc0]);
+        assert_eq!(gue[l4 + 6..l4 + 12], [0, 0, 0, protocol::IPIP, 0, 0]);
+    }
+}
+
+#[test]
+fn what_is_not_wrapped_as_ipvs_wraps_is_no_tunnel() {
+    let gue = Encapsulation::Gue { port: 6080, checksum: false };
+    // A control message, a header with options, a protocol that is no IP, flags.
+    for (at, value) in [(28, 0x20), (28, 1), (29, protocol::TCP), (30, 0x80)] {
+        let mut packet = wrapped::<V4>(&tcp4(), gue, false);
+        packet[at] = value;
+        assert_eq!(tunnel::open(&packet), None, "{at}");
+    }
+    // A key, another version, another protocol.
+    for (at, value) in [(20, 0x20), (21, 1), (22, 0x66)] {
+        let mut packet = wrapped::<V4>(&tcp4(), Encapsulation::Gre { checksum: false }, false);
+        packet[at] = value;
+        assert_eq!(tunnel::open(&packet), None, "{at}");
+    }
 }
 
 #[test]
@@ -164,12 +235,12 @@ fn a_fragment_of_a_tunnel_has_no_packet_in_it() {
     let mut packet = tunnelled::<V4>(&tcp4(), outer);
     packet[6] = 0x20;
     sum_up_v4(&mut packet);
-    assert_eq!(ipip::decapsulate(&packet), Ok(None));
+    assert_eq!(tunnel::open(&packet), None);
     let outer = Outer::new(LOCAL6.into(), REAL6.into()).unwrap();
     let mut packet = extended(tunnelled::<V4>(&tcp4(), outer), &[next_header::FRAGMENT]);
-    assert_eq!(ipip::decapsulate(&packet).unwrap().unwrap().packet, tcp4());
+    assert_eq!(tunnel::open(&packet).unwrap().packet, tcp4());
     packet[43] = 1;
-    assert_eq!(ipip::decapsulate(&packet), Ok(None));
+    assert_eq!(tunnel::open(&packet), None);
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! When the engine learns something, its refusal goes away here, and nowhere else anything changes.
 //! The checks of the kernel come before these.
 
-use rvs_api::{DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags, TunnelKind};
-use rvs_model::{ForwardMethod, SchedulerKind};
+use rvs_api::{DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags};
+use rvs_model::SchedulerKind;
 
 /// How much of IPVS is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,13 +48,6 @@ impl Support {
         }
         if attributes.upper_threshold != 0 {
             return not_yet("connection thresholds");
-        }
-        if attributes.method == ForwardMethod::Tunnel {
-            match attributes.tunnel.kind {
-                TunnelKind::Ipip => {}
-                TunnelKind::Gue => return not_yet("GUE tunnels"),
-                TunnelKind::Gre => return not_yet("GRE tunnels"),
-            }
         }
         Ok(())
     }

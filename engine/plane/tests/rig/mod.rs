@@ -24,6 +24,7 @@ use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Work
 use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::mac::MacAddr;
+use rvs_wire::tunnel::Encapsulation;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -292,7 +293,8 @@ impl Rig {
         let id = *self.known.entry((self.service(service).key, socket)).or_insert(next);
         self.flag(id, DestLine::AVAILABLE | if weight == 0 { DestLine::DRAINED } else { 0 });
         self.change(service, |service| {
-            service.dests.insert(0, Dest { id, socket, method });
+            let encapsulation = Encapsulation::Ip;
+            service.dests.insert(0, Dest { id, socket, method, encapsulation });
             service.candidates.insert(0, Candidate { id, weight: Weight(weight) });
         });
         id
@@ -332,6 +334,15 @@ impl Rig {
     pub fn set_method(&mut self, service: ServiceId, id: DestId, method: ForwardMethod) {
         self.change(service, |service| {
             service.dests.iter_mut().find(|dest| dest.id == id).unwrap().method = method;
+        });
+        self.publish();
+    }
+
+    /// Another kind of tunnel to a destination, as `ipvsadm -e --tun-type` does.
+    pub fn set_tunnel(&mut self, service: ServiceId, id: DestId, encapsulation: Encapsulation) {
+        self.change(service, |service| {
+            let dest = service.dests.iter_mut().find(|dest| dest.id == id).unwrap();
+            (dest.method, dest.encapsulation) = (ForwardMethod::Tunnel, encapsulation);
         });
         self.publish();
     }

@@ -16,7 +16,7 @@ use crate::tally::{Failure, Ledger};
 use crate::{packet, scene};
 use core::net::SocketAddr;
 use rvs_wire::ethernet::{self, Ethernet};
-use rvs_wire::flow::protocol;
+use rvs_wire::tunnel;
 
 /// Plays a recording.
 ///
@@ -87,12 +87,8 @@ fn seen(sent: &[Sent]) -> Vec<Seen> {
 
 /// The destination port of a packet, or of the one inside if it is a tunnel's.
 fn port_at_server(look: &packet::Look, frame: &[u8]) -> u16 {
-    let inner = match look.protocol {
-        protocol::IPIP | protocol::IPV6 => {
-            frame.get(ethernet::HEADER_LEN + look.l4..).and_then(packet::look)
-        }
-        _ => None,
-    };
+    let packet = frame.get(ethernet::HEADER_LEN..).filter(|_| scene::OWN.contains(&look.source));
+    let inner = packet.and_then(tunnel::open).and_then(|opened| packet::look(opened.packet));
     inner.unwrap_or(*look).destination_socket().port()
 }
 

@@ -9,7 +9,7 @@ use crate::stage::{Sent, Side};
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
-use rvs_wire::checksum;
+use rvs_wire::checksum::{self, Delta};
 use rvs_wire::ethernet::{self, Ethernet};
 use rvs_wire::flow::protocol;
 use serde::Deserialize;
@@ -194,7 +194,7 @@ fn leaving(sent: &Sent) -> Option<Leaving> {
 
 /// Makes equal what is random in packets that the director itself makes: the identification of
 /// IPv4 packets that may be fragmented, the flow label of IPv6 packets, the identification of
-/// IPv6 fragments.
+/// IPv6 fragments, the source port of GUE.
 fn level(expected: &mut Leaving, got: &mut Leaving, given_on: Side) {
     if expected.macs.is_none() {
         got.macs = None;
@@ -206,9 +206,35 @@ fn level(expected: &mut Leaving, got: &mut Leaving, given_on: Side) {
         return;
     }
     level_identification(&mut expected.packet, &mut got.packet);
+    let ports = [&expected.packet, &got.packet].map(|packet| flow_port(packet).is_some());
     for packet in [&mut expected.packet, &mut got.packet] {
         level_v6(packet);
+        if ports == [true; 2] {
+            blank_flow_port(packet);
+        }
     }
+}
+
+/// Where the source port of a tunnel's datagram stands, if it is one that Linux chooses for flows
+/// (`udp_flow_src_port()`: by a hash with a key of its own at every start).
+fn flow_port(packet: &[u8]) -> Option<usize> {
+    let look = packet::look(packet).filter(|look| look.protocol == protocol::UDP)?;
+    let port = u16::from_be_bytes(*packet.get(look.l4..)?.first_chunk()?);
+    let offset = u16::from_be_bytes(*packet.get(6..)?.first_chunk()?) << 3;
+    let is_first = packet.first()? >> 4 == 6 || offset == 0;
+    let is_tunnel = scene::OWN.contains(&look.source) && (32_768..60_999).contains(&port);
+    (is_first && is_tunnel).then_some(look.l4)
+}
+
+/// Takes that port out, and out of the checksum if there is one.
+fn blank_flow_port(packet: &mut [u8]) {
+    let place = flow_port(packet).and_then(|at| packet.get_mut(at..));
+    let Some(udp) = place.and_then(<[u8]>::first_chunk_mut::<8>) else { return };
+    let [a, b, _, _, _, _, c, d] = udp;
+    if [*c, *d] != [0, 0] {
+        [*c, *d] = Delta::word(u16::from_be_bytes([*a, *b]), 0).apply_udp([*c, *d]);
+    }
+    (*a, *b) = (0, 0);
 }
 
 /// Whether the director made a packet: from its own address, as a tunnel's outer packet is, or an
