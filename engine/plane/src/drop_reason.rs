@@ -39,7 +39,7 @@ reasons! {
     NoFrame = "no-frame",
     /// An ARP message that is malformed or concerns nobody here.
     ArpIgnored = "arp-ignored",
-    /// An ARP or neighbour-discovery message, dealt with.
+    /// An ARP, neighbour-discovery or ICMP message, dealt with.
     Consumed = "consumed",
     /// A neighbour-discovery message that RFC 4861 says to ignore.
     NdpIgnored = "ndp-ignored",
@@ -57,13 +57,13 @@ reasons! {
     Multicast = "multicast",
     /// Its source or its destination is an address that no other host may have.
     Martian = "martian",
-    /// The hop limit ran out; the sender was told.
+    /// The hop limit ran out; the sender was told, if it may be.
     HopLimit = "hop-limit",
-    /// Too long for the next link and not to be fragmented; the sender was told.
+    /// Too long for the next link and not to be fragmented; the sender was told, if it may be.
     TooBig = "too-big",
     /// Too long for the next link and could not be fragmented.
     Unfragmentable = "unfragmentable",
-    /// No destination of the service takes connections; the client was told.
+    /// No destination of the service takes connections; the client was told, if it may be.
     NoDest = "no-dest",
     /// Its connection's destination was deleted.
     DestDeleted = "dest-deleted",
@@ -83,7 +83,7 @@ reasons! {
     TxFull = "tx-full",
     /// The owner's ring of handed-over frames was full.
     HandoffFull = "handoff-full",
-    /// An answer was due but the rate of answers is bounded.
+    /// An answer or an error was due to its sender but the rate of them is bounded.
     RateLimited = "rate-limited",
     /// Headers did not fit before the packet: a bug, never the sender's fault.
     NoHeadroom = "no-headroom",

@@ -28,6 +28,7 @@ pub mod snapshot;
 mod stack;
 pub mod steering;
 mod sync;
+mod tunnel_error;
 pub mod worker;
 
 pub use handoff::Mesh;

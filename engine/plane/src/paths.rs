@@ -36,6 +36,11 @@ impl Way {
         self.mtu
     }
 
+    /// What is known of the path.
+    pub(crate) fn known_mtu(&self) -> u16 {
+        self.mtu
+    }
+
     /// What the path took when the last packet went.
     pub(crate) fn last_mtu(&self) -> u16 {
         self.last.get()

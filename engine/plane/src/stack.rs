@@ -26,7 +26,7 @@ use rvs_io::{Frame, Queue};
 use rvs_model::Tick;
 use rvs_wire::arp::{Arp, Operation};
 use rvs_wire::ethernet::{Ethernet, ethertype, header, tagged_header};
-use rvs_wire::flow::{V4, V6, protocol};
+use rvs_wire::flow::{Ends as _, V4, V6, protocol};
 use rvs_wire::icmp::{ERROR_MAX, Error, Kind};
 use rvs_wire::ipv6::Ipv6;
 use rvs_wire::mac::MacAddr;
@@ -175,11 +175,7 @@ impl<Q: Queue> Desk<'_, Q> {
         error: Error,
         reason: DropReason,
     ) {
-        // A tagged frame's packet begins four octets later.
-        let tag = frame.octets().get(14..16).filter(|_| l3 > L3);
-        let vlan = tag.and_then(<[u8]>::first_chunk).map_or(0, |tag| u16::from_be_bytes(*tag));
-        let interface = self.snapshot.network.interface_of(link, vlan & 0x0fff);
-        let from = interface.unwrap_or_default();
+        let from = self.interface_of(&frame, link, l3);
         let first = frame.octets().get(usize::from(l3)).copied().unwrap_or_default();
         if first >> 4 == 6 {
             self.refuse::<V6>(frame, from, l3, error, reason);
@@ -188,8 +184,15 @@ impl<Q: Queue> Desk<'_, Q> {
         }
     }
 
-    /// Tells the sender of a packet what is wrong with it, if it may be told and not too many were,
-    /// and drops the frame.
+    /// Where a frame came in.
+    fn interface_of(&self, frame: &Q::Frame, link: u8, l3: u16) -> InterfaceId {
+        // A tagged frame's packet begins four octets later.
+        let tag = frame.octets().get(14..16).filter(|_| l3 > L3);
+        let vlan = tag.and_then(<[u8]>::first_chunk).map_or(0, |tag| u16::from_be_bytes(*tag));
+        self.snapshot.network.interface_of(link, vlan & 0x0fff).unwrap_or_default()
+    }
+
+    /// Tells the sender of a packet what is wrong with it, if it may be told, and drops the frame.
     fn refuse<F: Local>(
         &mut self,
         frame: Q::Frame,
@@ -198,23 +201,72 @@ impl<Q: Queue> Desk<'_, Q> {
         error: Error,
         reason: DropReason,
     ) {
-        let l3 = usize::from(l3);
-        let about = frame.octets().get(l3..).unwrap_or_default();
-        let look = F::look(about);
-        let about = look.and_then(|look| about.get(..look.octets)).unwrap_or_default();
-        if let Some(look) = look.filter(|_| F::deserves_error(about))
-            && self.may_tell(error)
-            && let Some(source) = self.error_source::<F>(&look)
+        let packet = frame.octets().get(usize::from(l3)..).unwrap_or_default();
+        let told = match F::look(packet) {
+            Some(look) => {
+                let about = packet.get(..look.octets).unwrap_or_default();
+                self.tell::<F>(about, (look.source, look.destination), from, error)
+            }
+            None => Ok(()),
+        };
+        self.links.drop(frame, told.err().unwrap_or(reason));
+    }
+
+    /// Passes an error about one of our tunnels on to who sent the packet inside, which the frame
+    /// quotes from `at` to `end`.
+    #[cold]
+    pub(crate) fn pass_on(
+        &mut self,
+        frame: Q::Frame,
+        link: u8,
+        l3: u16,
+        (at, end): (usize, usize),
+        error: Error,
+    ) {
+        let from = self.interface_of(&frame, link, l3);
+        let about = frame.octets().get(at..end).unwrap_or_default();
+        let told = if about.first().is_some_and(|first| first >> 4 == 6) {
+            self.tell_quoted::<V6>(about, from, error)
+        } else {
+            self.tell_quoted::<V4>(about, from, error)
+        };
+        self.links.drop(frame, told.err().unwrap_or(DropReason::Answered));
+    }
+
+    fn tell_quoted<F: Local>(
+        &mut self,
+        about: &[u8],
+        from: InterfaceId,
+        error: Error,
+    ) -> Result<(), DropReason> {
+        let Ok(Some(quoted)) = F::quoted(about) else { return Err(DropReason::IcmpIgnored) };
+        let (source, destination) = (quoted.key.ends.source().0, quoted.key.ends.destination().0);
+        self.tell::<F>(about, (source, destination), from, error)
+    }
+
+    /// Sends the error, if there may be one about this packet; says why not if too many were sent.
+    fn tell<F: Local>(
+        &mut self,
+        about: &[u8],
+        ends: (F::Addr, F::Addr),
+        from: InterfaceId,
+        error: Error,
+    ) -> Result<(), DropReason> {
+        if !F::deserves_error(about) {
+            return Ok(());
+        }
+        if !self.may_tell(error) {
+            return Err(DropReason::RateLimited);
+        }
+        if let Some(source) = self.error_source::<F>(ends)
+            && let Some(mut answer) = self.links.originate(usize::from(L3) + ERROR_MAX)
         {
             let ident = self.stack.idents.next();
-            let made = self.links.originate(usize::from(L3) + ERROR_MAX);
-            if let Some(mut answer) = made {
-                let place = answer.octets_mut().get_mut(usize::from(L3)..).unwrap_or_default();
-                let written = F::write_error(error, source, about, ident, place);
-                self.send_made(answer, written, from, look.source.into());
-            }
+            let place = answer.octets_mut().get_mut(usize::from(L3)..).unwrap_or_default();
+            let written = F::write_error(error, source, about, ident, place);
+            self.send_made(answer, written, from, ends.0.into());
         }
-        self.links.drop(frame, reason);
+        Ok(())
     }
 
     /// Whether the rate of errors allows for this one. News of a link's MTU always goes out, or a
@@ -227,14 +279,13 @@ impl<Q: Queue> Desk<'_, Q> {
     /// The source of an error: the address that the packet was for if that is ours, else the one
     /// that we have towards its sender. IPv6 does not take an address that is ours only as part of
     /// a local network (Linux 6.1 `net/ipv6/icmp.c` `icmp6_send()`).
-    fn error_source<F: Local>(&self, look: &Look<F::Addr>) -> Option<F::Addr> {
+    fn error_source<F: Local>(&self, (source, to): (F::Addr, F::Addr)) -> Option<F::Addr> {
         let network = &self.snapshot.network;
-        let to: IpAddr = look.destination.into();
-        let own = if F::IS_V6 { network.is_own(to) } else { network.is_local(to) };
+        let own = if F::IS_V6 { network.is_own(to.into()) } else { network.is_local(to.into()) };
         if own {
-            return Some(look.destination);
+            return Some(to);
         }
-        network.source_towards(look.source.into()).and_then(F::address)
+        network.source_towards(source.into()).and_then(F::address)
     }
 
     /// Sends a packet of our own towards `to`, through `from` if `to` is only known there.

@@ -32,6 +32,7 @@ use crate::shared::{Command, ConnRow, Dump, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::{Desk, Stack};
 use crate::steering::Steering;
+use crate::tunnel_error::{self, Outcome};
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
 use rvs_io::{BURST_MAX, Burst, Frame, Queue};
@@ -361,7 +362,7 @@ impl<Q: Queue> Core<Q> {
             let world = world(snapshot, &self.shared, us, &self.origins, now);
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&self.v4.conns, &self.v6.conns);
-            carry_out(desk, conns, &self.paths, world, (frame, *link), *verdict);
+            carry_out(desk, conns, &mut self.paths, world, (frame, *link), *verdict);
         }
         self.origins.clear();
     }
@@ -471,18 +472,26 @@ fn take_carefully(
 fn carry_out<Q: Queue>(
     mut desk: Desk<'_, Q>,
     conns: (&Conns<V4>, &Conns<V6>),
-    paths: &Paths,
+    paths: &mut Paths,
     world: World<'_>,
     (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {
-    let related = if let Verdict::Stack { l3, vlan } = verdict {
+    let mut related = None;
+    if let Verdict::Stack { l3, vlan } = verdict {
         let hops = desk.stack.neighbors.hops();
-        let around = Around { world, hops, paths, from: (link, vlan) };
-        related::verdict(conns, around, &mut frame, l3)
-    } else {
-        None
-    };
+        match tunnel_error::outcome(conns, world, hops, paths, frame.octets(), l3) {
+            Some(Outcome::Tell { at, end, error }) => {
+                return desk.pass_on(frame, link, l3, (at, end), error);
+            }
+            Some(Outcome::Handoff(owner)) => related = Some(Verdict::Handoff(owner)),
+            Some(Outcome::Drop(reason)) => related = Some(Verdict::Drop(reason)),
+            None => {
+                let around = Around { world, hops, paths, from: (link, vlan) };
+                related = related::verdict(conns, around, &mut frame, l3);
+            }
+        }
+    }
     match related.unwrap_or(verdict) {
         Verdict::Out { link } => desk.links.push(link, frame),
         Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),

@@ -38,6 +38,15 @@ pub enum Error {
     NetUnreachable,
     /// The hops are used up.
     TimeExceeded,
+    /// What a router said of a packet inside another, to be passed on.
+    Relayed {
+        /// As in the message.
+        message_type: u8,
+        /// As in the message.
+        code: u8,
+        /// The octets from the fourth to the eighth.
+        rest: [u8; 4],
+    },
     /// The next link carries packets of at most `mtu` octets.
     TooBig {
         /// In octets of the IP packet.

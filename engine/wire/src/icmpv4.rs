@@ -222,14 +222,16 @@ impl Icmp for V4 {
         let (ip, _) = Ipv4::parse_quoted(about).ok()?;
         let quote_max = ERROR_MAX - ipv4::HEADER_LEN - HEADER_LEN;
         let quote = about.get(..quote_max).unwrap_or(about);
-        let (message_type, code, mtu) = match error {
-            Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, 0),
-            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::HOST, 0),
-            Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NET, 0),
-            Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, 0),
+        let (message_type, code, field) = match error {
+            Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, [0; 4]),
+            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::HOST, [0; 4]),
+            Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NET, [0; 4]),
+            Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, [0; 4]),
             Error::TooBig { mtu } => {
+                let mtu = u32::from(mtu).to_be_bytes();
                 (message_type::UNREACHABLE, unreachable::FRAGMENTATION_NEEDED, mtu)
             }
+            Error::Relayed { message_type, code, rest } => (message_type, code, rest),
         };
         let header = ipv4::Header {
             // RFC 1812 section 4.3.2.5: internetwork control, and the type of service it had.
@@ -245,8 +247,8 @@ impl Icmp for V4 {
         let (ip, message) = place.split_first_chunk_mut()?;
         let message = message.get_mut(..HEADER_LEN + quote.len())?;
         let (fixed, rest) = message.split_first_chunk_mut::<HEADER_LEN>()?;
-        let [a, b] = mtu.to_be_bytes();
-        *fixed = [message_type, code, 0, 0, 0, 0, a, b];
+        let [a, b, c, d] = field;
+        *fixed = [message_type, code, 0, 0, a, b, c, d];
         rest.copy_from_slice(quote);
         sum_up(message);
         *ip = header.octets();

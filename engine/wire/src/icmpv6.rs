@@ -233,12 +233,13 @@ impl Icmp for V6 {
     ) -> Option<usize> {
         let (ip, _) = Ipv6::parse_quoted(about).ok()?;
         let quote = about.get(..ERROR_MAX - ipv6::HEADER_LEN - HEADER_LEN).unwrap_or(about);
-        let (message_type, code, mtu) = match error {
-            Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, 0),
-            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::ADDRESS, 0),
-            Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NO_ROUTE, 0),
-            Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, 0),
-            Error::TooBig { mtu } => (message_type::TOO_BIG, 0, mtu),
+        let (message_type, code, field) = match error {
+            Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, [0; 4]),
+            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::ADDRESS, [0; 4]),
+            Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NO_ROUTE, [0; 4]),
+            Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, [0; 4]),
+            Error::TooBig { mtu } => (message_type::TOO_BIG, 0, u32::from(mtu).to_be_bytes()),
+            Error::Relayed { message_type, code, rest } => (message_type, code, rest),
         };
         let header = ipv6::Header {
             traffic_class: 0,
@@ -251,8 +252,8 @@ impl Icmp for V6 {
         let (ip, message) = place.split_first_chunk_mut()?;
         let message = message.get_mut(..HEADER_LEN + quote.len())?;
         let (fixed, rest) = message.split_first_chunk_mut::<HEADER_LEN>()?;
-        let [a, b] = mtu.to_be_bytes();
-        *fixed = [message_type, code, 0, 0, 0, 0, a, b];
+        let [a, b, c, d] = field;
+        *fixed = [message_type, code, 0, 0, a, b, c, d];
         rest.copy_from_slice(quote);
         sum_up(message, source, header.destination);
         *ip = header.octets();

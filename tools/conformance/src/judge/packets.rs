@@ -42,8 +42,6 @@ struct Out {
 /// What later events are not compared for, because of events that were left out.
 #[derive(Default)]
 struct Missing {
-    /// A path MTU that only an ICMP error told.
-    path_mtu: Option<usize>,
     /// Services, by protocol and address, for which the recorded kernel counted more.
     counted: Vec<(u8, IpAddr)>,
 }
@@ -153,7 +151,8 @@ fn give(
     let mut expected: Vec<Leaving> = expected;
     let mut got: Vec<Leaving> = sent.iter().filter_map(leaving).collect();
     for (expected, got) in expected.iter_mut().zip(&mut got) {
-        level(expected, got, side);
+        // Told of its tunnel, the director tells the client.
+        level(expected, got, if is_about_tunnel(&packet) { Side::Client } else { side });
     }
     let told = |all: &[Leaving]| all.iter().map(Leaving::told).collect::<Vec<_>>().join("\n");
     let told = || (Maybe(Some(told(&expected))).to_string(), told(&got));
@@ -190,6 +189,13 @@ fn leaving(sent: &Sent) -> Option<Leaving> {
     let macs = (hex(&ethernet.destination().0), hex(&ethernet.source().0));
     let packet = sent.frame.get(ethernet::HEADER_LEN..)?.to_vec();
     Some(Leaving { side: sent.side.name().to_owned(), macs: Some(macs), packet })
+}
+
+/// Whether a packet is an ICMP error about one of the director's own.
+fn is_about_tunnel(packet: &[u8]) -> bool {
+    let look = packet::look(packet).filter(Look::is_icmp_error);
+    let quoted = look.and_then(|look| packet::look(packet.get(look.l4 + 8..)?));
+    quoted.is_some_and(|quoted| scene::OWN.contains(&quoted.source))
 }
 
 /// Makes equal what is random in packets that the director itself makes: the identification of
@@ -291,22 +297,6 @@ fn is_beyond(packet: &[u8], missing: &mut Missing) -> Option<String> {
     if look.is_fragment {
         missing.counted.push((look.protocol, look.destination));
         return Some("fragments of packets to services".to_owned());
-    }
-    if missing.path_mtu.is_some_and(|mtu| look.octets > mtu) {
-        missing.counted.push((look.protocol, look.destination));
-        return Some("path MTU that an ICMP error about a tunnel told".to_owned());
-    }
-    let quoted = packet.get(look.l4 + 8..).filter(|_| look.is_icmp_error())?;
-    let about = packet::look(quoted)?;
-    if scene::OWN.contains(&about.source) {
-        let told = packet.get(look.l4 + 6..look.l4 + 8)?.first_chunk()?;
-        let mtu = usize::from(u16::from_be_bytes(*told));
-        if mtu > 0 && look.icmp == Some((3, 4)) {
-            missing.path_mtu = Some(missing.path_mtu.map_or(mtu, |known| known.min(mtu)));
-        }
-        let inner = quoted.get(about.l4..).and_then(packet::look);
-        missing.counted.extend(inner.map(|inner| (inner.protocol, inner.destination)));
-        return Some("ICMP errors about tunnels".to_owned());
     }
     None
 }
