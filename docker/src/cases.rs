@@ -247,12 +247,17 @@ mod tests {
 
     fn good(topology: &Topology) -> (Answers, Stats) {
         let mut answers = Answers::default();
-        answers.by_server.extend([("rs1".to_owned(), 50), ("rs2".to_owned(), 50)]);
-        let out_packets = if topology.service.method.replies_pass_director() { 500 } else { 0 };
-        let half = Line { conns: 50, in_packets: 300, out_packets: out_packets / 2 };
-        let dest = |name| (topology.address_of(name, Family::V4).unwrap(), half);
-        let service = Line { conns: 100, in_packets: 600, out_packets };
-        (answers, Stats { service, dests: vec![dest("rs2"), dest("rs1")] })
+        let out_packets = if topology.service.method.replies_pass_director() { 5 } else { 0 };
+        let line = |conns| Line { conns, in_packets: 6 * conns, out_packets: out_packets * conns };
+        let names = &topology.service.dests;
+        let count = u64::try_from(names.len()).unwrap();
+        let mut dests = Vec::new();
+        for (name, number) in names.iter().zip(0..) {
+            let share = 100 / count + u64::from(number < 100 % count);
+            answers.by_server.insert(name.clone(), share);
+            dests.insert(0, (topology.address_of(name, Family::V4).unwrap(), line(share)));
+        }
+        (answers, Stats { service: line(100), dests })
     }
 
     fn failed(topology: &Topology, answers: &Answers, stats: &Stats) -> usize {

@@ -1,10 +1,11 @@
-//! A real server's end of LVS-TUN where the kernel has no `ipip` device.
+//! A real server's end of LVS-TUN where the kernel has no `ipip`, `gre` or `fou` device.
 //!
 //! ```text
-//!  eth0 ── kernel: outer header, reassembly ──► raw socket ── strip, check ──► raw socket ──► lo ── VIP
+//!  eth0 ── kernel: outer header, reassembly ──► raw or UDP socket ── strip, check ──► raw socket ──► lo ── VIP
 //! ```
 //!
-//! Raw sockets for IP protocols 4 and 41 over both families get what the director sent; the packet
+//! Raw sockets for IP protocols 4, 41 and 47 (GRE) over both families and UDP sockets for GUE, whose
+//! checksum the kernel checks, get what the director sent; the packet
 //! inside, unchanged, goes out of a raw socket that takes whole packets. Its destination, the VIP, is
 //! an address of this host, so the kernel delivers it over `lo` to whoever listens there.
 //!
@@ -27,6 +28,10 @@ use crate::topology::Family;
 const IPIP: i32 = 4;
 /// IANA protocol number of IPv6 in IP (RFC 2473).
 const IPV6: i32 = 41;
+/// IANA protocol number of generic routing encapsulation (RFC 2784).
+const GRE: i32 = 47;
+/// Where GUE is taken out: IANA's port for it.
+const GUE_PORT: u16 = 6080;
 /// Sends packets that begin with their IP header; receives nothing.
 const RAW: i32 = 255;
 
@@ -38,12 +43,16 @@ const RAW: i32 = 255;
 pub fn run() -> Result<()> {
     let mut threads = Vec::new();
     for outer in Family::ALL {
-        for protocol in [IPIP, IPV6] {
+        for (protocol, wrapping) in
+            [(IPIP, Wrapping::Ip), (IPV6, Wrapping::Ip), (GRE, Wrapping::Gre)]
+        {
             let from = Socket::new(domain(outer), Type::RAW, Some(Protocol::from(protocol)));
-            let from = from.context("raw socket for IP in IP")?;
+            let from = from.context("raw socket for a tunnel")?;
             let injector = Injector::open()?;
-            threads.push(thread::spawn(move || unwrap(&from, &injector, outer)));
+            threads.push(thread::spawn(move || unwrap(&from, &injector, (outer, wrapping))));
         }
+        let (from, injector) = (gue_socket(outer)?, Injector::open()?);
+        threads.push(thread::spawn(move || unwrap(&from, &injector, (outer, Wrapping::Gue))));
     }
     eprintln!("decap: ready");
     // None of them ends but by an error, so the first that is looked at may not be the one that
@@ -61,11 +70,35 @@ const fn domain(family: Family) -> Domain {
     }
 }
 
-fn unwrap(mut from: &Socket, injector: &Injector, outer: Family) -> Result<()> {
+fn gue_socket(outer: Family) -> Result<Socket> {
+    let socket = Socket::new(domain(outer), Type::DGRAM, Some(Protocol::UDP))?;
+    let any = match outer {
+        Family::V4 => SocketAddr::from((Ipv4Addr::UNSPECIFIED, GUE_PORT)),
+        Family::V6 => {
+            socket.set_only_v6(true)?;
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, GUE_PORT))
+        }
+    };
+    socket.bind(&any.into()).context("UDP socket for GUE")?;
+    Ok(socket)
+}
+
+/// What stands between the outer IP header and the packet.
+#[derive(Clone, Copy, Debug)]
+enum Wrapping {
+    /// Nothing.
+    Ip,
+    /// RFC 2784, with or without a checksum.
+    Gre,
+    /// UDP, which the kernel takes off, and four octets.
+    Gue,
+}
+
+fn unwrap(mut from: &Socket, injector: &Injector, how: (Family, Wrapping)) -> Result<()> {
     let mut room = vec![0; 65_536];
     loop {
         let len = from.read(&mut room)?;
-        let sent = strip(outer, room.get(..len).unwrap_or_default())
+        let sent = strip(how, room.get(..len).unwrap_or_default())
             .and_then(Inner::parse)
             .map_err(|refused| anyhow!(refused))
             .and_then(|inner| Ok(injector.send(&inner)?));
@@ -102,6 +135,10 @@ enum Refused {
     Truncated,
     /// The inner packet is neither IPv4 nor IPv6.
     Version,
+    /// Not a header that a director of LVS writes.
+    Wrapping,
+    /// The checksum of GRE is wrong.
+    Checksum,
     /// The inner IPv4 header's checksum is wrong.
     HeaderChecksum,
 }
@@ -111,16 +148,39 @@ impl std::fmt::Display for Refused {
         f.write_str(match self {
             Self::Truncated => "truncated",
             Self::Version => "neither IPv4 nor IPv6 inside",
+            Self::Wrapping => "not wrapped as a director wraps",
+            Self::Checksum => "wrong checksum of GRE",
             Self::HeaderChecksum => "wrong checksum of the inner IPv4 header",
         })
     }
 }
 
-/// What follows the outer header. Over IPv6 a raw socket hands over just that.
-fn strip(outer: Family, packet: &[u8]) -> Result<&[u8], Refused> {
-    match outer {
-        Family::V4 => packet.get(ipv4_header_len(packet)?..).ok_or(Refused::Truncated),
-        Family::V6 => Ok(packet),
+/// What follows the outer headers. Over IPv6 a raw socket hands over just that.
+fn strip((outer, wrapping): (Family, Wrapping), packet: &[u8]) -> Result<&[u8], Refused> {
+    let payload = match (outer, wrapping) {
+        (Family::V4, Wrapping::Ip | Wrapping::Gre) => {
+            packet.get(ipv4_header_len(packet)?..).ok_or(Refused::Truncated)?
+        }
+        _ => packet,
+    };
+    match wrapping {
+        Wrapping::Ip => Ok(payload),
+        Wrapping::Gre => strip_gre(payload),
+        Wrapping::Gue => match payload {
+            [0, 4 | 41, 0, 0, packet @ ..] => Ok(packet),
+            _ => Err(Refused::Wrapping),
+        },
+    }
+}
+
+fn strip_gre(payload: &[u8]) -> Result<&[u8], Refused> {
+    match payload {
+        [0, 0, 0x08, 0x00, packet @ ..] | [0, 0, 0x86, 0xdd, packet @ ..] => Ok(packet),
+        [0x80, 0, 0x08, 0x00, _, _, 0, 0, packet @ ..]
+        | [0x80, 0, 0x86, 0xdd, _, _, 0, 0, packet @ ..] => {
+            if ones_complement_sum(payload) == 0xffff { Ok(packet) } else { Err(Refused::Checksum) }
+        }
+        _ => Err(Refused::Wrapping),
     }
 }
 
@@ -190,7 +250,7 @@ mod tests {
     fn an_outer_header_with_options_is_stripped_whole() {
         let mut packet = vec![0x46; 24];
         packet.extend(with_checksum(INNER));
-        let inner = Inner::parse(strip(Family::V4, &packet).unwrap()).unwrap();
+        let inner = Inner::parse(strip((Family::V4, Wrapping::Ip), &packet).unwrap()).unwrap();
         assert_eq!(inner.packet, with_checksum(INNER));
         assert_eq!(inner.to, "203.0.113.1:0".parse().unwrap());
     }
@@ -220,7 +280,20 @@ mod tests {
                 assert_eq!(Inner::parse(&packet[..len]).err(), Some(Refused::Truncated), "{len}");
             }
         }
-        assert_eq!(strip(Family::V4, &[0x45; 19]), Err(Refused::Truncated));
+        assert_eq!(strip((Family::V4, Wrapping::Ip), &[0x45; 19]), Err(Refused::Truncated));
+    }
+
+    #[test]
+    fn gre_and_gue_are_taken_off_and_a_wrong_checksum_refused() {
+        let gue = |packet| strip((Family::V4, Wrapping::Gue), packet);
+        assert_eq!(gue(&[0, 4, 0, 0, 1, 2]), Ok(&[1, 2][..]));
+        assert_eq!(gue(&[0x20, 4, 0, 0, 1, 2]), Err(Refused::Wrapping));
+        let gre = |packet| strip((Family::V6, Wrapping::Gre), packet);
+        assert_eq!(gre(&[0, 0, 8, 0, 1, 2]), Ok(&[1, 2][..]));
+        // 0x8000 + 0x0800 + 0x0102 is 0x8902; its complement 0x76fd.
+        assert_eq!(gre(&[0x80, 0, 8, 0, 0x76, 0xfd, 0, 0, 1, 2]), Ok(&[1, 2][..]));
+        assert_eq!(gre(&[0x80, 0, 8, 0, 0x76, 0xfc, 0, 0, 1, 2]), Err(Refused::Checksum));
+        assert_eq!(gre(&[0x20, 0, 8, 0, 0, 0, 0, 0, 1, 2]), Err(Refused::Wrapping));
     }
 
     #[test]

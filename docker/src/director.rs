@@ -66,7 +66,10 @@ impl Director {
         for dest in &service.dests {
             let real = topology.address_of(dest, Family::of(vip.ip()))?;
             let real = SocketAddr::new(real, service.dest_port).to_string();
-            self.adm(&["-a", "-t", &address, "-r", &real, service.method.option()])?;
+            let mut arguments = vec!["-a", "-t", &address, "-r", &real, service.method.option()];
+            let more = service.options.get(dest).map(Vec::as_slice).unwrap_or_default();
+            arguments.extend(more.iter().map(String::as_str));
+            self.adm(&arguments)?;
         }
         Ok(())
     }

@@ -50,6 +50,9 @@ pub struct Service {
     pub dests: Vec<String>,
     /// TCP port of the servers' programs.
     pub dest_port: u16,
+    /// More options of `ipvsadm -a`, by the dest's name.
+    #[serde(default)]
+    pub options: std::collections::BTreeMap<String, Vec<String>>,
 }
 
 /// The packet-forwarding method.
