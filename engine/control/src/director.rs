@@ -80,7 +80,8 @@ impl Director {
         let conns = config.tables.conns4.saturating_mul(config.workers.count().into());
         let limits = Limits { services: config.tables.services, dests: config.tables.dests, conns };
         let devices = config.devices().into_iter();
-        let mut state = State::new(limits).with_devices(devices);
+        let state = State::new(limits).within(config.network.clone());
+        let mut state = state.with_devices(devices);
         state.set_all_timeouts(config.timeouts);
         let lines = Lines::new(&workers);
         let network = config.network.clone();

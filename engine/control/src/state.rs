@@ -32,6 +32,7 @@ use rvs_api::{
     Errno, IPVS_VERSION, Info, Outcome, Refusal, Reply, Request, ServiceKey, TimeoutsChange, Totals,
 };
 use rvs_model::{DestId, Load, ServiceId, State as ConnState, Timeouts};
+use rvs_plane::Network;
 use slots::Slots;
 use std::collections::HashMap;
 use supported::Support;
@@ -87,6 +88,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct State {
     support: Support,
+    network: Network,
     limits: Limits,
     timeouts: Timeouts,
     services: Slots<Service>,
@@ -103,6 +105,7 @@ impl State {
     pub fn new(limits: Limits) -> Self {
         Self {
             support: Support::Engine,
+            network: Network::default(),
             limits,
             timeouts: Timeouts::default(),
             services: Slots::new(limits.services),
@@ -112,6 +115,13 @@ impl State {
             daemons: Daemons::default(),
             version: 1,
         }
+    }
+
+    /// Says which addresses are the director's own.
+    #[must_use]
+    pub fn within(mut self, network: Network) -> Self {
+        self.network = network;
+        self
     }
 
     /// Takes from now on all that the kernel takes, whether the engine can do it or not. Only for

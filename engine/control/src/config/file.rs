@@ -90,6 +90,7 @@ pub(super) type Text = Spanned<String>;
 pub(super) struct File {
     pub(super) local: Vec<Text>,
     pub(super) forwarding: Option<bool>,
+    pub(super) announce: Option<bool>,
     pub(super) control: Control,
     pub(super) workers: Workers,
     pub(super) tables: Tables,

@@ -63,7 +63,8 @@ pub(super) fn links_and_network(
     let neighbors = found.neighbors(file)?;
     let local = found.local(file)?;
     let forwarding = file.forwarding.unwrap_or(true);
-    Ok((links, Network::new(found.interfaces, routes, local, neighbors, forwarding)))
+    let network = Network::new(found.interfaces, routes, local, neighbors, forwarding);
+    Ok((links, network.announcing(file.announce.unwrap_or(true))))
 }
 
 /// What the links are made of.

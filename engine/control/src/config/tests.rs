@@ -275,7 +275,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
     wrong(&[
         (
             "forwards = true\n",
-            "1:1: unknown field `forwards`, expected one of `local`, `forwarding`, `control`, \
+            "1:1: unknown field `forwards`, expected one of `local`, `forwarding`, `announce`, `control`, \
              `workers`, `tables`, `link`, `route`, `neighbor`, `mark`, `timeouts`, `ipvs`",
         ),
         (
@@ -682,19 +682,22 @@ fn the_manual_tells_the_truth() {
         let row = format!("`{key}` | {} |", plain.timeouts.seconds(state));
         assert!(manual.contains(&row), "{row}");
     }
-    for key in ["forwarding", "local", "socket", "mode", "cores", "burst", "huge_pages", "idle"]
-        .into_iter()
-        .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
-        .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
-        .chain([
-            "via",
-            "link",
-            "conn_reuse_mode",
-            "sloppy_tcp",
-            "sloppy_sctp",
-            "expire_nodest_conn",
-        ])
-        .chain(["secure_tcp", "pmtu_disc"])
+    for key in [
+        "forwarding",
+        "announce",
+        "local",
+        "socket",
+        "mode",
+        "cores",
+        "burst",
+        "huge_pages",
+        "idle",
+    ]
+    .into_iter()
+    .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
+    .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
+    .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "sloppy_sctp", "expire_nodest_conn"])
+    .chain(["secure_tcp", "pmtu_disc"])
     {
         assert!(manual.contains(&format!("\n| `{key}` |")), "{key}");
     }

@@ -26,6 +26,7 @@ impl State {
             checks::unicast(address.ip())?;
         }
         self.support.dest(&attributes)?;
+        self.support.host(address.ip(), self.network.is_local(address.ip()))?;
         let id = match known {
             Some(id) => {
                 self.take_back(id, attributes, readings);

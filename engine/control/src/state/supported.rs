@@ -4,6 +4,7 @@
 //! When the engine learns something, its refusal goes away here, and nowhere else anything changes.
 //! The checks of the kernel come before these.
 
+use core::net::IpAddr;
 use rvs_api::{DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags};
 use rvs_model::SchedulerKind;
 
@@ -50,6 +51,21 @@ impl Support {
             return not_yet("connection thresholds");
         }
         Ok(())
+    }
+
+    /// Refuses the director itself as a destination.
+    ///
+    /// DIFFERS from Linux, which serves a real server that is the director itself by its own stack:
+    /// rvsd has none, and refuses it (ADR 0010).
+    pub(super) fn host(self, address: IpAddr, is_own: bool) -> Result<(), Refusal> {
+        if self == Self::Everything || !(is_own || address.is_loopback()) {
+            return Ok(());
+        }
+        let message = format!(
+            "rvsd: {address} is the director itself; a server on this machine needs an address of \
+             its own, behind a link"
+        );
+        Err(Refusal::with_message(Errno::OpNotSupp, message))
     }
 }
 

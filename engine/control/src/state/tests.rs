@@ -191,6 +191,21 @@ fn what_the_engine_cannot_do_is_refused_in_words() {
 }
 
 #[test]
+fn the_director_itself_is_no_destination() {
+    let local = vec!["203.0.113.0/28".parse().unwrap()];
+    let network = Network::new(vec![], vec![], local, vec![], true);
+    let mut state = State::new(LIMITS).within(network);
+    state.apply(add(vip(), "rr"), &NoTraffic).unwrap();
+    for own in ["203.0.113.9:80", "127.0.0.1:80"] {
+        let refusal = state.apply(add_dest(own.parse().unwrap(), masquerade(1)), &NoTraffic);
+        let message = refusal.unwrap_err().message.unwrap();
+        assert!(message.contains("is the director itself"), "{message}");
+    }
+    assert!(listed(&mut state, &NoTraffic)[0].dests.is_empty());
+    state.apply(add_dest("203.0.113.16:80".parse().unwrap(), masquerade(1)), &NoTraffic).unwrap();
+}
+
+#[test]
 fn a_tunnel_may_lead_to_the_other_family() {
     let mut state = with_service();
     let far = "[2001:db8::11]:80".parse().unwrap();
