@@ -3,6 +3,7 @@
 use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
 use crate::neighbor::{Neighbors, Place, peer};
+use crate::network::Network;
 use crate::paths::Paths;
 use crate::persist;
 use crate::snapshot::{Dest, FTP_DATA_PORT, Maps, Service, ServiceKey, Snapshot};
@@ -179,7 +180,7 @@ impl Balance {
             return Err(Verdict::Stack { l3, vlan });
         }
         let network = &snapshot.network;
-        if is_martian(client.0.into()) || network.is_local(client.0.into()) {
+        if is_no_host(network, client.0.into()) {
             return Err(DropReason::Martian.into());
         }
         let request = Request {
@@ -374,4 +375,10 @@ pub(crate) fn is_martian(source: IpAddr) -> bool {
             source.is_multicast() || source.is_loopback() || source.is_unspecified()
         }
     }
+}
+
+/// Whether no other host may have sent a packet from here (Linux 6.1 `route.c`
+/// `ip_route_input_slow()`, `fib_frontend.c` `__fib_validate_source()`).
+pub(crate) fn is_no_host(network: &Network, source: IpAddr) -> bool {
+    is_martian(source) || network.is_local(source) || network.is_broadcast(source)
 }

@@ -212,3 +212,60 @@ fn front_v6(
     *fragment = [header[6], 0, a, b, 0, 0, c, d];
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(options: &[u8]) -> Vec<u8> {
+        let mut header = vec![0; IPV4_LEN];
+        header.extend(options);
+        header
+    }
+
+    #[test]
+    fn later_pieces_keep_the_options_that_are_to_be_copied_and_no_others() {
+        // Record route (7), security (130, copied), no operation, timestamp (68), end.
+        let options = [7, 3, 4, 130, 3, 9, 1, 68, 4, 5, 0, 0];
+        let mut header = header(&options);
+        drop_options(&mut header);
+        assert_eq!(header[IPV4_LEN..], [1, 1, 1, 130, 3, 9, 1, 1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn options_of_impossible_lengths_end_the_walk() {
+        for options in [[7, 0, 0, 0], [7, 200, 1, 1], [68, 1, 9, 9], [1, 1, 1, 7], [0, 7, 7, 7]] {
+            let mut header = header(&options);
+            drop_options(&mut header);
+            assert_eq!(header.len(), IPV4_LEN + 4);
+            assert_eq!(header[..IPV4_LEN], [0; IPV4_LEN], "{options:?}");
+        }
+    }
+
+    #[test]
+    fn a_piece_of_a_piece_goes_on_counting_and_the_last_says_what_its_whole_said() {
+        let mut header = header(&[]);
+        header[6..8].copy_from_slice(&(MORE_FRAGMENTS | 0x64).to_be_bytes());
+        finish_v4(&mut header, 120, 3, false).unwrap();
+        assert_eq!(header[2..4], [0, 120]);
+        assert_eq!(header[6..8], (MORE_FRAGMENTS | 0x67).to_be_bytes());
+        let mut whole = [0; IPV4_LEN];
+        finish_v4(&mut whole, 120, 3, false).unwrap();
+        assert_eq!(whole[6..8], [0, 3]);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_together_are_refused() {
+        let packet = |first: u8, total: u16, octets: usize| {
+            let mut packet = vec![0; octets];
+            packet[0] = first;
+            packet[2..4].copy_from_slice(&total.to_be_bytes());
+            lengths_v4(&packet)
+        };
+        assert_eq!(packet(0x45, 30, 60), Some((20, 30)));
+        assert_eq!(packet(0x46, 30, 30), Some((24, 30)));
+        assert_eq!(packet(0x44, 30, 30), None);
+        assert_eq!(packet(0x4f, 30, 90), None);
+        assert_eq!(packet(0x45, 31, 30), None);
+    }
+}

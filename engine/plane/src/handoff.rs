@@ -80,3 +80,34 @@ impl<F> Mesh<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard() -> Heard {
+        let mac = rvs_wire::mac::MacAddr([2, 0, 0, 0, 0, 9]);
+        let news = News { mac, solicited: true, overrides: true, create: false };
+        Heard { interface: InterfaceId(0), address: [192, 0, 2, 9].into(), news }
+    }
+
+    #[test]
+    fn news_reaches_all_others_and_a_full_ring_loses_it() {
+        let mesh = Mesh::<u8>::new(3);
+        for _ in 0..NEIGHBORS + 5 {
+            mesh.tell(1, heard());
+        }
+        let waiting: Vec<_> =
+            (0..3).map(|worker| mesh.inbox(worker).unwrap().heard.len()).collect();
+        assert_eq!(waiting, [NEIGHBORS, 0, NEIGHBORS]);
+    }
+
+    #[test]
+    fn clones_are_the_same_inboxes_and_there_is_one_for_each_worker() {
+        let mesh = Mesh::new(2);
+        let other = mesh.clone();
+        mesh.inbox(1).unwrap().frames.push(Handed { frame: 7_u8, link: 0 }).unwrap();
+        assert_eq!(other.inbox(1).unwrap().waiting(), 1);
+        assert!(other.inbox(2).is_none());
+    }
+}

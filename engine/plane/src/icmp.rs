@@ -120,7 +120,8 @@ pub(crate) fn segment_is_right<F: Local>(packet: &[u8], look: &Look<F::Addr>) ->
     if look.protocol == protocol::UDP
         && let Some([.., 0, 0]) = segment.first_chunk::<{ udp::HEADER_LEN }>()
     {
-        return true;
+        // RFC 8200 section 8.1: over IPv6 there must be one.
+        return !F::IS_V6;
     }
     if look.protocol == protocol::SCTP {
         return sctp::is_right(segment);

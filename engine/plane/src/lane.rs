@@ -122,7 +122,7 @@ impl<F: Rewrite> Lane<F> {
         Self { conns, slots: ArrayVec::new(), strays: ArrayVec::new() }
     }
 
-    /// Stage 1, for each packet: asks for the bucket where its connection should be.
+    /// Stage 3, for each packet: asks for the bucket where its connection should be.
     #[inline(always)]
     pub(crate) fn take(&mut self, packet: Packet<F>, frame: u8) {
         let hash = self.conns.table().hash(&packet.key);
@@ -142,7 +142,7 @@ impl<F: Rewrite> Lane<F> {
         }
     }
 
-    /// Stage 2: asks for the connections.
+    /// Stage 4: asks for the connections.
     #[inline(always)]
     pub(crate) fn locate(&mut self) {
         for slot in &mut self.slots {
@@ -150,7 +150,7 @@ impl<F: Rewrite> Lane<F> {
         }
     }
 
-    /// Stage 3: what packets of known connections need. The others are left for [`Lane::admit`].
+    /// Stage 5: what packets of known connections need. The others are left for [`Lane::admit`].
     #[inline(never)]
     pub(crate) fn forward<B: Frame>(
         &mut self,
@@ -174,7 +174,7 @@ impl<F: Rewrite> Lane<F> {
         }
     }
 
-    /// Stage 4, for packets whose connection was not where it was guessed: it lives away from
+    /// Stage 6, for packets whose connection was not where it was guessed: it lives away from
     /// home, is new, or needs a second thought. In order, so that a packet finds what an earlier
     /// one opened.
     #[inline(always)]
@@ -286,7 +286,10 @@ fn note<F: Rewrite>(
     is_outbound: bool,
     now: Tick,
 ) {
-    line.count_packet(is_outbound, packet.packet_octets.into());
+    // Linux 6.1 ip_vs_core.c ip_vs_out_stats(): nothing for a destination that was deleted.
+    if line.has(DestLine::AVAILABLE) {
+        line.count_packet(is_outbound, packet.packet_octets.into());
+    }
     if let Some(before) = conn.packet(packet.flags, now) {
         let after = conn.state;
         if before.is_active() != after.is_active() {

@@ -5,6 +5,7 @@
 //! [`snapshot`] and [`network`] are what a worker is told, [`shared`] what it tells.
 #![forbid(unsafe_code)]
 
+mod announce;
 mod balance;
 pub mod drop_reason;
 mod forward;

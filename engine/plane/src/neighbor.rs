@@ -20,10 +20,10 @@
 //! the number of its hop; an entry given to another address is told by [`Hop::leads_to`].
 //!
 //! Whoever can send a packet can name addresses of connected networks, and whoever is on a link can
-//! claim any. So places are of two kinds: those of routers, of destinations and of all who ever
-//! answered, and those of *guests*, who did not and take half of the table at most. A place is given
-//! to another address only when nobody answers there and no packet of this breath is on its way to
-//! it.
+//! claim any, and answer for it. So places are of two kinds: those of routers and destinations, and
+//! those of *guests*, everybody else, who take half of the table at most. A place is given to another
+//! address only when nobody answers there and no packet of this breath is on its way to it; and an
+//! answer counts as one only when there was a question.
 
 use crate::drop_reason::DropReason;
 use crate::network::{InterfaceId, Network, NextHop};
@@ -369,8 +369,13 @@ impl<F> Neighbors<F> {
             let entry = self.entries.get(self.hand)?;
             let is_host = self.hops.get(self.hand).is_some_and(|hop| hop.mask != 0);
             let is_used = entry.used == self.breath || !entry.held.is_empty();
-            let may_go = entry.guest || !of_guest;
-            if entry.status == Status::Failed && may_go && is_host && !is_used {
+            // What was only heard is nobody's way to anywhere.
+            let may_go = match entry.status {
+                Status::Failed => entry.guest || !of_guest,
+                Status::Heard => entry.guest && of_guest,
+                _ => false,
+            };
+            if may_go && is_host && !is_used {
                 return HopId::try_from(self.hand).ok();
             }
         }
@@ -440,10 +445,11 @@ impl<F> Neighbors<F> {
         // What nobody asked for does not make a known address fresh, or a host that shouts would
         // never be probed.
         match entry.status {
-            _ if news.solicited => {
+            Status::Incomplete { .. } | Status::Probing { .. } if news.solicited => {
                 (entry.status, entry.since) = (Status::Reachable, now);
-                self.guests -= usize::from(core::mem::take(&mut entry.guest));
             }
+            // Another worker asked.
+            Status::Reachable if news.solicited && !moved => entry.since = now,
             Status::Failed => (entry.status, entry.since) = (Status::Heard, now),
             Status::Reachable if moved => entry.since = now.wrapping_sub(ticks(REACHABLE_S)),
             _ => {}

@@ -2,7 +2,7 @@
 //! the snapshot.
 
 use core::net::{IpAddr, Ipv6Addr};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use rvs_wire::mac::MacAddr;
 
@@ -60,13 +60,26 @@ pub struct NextHop {
     pub on_link: bool,
 }
 
+/// One of our addresses, where others look for it themselves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Own {
+    /// Where its network is.
+    pub interface: InterfaceId,
+    /// The address.
+    pub address: IpAddr,
+}
+
 /// What the director knows about the networks around it.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     interfaces: Vec<Interface>,
-    /// Longest prefix first.
     routes: Vec<Route>,
+    /// Where a route stands, by what it leads to: a table for each length of prefix, the longest
+    /// first. A lookup costs a probe for each length that there is, however many routes.
+    by_prefix: Vec<(u8, HashMap<IpNet, usize>)>,
     local: HashSet<IpAddr>,
+    own: Vec<Own>,
+    announces: bool,
     local_prefixes: Vec<IpNet>,
     neighbors: Vec<StaticNeighbor>,
     forwarding: bool,
@@ -85,19 +98,31 @@ impl Network {
         forwarding: bool,
     ) -> Self {
         let mut local = HashSet::new();
+        let mut own = Vec::new();
         for (interface, number) in interfaces.iter().zip(0..) {
             for address in &interface.addresses {
                 local.insert(address.addr());
+                own.push(Own { interface: InterfaceId(number), address: address.addr() });
                 let route =
                     Route { to: address.trunc(), interface: InterfaceId(number), via: None };
                 routes.push(route);
             }
             let link_local = IpAddr::V6(link_local(interface.mac));
             local.insert(link_local);
+            own.push(Own { interface: InterfaceId(number), address: link_local });
         }
-        // Stable: of two equal prefixes the one named first holds, static before connected.
-        routes.sort_by_key(|route| core::cmp::Reverse(route.to.prefix_len()));
-        Self { interfaces, routes, local, local_prefixes, neighbors, forwarding }
+        let by_prefix = by_prefix(&routes);
+        Self {
+            interfaces,
+            routes,
+            by_prefix,
+            local,
+            own,
+            announces: false,
+            local_prefixes,
+            neighbors,
+            forwarding,
+        }
     }
 
     /// The same network with other local addresses beside those of the interfaces: the VIPs. One
@@ -106,8 +131,33 @@ impl Network {
     #[must_use]
     pub fn with_vips(&self, vips: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut network = self.clone();
-        network.local.extend(vips.into_iter().filter(|vip| !self.is_local(*vip)));
+        for vip in vips {
+            if self.is_local(vip) || !network.local.insert(vip) {
+                continue;
+            }
+            let next = self.next_hop(vip).filter(|next| next.on_link);
+            network.own.extend(next.map(|next| Own { interface: next.interface, address: vip }));
+        }
         network
+    }
+
+    /// The same network, whose addresses are announced at the start and when one is added.
+    #[must_use]
+    pub fn announcing(self, announces: bool) -> Self {
+        Self { announces, ..self }
+    }
+
+    /// Whether our addresses are announced.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        self.announces
+    }
+
+    /// Our addresses in networks that we are connected to, each where that is: those of interfaces,
+    /// then VIPs. Not local networks: those are routed to us, or answered for when asked.
+    #[must_use]
+    pub fn own(&self) -> &[Own] {
+        &self.own
     }
 
     /// All interfaces, by [`InterfaceId`].
@@ -204,7 +254,11 @@ impl Network {
         {
             return None;
         }
-        let route = self.routes.iter().find(|route| route.to.contains(&to))?;
+        let find = |(len, routes): &(u8, HashMap<IpNet, usize>)| {
+            let network = IpNet::new(to, *len).ok()?.trunc();
+            routes.get(&network).copied()
+        };
+        let route = self.routes.get(self.by_prefix.iter().find_map(find)?)?;
         Some(NextHop {
             interface: route.interface,
             address: route.via.unwrap_or(to),
@@ -234,10 +288,157 @@ impl Network {
     }
 }
 
+/// See [`Network`]. Of two equal prefixes the one named first holds, static before connected.
+fn by_prefix(routes: &[Route]) -> Vec<(u8, HashMap<IpNet, usize>)> {
+    let mut lengths: Vec<u8> = routes.iter().map(|route| route.to.prefix_len()).collect();
+    lengths.sort_unstable_by_key(|len| core::cmp::Reverse(*len));
+    lengths.dedup();
+    let of_length = |len: u8| {
+        let mut table = HashMap::new();
+        for (at, route) in routes.iter().enumerate().filter(|(_, it)| it.to.prefix_len() == len) {
+            table.entry(route.to.trunc()).or_insert(at);
+        }
+        (len, table)
+    };
+    lengths.into_iter().map(of_length).collect()
+}
+
 /// The link-local address that belongs to an Ethernet address (RFC 4291 appendix A, modified
 /// EUI-64).
 #[must_use]
 pub fn link_local(mac: MacAddr) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn interface(link: u8, addresses: &[&str]) -> Interface {
+        Interface {
+            name: format!("link{link}"),
+            link,
+            vlan: 0,
+            mac: MacAddr([2, 0, 0, 0, link, 1]),
+            mtu: 1500,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    fn route(to: &str, interface: u16, via: Option<&str>) -> Route {
+        Route { to: to.parse().unwrap(), interface: InterfaceId(interface), via: via.map(ip) }
+    }
+
+    /// Clients on the first link, servers on the second, nothing but IPv6 on the third.
+    fn network() -> Network {
+        let interfaces = vec![
+            interface(0, &["198.51.100.1/24", "2001:db8:c::1/64"]),
+            interface(1, &["192.0.2.1/24", "192.0.2.129/25", "2001:db8:d::1/64"]),
+            interface(2, &["2001:db8:e::1/64"]),
+        ];
+        let routes = vec![
+            route("0.0.0.0/0", 0, Some("198.51.100.254")),
+            route("10.0.0.0/8", 1, Some("192.0.2.254")),
+            route("10.1.0.0/16", 0, Some("198.51.100.253")),
+            route("10.1.2.0/24", 1, None),
+            route("2001:db8:d::/64", 2, Some("2001:db8:e::9")),
+        ];
+        Network::new(interfaces, routes, vec!["203.0.113.0/28".parse().unwrap()], vec![], true)
+    }
+
+    #[test]
+    fn the_longest_prefix_leads_and_of_equal_ones_the_static_one() {
+        let network = network();
+        let hop = |to: &str| {
+            let hop = network.next_hop(ip(to)).unwrap();
+            (hop.interface.0, hop.address, hop.on_link)
+        };
+        assert_eq!(hop("8.8.8.8"), (0, ip("198.51.100.254"), false));
+        assert_eq!(hop("10.200.0.1"), (1, ip("192.0.2.254"), false));
+        assert_eq!(hop("10.1.200.1"), (0, ip("198.51.100.253"), false));
+        assert_eq!(hop("10.1.2.3"), (1, ip("10.1.2.3"), true));
+        assert_eq!(hop("192.0.2.77"), (1, ip("192.0.2.77"), true));
+        assert_eq!(hop("2001:db8:c::5"), (0, ip("2001:db8:c::5"), true));
+        assert_eq!(hop("2001:db8:d::5"), (2, ip("2001:db8:e::9"), false));
+        assert_eq!(network.next_hop(ip("2001:db8:f::1")), None, "no default route in IPv6");
+        assert_eq!(network.next_hop(ip("fe80::1")), None, "on which link?");
+    }
+
+    #[test]
+    fn our_address_towards_somebody_is_the_next_hops_networks() {
+        let network = network();
+        let source = |to: &str| network.source_towards(ip(to));
+        assert_eq!(source("8.8.8.8"), Some(ip("198.51.100.1")));
+        assert_eq!(source("10.200.0.1"), Some(ip("192.0.2.1")), "the router's network");
+        assert_eq!(source("192.0.2.77"), Some(ip("192.0.2.1")));
+        assert_eq!(source("10.1.2.3"), Some(ip("192.0.2.1")), "the first of that family there");
+        assert_eq!(source("2001:db8:d::5"), Some(ip("2001:db8:e::1")));
+        assert_eq!(source("2001:db8:f::1"), None);
+        let elsewhere = network.source_on(InterfaceId(2), ip("192.0.2.9"));
+        assert_eq!(elsewhere, Some(ip("198.51.100.1")), "none of that family there: any");
+    }
+
+    #[test]
+    fn own_addresses_are_local_and_link_local_ones_on_their_link_only() {
+        let network = network().with_vips([ip("198.51.100.80"), ip("203.0.113.7")]);
+        for local in
+            ["198.51.100.1", "192.0.2.129", "2001:db8:e::1", "198.51.100.80", "203.0.113.9"]
+        {
+            assert!(network.is_local(ip(local)), "{local}");
+        }
+        for other in ["198.51.100.2", "203.0.113.16", "2001:db8:e::2"] {
+            assert!(!network.is_local(ip(other)), "{other}");
+        }
+        assert!(network.is_own(ip("198.51.100.80")) && !network.is_own(ip("203.0.113.7")));
+        let second = link_local(MacAddr([2, 0, 0, 0, 1, 1]));
+        assert_eq!(IpAddr::from(second), ip("fe80::ff:fe00:101"));
+        assert!(network.is_local_on(InterfaceId(1), second));
+        assert!(!network.is_local_on(InterfaceId(0), second));
+        assert!(network.is_local_on(InterfaceId(0), "2001:db8:e::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn who_is_connected_to_an_interface_is_reached_there_without_a_router() {
+        let network = network();
+        let connected = |interface, to| network.is_connected(InterfaceId(interface), ip(to));
+        assert!(connected(1, "192.0.2.9") && connected(1, "10.1.2.3"));
+        assert!(!connected(0, "192.0.2.9") && !connected(0, "8.8.8.8"));
+        assert!(!connected(1, "2001:db8:d::5"), "a static route leads elsewhere");
+    }
+
+    #[test]
+    fn broadcast_is_the_last_address_of_a_network_that_has_one() {
+        let interfaces = vec![interface(0, &["192.0.2.0/31", "198.51.100.1/32", "10.0.0.1/30"])];
+        let network = Network::new(interfaces, vec![], vec![], vec![], true);
+        for address in ["255.255.255.255", "10.0.0.3"] {
+            assert!(network.is_broadcast(ip(address)), "{address}");
+        }
+        // RFC 3021: a network of two has none; a host has none either.
+        for address in ["192.0.2.1", "198.51.100.1", "10.0.0.2", "2001:db8::ffff"] {
+            assert!(!network.is_broadcast(ip(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_interface_is_found_by_link_and_vlan() {
+        let mut tagged = interface(0, &["10.7.0.1/24"]);
+        tagged.vlan = 7;
+        let network = Network::new(
+            vec![interface(0, &[]), tagged, interface(1, &[])],
+            vec![],
+            vec![],
+            vec![],
+            true,
+        );
+        let of = |link, vlan| network.interface_of(link, vlan).map(|id| id.0);
+        assert_eq!(
+            [of(0, 0), of(0, 7), of(1, 0), of(1, 7), of(2, 0)],
+            [Some(0), Some(1), Some(2), None, None]
+        );
+    }
 }

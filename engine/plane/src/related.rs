@@ -89,7 +89,8 @@ fn of_family<F: Local, B: Frame>(
     let error = Error { conn: &conn, direction: found.direction, look, l3 };
     let verdict = error.send(around, frame);
     // As with packets: inbound counts before it is sent, outbound after.
-    if !is_outbound || matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. }) {
+    let is_sent = matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. });
+    if line.has(DestLine::AVAILABLE) && (is_sent || !is_outbound) {
         line.count_packet(is_outbound, u64::try_from(look.octets).unwrap_or_default());
     }
     Some(verdict)

@@ -11,7 +11,8 @@
 //! Not for speed: these packets are few, and what a flood of them can make the director do is bounded
 //! by [`Limiter`], the neighbour table and the queue of each neighbour.
 
-use crate::balance::is_martian;
+use crate::announce::{self, Announcer, Say};
+use crate::balance::{is_martian, is_no_host};
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::fragment;
 use crate::handoff::{Heard, Mesh};
@@ -19,7 +20,7 @@ use crate::icmp::{Limiter, Local, Look, segment_is_right, write_abort, write_res
 use crate::ident::Idents;
 use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
-use crate::network::{Interface, InterfaceId, Network, NextHop};
+use crate::network::{Interface, InterfaceId, NextHop, Own};
 use crate::snapshot::Snapshot;
 use core::net::{IpAddr, Ipv6Addr};
 use rvs_io::{Frame, Queue};
@@ -30,6 +31,7 @@ use rvs_wire::flow::{Ends as _, V4, V6, protocol};
 use rvs_wire::icmp::{ERROR_MAX, Error, Kind};
 use rvs_wire::ipv6::Ipv6;
 use rvs_wire::mac::MacAddr;
+use rvs_wire::mld;
 use rvs_wire::ndp::{Message, Ndp};
 
 /// Where a packet begins in the frames that the director makes; its Ethernet header is put right
@@ -42,13 +44,19 @@ const HEARD_BUDGET: usize = 64;
 /// What one worker keeps for it.
 pub(crate) struct Stack<B> {
     pub(crate) neighbors: Neighbors<B>,
+    pub(crate) announcer: Announcer,
     limiter: Limiter,
     idents: Idents,
 }
 
 impl<B: Frame> Stack<B> {
     pub(crate) fn new(neighbors_max: usize, idents: Idents, now: Tick) -> Self {
-        Self { neighbors: Neighbors::new(neighbors_max), limiter: Limiter::new(now), idents }
+        Self {
+            neighbors: Neighbors::new(neighbors_max),
+            announcer: Announcer::new(now),
+            limiter: Limiter::new(now),
+            idents,
+        }
     }
 
     /// The stack at work.
@@ -158,6 +166,9 @@ impl<Q: Queue> Desk<'_, Q> {
                 self.learn((interface, address), News { create: false, ..news });
             }
         }
+        if !self.stack.announcer.is_silent() {
+            self.announce();
+        }
         let due = self.stack.neighbors.tick(self.now);
         for question in due.questions {
             self.ask(question);
@@ -181,6 +192,49 @@ impl<Q: Queue> Desk<'_, Q> {
             self.refuse::<V6>(frame, from, l3, error, reason);
         } else {
             self.refuse::<V4>(frame, from, l3, error, reason);
+        }
+    }
+
+    /// Says something of our addresses.
+    #[cold]
+    fn announce(&mut self) {
+        let network = &self.snapshot.network;
+        let mut said = 0;
+        while let Some(say) = self.stack.announcer.next(network, self.now, said) {
+            said += 1;
+            match say {
+                Say::Address(own) => self.announce_address(own),
+                Say::Groups(at, from, reason) => self.report_groups(at, from, reason),
+            }
+        }
+    }
+
+    fn announce_address(&mut self, Own { interface, address }: Own) {
+        let network = &self.snapshot.network;
+        let Some(interface) = network.interface(interface) else { return };
+        match address {
+            IpAddr::V4(address) => {
+                let request = Arp::request((interface.mac, address), address);
+                let to = MacAddr::BROADCAST;
+                self.send_message(interface, to, ethertype::ARP, &request.octets());
+            }
+            IpAddr::V6(address) => {
+                let ours = (interface.mac, address);
+                let message = Message::advertisement(ours, None, network.forwards());
+                self.send_message(interface, message.to, ethertype::IPV6, &message.packet);
+            }
+        }
+    }
+
+    fn report_groups(&mut self, at: InterfaceId, from: usize, reason: mld::Reason) {
+        let network = &self.snapshot.network;
+        let Some(interface) = network.interface(at) else { return };
+        let mut place = [0; mld::REPORT_MAX];
+        let groups = announce::groups(network, at, from).map(|(_, group)| group);
+        let source = crate::network::link_local(interface.mac);
+        let packet = mld::report(&mut place, source, reason, groups);
+        if let Some(packet) = packet.and_then(|octets| place.get(..octets)) {
+            self.send_message(interface, mld::ROUTERS_MAC, ethertype::IPV6, packet);
         }
     }
 
@@ -331,6 +385,11 @@ impl<Q: Queue> Desk<'_, Q> {
         if F::IS_V6 && look.protocol == protocol::ICMPV6 && !look.is_fragment {
             let packet = packet.get(..look.octets).unwrap_or_default();
             match read_ndp(packet, look.l4) {
+                Ok(None) if mld::is_query(packet) => {
+                    self.stack.announcer.asked(interface, self.now);
+                    self.links.drop(frame, DropReason::Consumed);
+                    return;
+                }
                 Ok(None) => {}
                 Ok(Some((source, message))) => {
                     let mac = Ethernet::parse(frame.octets()).map(|(it, _)| it.source());
@@ -436,9 +495,10 @@ impl<Q: Queue> Desk<'_, Q> {
         let reason: DropIndex = match F::message(packet, look.l4) {
             Err(unusable) => unusable.into(),
             Ok((Kind::EchoRequest, _)) => {
-                let done = F::echo_reply(packet, look.l4, ident);
-                match self.hop_back(interface, look.source.into()).filter(|_| done.is_ok()) {
-                    Ok(hop) => return self.transmit_fitting(hop, frame, l3, look.octets),
+                let octets = F::echo_reply(packet, look.l4, ident).unwrap_or_default();
+                let made = octets > 0 && frame.resize(usize::from(l3) + octets);
+                match self.hop_back(interface, look.source.into()).filter(|_| made) {
+                    Ok(hop) => return self.transmit_fitting(hop, frame, l3, octets),
                     Err(reason) => reason.into(),
                 }
             }
@@ -626,12 +686,6 @@ impl<Q: Queue> Desk<'_, Q> {
             self.links.push(interface.link, frame);
         }
     }
-}
-
-/// Whether no other host may have sent a packet from here (Linux 6.1 `route.c`
-/// `ip_route_input_slow()`, `fib_frontend.c` `__fib_validate_source()`).
-fn is_no_host(network: &Network, source: IpAddr) -> bool {
-    is_martian(source) || network.is_local(source) || network.is_broadcast(source)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

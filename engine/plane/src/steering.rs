@@ -69,3 +69,36 @@ impl Steering {
         self.owner_of(mask.network(client.into()), 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use rvs_wire::flow::{Ends4, V4};
+
+    #[test]
+    fn the_client_is_who_sends_to_us_and_whom_others_send_to() {
+        let steering = Steering::new(8);
+        let (client, other) =
+            ((Ipv4Addr::new(203, 0, 113, 7), 40000), (Ipv4Addr::new(192, 0, 2, 1), 80));
+        let there = Key::<V4> { ends: Ends4::new(client, other), protocol: 6 };
+        let back = Key::<V4> { ends: Ends4::new(other, client), protocol: 6 };
+        let owner = steering.owner_of(client.0.into(), client.1);
+        assert_eq!((steering.owner(&there, true), steering.owner(&back, false)), (owner, owner));
+        assert_eq!(steering.owner(&there, false), steering.owner_of(other.0.into(), other.1));
+    }
+
+    #[test]
+    fn every_worker_owns_entries_of_the_indirection_table_and_no_more_than_one_more_than_another() {
+        for workers in [1, 2, 3, 7, 64, 100, 128] {
+            let steering = Steering::new(workers);
+            let mut counts = vec![0; usize::from(workers)];
+            for worker in steering.indirection {
+                counts[usize::from(worker)] += 1;
+            }
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(*least >= 1 && most - least <= 1, "{workers}: {counts:?}");
+        }
+        assert!(Steering::new(0).is_single(), "no worker at all is taken for one");
+    }
+}

@@ -12,9 +12,9 @@
 //! exactly as packets of this connection to its destination are, and comes to the address that the
 //! tunnel begins at; a path's MTU can only shrink, to a floor, for ten minutes.
 //!
-//! DIFFERS from Linux, which does this for IPv4 in IPv4 alone and ignores errors about the other
-//! tunnels, so that large packets into them vanish: here all four combinations are served, by RFC
-//! 2473 section 8 where Linux gives no example.
+//! DIFFERS from Linux, which passes on ICMP errors about tunnels of IPv4 in IPv4 alone and ignores
+//! those about others, so that large packets into them vanish: here all four combinations are
+//! served, by RFC 2473 section 8 where Linux gives no example.
 
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::icmp::Local;

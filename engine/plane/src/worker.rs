@@ -130,6 +130,8 @@ struct Core<Q: Queue> {
     ports: Vec<Port>,
     /// The snapshot that was applied last.
     generation: Option<u64>,
+    /// Which network that had: where it stood in memory, where it stays while this worker has it.
+    network: usize,
     dump: Option<Dump>,
     purge: Purge,
     /// Whether there is a service of IPv4, and of IPv6.
@@ -182,6 +184,7 @@ impl<Q: Queue> Worker<Q> {
             shared: setup.shared,
             ports,
             generation: None,
+            network: 0,
             dump: None,
             purge: Purge::default(),
             serves: [false; 2],
@@ -263,6 +266,11 @@ impl<Q: Queue> Core<Q> {
         self.serves = [serves(false), serves(true)];
         if self.generation.is_none() {
             self.stack.neighbors.configure(&snapshot.network, now);
+        }
+        let network = Arc::as_ptr(&snapshot.network).addr();
+        if self.network != network {
+            self.network = network;
+            self.stack.announcer.begin(&snapshot.network, self.id == 0);
         }
     }
 

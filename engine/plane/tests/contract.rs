@@ -341,8 +341,8 @@ fn the_last_hop_is_refused_with_time_exceeded_and_the_packet_as_it_was() {
 #[test]
 fn a_packet_that_does_not_fit_and_must_not_be_cut_is_refused_with_what_fits() {
     for case in CASES {
-        let mut bench = case.bench(1300);
-        let fits = 1300 - case.overhead();
+        let mut bench = case.bench(1400);
+        let fits = 1400 - case.overhead();
         let payload = |packet: usize| vec![9; packet - case.header_octets() - 20];
         let (client, vip) = (bench.client(), case.vip());
         let (_, seen) = bench.through(tcp(client, vip, SYN, &payload(fits)));
@@ -403,21 +403,21 @@ fn a_packet_that_may_be_cut_arrives_in_pieces_that_make_the_whole() {
 #[test]
 fn without_path_mtu_discovery_a_tunnel_cuts_ipv4_and_still_refuses_ipv6() {
     for case in CASES {
-        let mut bench = case.bench(1300);
+        let mut bench = case.bench(1400);
         bench.rig.snapshot.tunables.pmtu_disc = false;
         bench.rig.publish();
-        let packet = udp(bench.client(), case.vip(), &[3; 1270]);
+        let packet = udp(bench.client(), case.vip(), &[3; 1370]);
         let out = bench.sends(&[packet]);
         if case.method == Tunnel && !case.v6 {
             let pieces: Vec<_> =
                 out.iter().map(|(_, frame)| trimmed(&frame[L3..]).to_vec()).collect();
             assert_eq!(pieces.len(), 2, "{case:?}");
             let whole = case.unwrapped(0, &reassembled(&pieces));
-            assert_eq!(read_packet(&whole).data, vec![3; 1270]);
+            assert_eq!(read_packet(&whole).data, vec![3; 1370]);
             assert_eq!(whole[6] & 0x40, 0x40, "inside it is as it was");
         } else if case.v6 || case.method != Tunnel {
-            let fits = 1300 - case.overhead();
-            if packet_len(case, 1270) > fits {
+            let fits = 1400 - case.overhead();
+            if packet_len(case, 1370) > fits {
                 let (_, _, mtu, _) = bench.refused(&out);
                 assert_eq!(usize::try_from(mtu).unwrap(), fits, "{case:?}");
             }
@@ -770,7 +770,7 @@ fn impossible_clients_open_nothing() {
         let sources = if case.v6 {
             ["::1", "::", "ff02::1", "2001:db8:c::1", "2001:db8:c::80"]
         } else {
-            ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "198.51.100.80"]
+            ["127.0.0.1", "0.0.0.0", "224.0.0.1", "192.0.2.255", "198.51.100.80"]
         };
         for source in sources {
             let client = SocketAddr::new(source.parse().unwrap(), 1000);

@@ -148,3 +148,23 @@ fn a_connection_ends_when_its_state_says_so() {
     assert_eq!(rig.workers[0].conns(), [0, 0]);
     assert_eq!(load(&rig).total(), 0);
 }
+
+/// Linux 6.1 `ip_vs_core.c` `ip_vs_out_stats()`: the client gets what was under way, and nobody's
+/// counter moves.
+#[test]
+fn replies_of_a_deleted_destination_go_on_uncounted() {
+    for v6 in [false, true] {
+        let ends = ends(v6);
+        let mut rig = Rig::single();
+        let (vip, dest) = (ends.vip.to_string(), ends.dest.to_string());
+        let id = rig.add_service((TCP, &vip), SchedulerKind::Rr, &[(&dest, Masquerade, 1)]);
+        rig.send(0, &[from_client(&tcp(ends.client, ends.vip, SYN, b""))]);
+        let reply = from_dest(&tcp(ends.dest, ends.client, SYN | ACK, b""));
+        rig.send(1, std::slice::from_ref(&reply));
+        let before = rig.shared[0].lines[0].totals();
+        rig.remove_dest(id, rvs_model::DestId(0));
+        let (link, seen) = only(&rig.send(1, &[reply]));
+        assert_eq!((link, seen.source, seen.destination), (0, ends.vip, ends.client));
+        assert_eq!(rig.shared[0].lines[0].totals(), before);
+    }
+}

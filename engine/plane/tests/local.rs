@@ -14,13 +14,14 @@ use rig::frames::{
     ACK, ARP_REPLY, ARP_REQUEST, ArpSeen, FIN, L3, NdpSeen, OVERRIDE, RST, SOLICITED, SYN, Seen,
     Segment, TCP, UDP, advertisement, arp, changed, echo_request, ethernet, fragments, icmp,
     mac_at, may_fragment, read, read_arp, read_ndp, read_packet, reassembled, solicitation,
-    solicited_node, tagged, tcp, trimmed, udp, untagged, with_hops,
+    solicited_node, tagged, tcp, trimmed, udp, udp_without_checksum, untagged, with_extension,
+    with_hops,
 };
 use rig::{
     CLIENT_MAC, LIMITS, OUR_MACS, PLAN, Plan, Rig, dest_ip, dest_mac, interface, network,
     network_with,
 };
-use rvs_model::ForwardMethod::{Direct, Masquerade};
+use rvs_model::ForwardMethod::{Direct, Masquerade, Tunnel};
 use rvs_model::SchedulerKind;
 use rvs_plane::{Limits, Network};
 use rvs_wire::mac::MacAddr;
@@ -459,6 +460,21 @@ mod echo {
         }
     }
 
+    /// Linux 6.1 `net/ipv6/icmp.c` `icmpv6_echo_reply()` makes a packet of its own.
+    #[test]
+    fn is_answered_without_the_extension_headers_of_the_request() {
+        let mut rig = stranger();
+        let plain = echo_request(client(true), ip("2001:db8:c::1"), b"hello");
+        let headed = with_extension(&plain, 60, &[0, 0, 1, 4, 0, 0, 0, 0]);
+        let headed = with_extension(&headed, 0, &[0, 0, 1, 4, 0, 0, 0, 0]);
+        let answers = [plain, headed].map(|packet| {
+            let out = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &packet)]);
+            only(&out).1.to_vec()
+        });
+        assert_eq!(answers[0], answers[1]);
+        assert_eq!(answers[0][14 + 6], 58);
+    }
+
     #[test]
     fn is_answered_for_the_link_local_address_on_its_link() {
         let mut rig = stranger();
@@ -607,6 +623,18 @@ mod refusal {
                 assert_eq!(tell(&mut rig, &packet), None);
             }
             assert_eq!(dropped(&rig, "segment-checksum"), 2);
+        }
+    }
+
+    /// RFC 8200 section 8.1: "IPv6 receivers must discard UDP packets containing a zero checksum".
+    #[test]
+    fn a_datagram_without_a_checksum_is_answered_over_ipv4_alone() {
+        for is_v6 in [false, true] {
+            let mut rig = stranger();
+            let (from, to) = ends(is_v6);
+            let packet = udp_without_checksum(from, to, b"data");
+            assert_eq!(tell(&mut rig, &packet).is_some(), !is_v6);
+            assert_eq!(dropped(&rig, "segment-checksum"), u64::from(is_v6));
         }
     }
 
@@ -952,5 +980,124 @@ mod vlans {
         assert_eq!((dropped(&rig, "vlan-unknown"), rig.conns()), (1, 0));
         assert_eq!(rig.send(0, &[tagged(&frame, 7)]).len(), 1);
         assert_eq!(rig.conns(), 1);
+    }
+}
+
+/// What `traceroute` and `ping` show of a director.
+mod traceroute {
+    use super::*;
+
+    /// Who answers a probe, and type and code of an ICMP answer, or the flags of a TCP one.
+    #[derive(Debug, Eq, PartialEq)]
+    enum Answer {
+        Icmp(IpAddr, u8, u8),
+        Tcp(IpAddr, u8),
+        /// None; the probe went on to the destination.
+        GoesOn,
+    }
+
+    const PORT: u16 = 33_434;
+
+    fn client(is_v6: bool) -> SocketAddr {
+        SocketAddr::new(ip(if is_v6 { "2001:db8:99::7" } else { "203.0.113.7" }), 40_000)
+    }
+
+    fn vip(is_v6: bool) -> IpAddr {
+        ip(if is_v6 { "2001:db8:c::80" } else { "198.51.100.80" })
+    }
+
+    /// UDP as `traceroute`, TCP as `traceroute -T`, echo as `traceroute -I` and `ping`.
+    fn probes(is_v6: bool, to: IpAddr, port: u16) -> [Vec<u8>; 3] {
+        let (from, to_port) = (client(is_v6), SocketAddr::new(to, port));
+        [
+            udp(from, to_port, &[0x40; 32]),
+            tcp(from, to_port, SYN, b""),
+            echo_request(from.ip(), to, &[0x40; 32]),
+        ]
+    }
+
+    fn ask(rig: &mut Rig, probe: &[u8], hops: u8) -> Answer {
+        let probe = with_hops(probe.to_vec(), hops);
+        let out = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &probe)]);
+        let (link, frame) = only(&out);
+        let seen = read(frame);
+        match (link, seen.protocol) {
+            (1, _) => Answer::GoesOn,
+            (_, TCP) => Answer::Tcp(seen.source.ip(), seen.flags),
+            _ => Answer::Icmp(seen.source.ip(), seen.data[0], seen.data[1]),
+        }
+    }
+
+    #[test]
+    fn to_a_vip_ends_at_the_vip_where_nothing_is_served() {
+        let mut rig = Rig::single();
+        for is_v6 in [false, true] {
+            let vip = vip(is_v6);
+            rig.add_service((TCP, &SocketAddr::new(vip, 80).to_string()), SchedulerKind::Rr, &[]);
+            let (unreachable, reply) = if is_v6 { ((1, 4), 129) } else { ((3, 3), 0) };
+            for hops in [1, 2, 64] {
+                let [by_udp, by_tcp, by_echo] = probes(is_v6, vip, PORT);
+                let (kind, code) = unreachable;
+                assert_eq!(ask(&mut rig, &by_udp, hops), Answer::Icmp(vip, kind, code));
+                assert_eq!(ask(&mut rig, &by_tcp, hops), Answer::Tcp(vip, RST | ACK));
+                assert_eq!(ask(&mut rig, &by_echo, hops), Answer::Icmp(vip, reply, 0), "ping");
+            }
+        }
+    }
+
+    #[test]
+    fn to_a_service_sees_the_vip_as_the_hop_before_the_destination() {
+        for method in [Masquerade, Direct, Tunnel] {
+            for is_v6 in [false, true] {
+                let mut rig = Rig::single();
+                let (vip, dest) = (vip(is_v6), SocketAddr::new(dest_ip(is_v6, 0), 80).to_string());
+                for protocol in [UDP, TCP] {
+                    let service = SocketAddr::new(vip, 80).to_string();
+                    rig.add_service((protocol, &service), SchedulerKind::Rr, &[(&dest, method, 1)]);
+                }
+                let [by_udp, by_tcp, _] = probes(is_v6, vip, 80);
+                let exceeded = if is_v6 { 3 } else { 11 };
+                for probe in [by_udp, by_tcp] {
+                    assert_eq!(ask(&mut rig, &probe, 1), Answer::Icmp(vip, exceeded, 0));
+                    assert_eq!(ask(&mut rig, &probe, 2), Answer::GoesOn, "{method:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn through_the_director_sees_our_address_towards_the_client() {
+        let mut rig = Rig::single();
+        for is_v6 in [false, true] {
+            let ours = ip(if is_v6 { "2001:db8:c::1" } else { "198.51.100.1" });
+            let exceeded = if is_v6 { 3 } else { 11 };
+            for probe in probes(is_v6, dest_ip(is_v6, 0), PORT) {
+                assert_eq!(ask(&mut rig, &probe, 1), Answer::Icmp(ours, exceeded, 0));
+                assert_eq!(ask(&mut rig, &probe, 2), Answer::GoesOn);
+            }
+        }
+    }
+
+    /// A router behind the director, on the way to a masqueraded destination: the client sees the
+    /// VIP, as of all that masquerading hides (recorded: `pkt-icmp-nat`).
+    #[test]
+    fn beyond_the_director_a_router_answers_by_the_name_of_the_vip() {
+        for is_v6 in [false, true] {
+            let mut rig = Rig::single();
+            let (vip, dest) = (vip(is_v6), SocketAddr::new(dest_ip(is_v6, 0), 8080).to_string());
+            let service = SocketAddr::new(vip, 80).to_string();
+            rig.add_service((UDP, &service), SchedulerKind::Rr, &[(&dest, Masquerade, 1)]);
+            let probe = with_hops(probes(is_v6, vip, 80)[0].clone(), 2);
+            let out = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &probe)]);
+            let head = if is_v6 { [3, 0, 0, 0, 0, 0, 0, 0] } else { [11, 0, 0, 0, 0, 0, 0, 0] };
+            let message = [&head, &out[0].1[14..]].concat();
+            let error = icmp(dest_ip(is_v6, 7), client(is_v6).ip(), 64, &message);
+            let out = rig.send(1, &[ethernet(OUR_MACS[1], dest_mac(7), &error)]);
+            let seen = read(only(&out).1);
+            assert_eq!((seen.source.ip(), seen.destination.ip()), (vip, client(is_v6).ip()));
+            assert_eq!(seen.data[..2], head[..2]);
+            let quoted = read_packet(&seen.data[8..]);
+            assert_eq!((quoted.source, quoted.destination.to_string()), (client(is_v6), service));
+        }
     }
 }

@@ -84,12 +84,16 @@ pub trait Icmp: Rewrite {
     /// [`Unusable`] names the first check that failed.
     fn quoted(packet: &[u8]) -> Result<Option<Quoted<Self>>, Unusable>;
 
-    /// Makes an echo request the reply to itself. `identification` is for IPv4.
+    /// Makes an echo request the reply to itself, and says how long it is now. `identification` is
+    /// for IPv4.
+    ///
+    /// As in Linux an IPv6 reply has no extension headers (`net/ipv6/icmp.c`
+    /// `icmpv6_echo_reply()`): what they ask for is not asked of the way back.
     ///
     /// # Errors
     ///
     /// [`Stop::Unparsed`] for anything but an echo request.
-    fn echo_reply(packet: &mut [u8], l4: usize, identification: u16) -> Result<(), Stop>;
+    fn echo_reply(packet: &mut [u8], l4: usize, identification: u16) -> Result<usize, Stop>;
 
     /// Takes an error one hop further, through masquerading. Outbound, from a destination's side to
     /// the client, the error comes from `to` and quotes a packet to it, whoever sent the error;

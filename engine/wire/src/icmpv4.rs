@@ -144,7 +144,8 @@ impl Icmp for V4 {
         Ok(Some(Quoted { key: Key { ends, protocol: ip.protocol() }, l4: ip.header_len() }))
     }
 
-    fn echo_reply(packet: &mut [u8], l4: usize, identification: u16) -> Result<(), Stop> {
+    fn echo_reply(packet: &mut [u8], l4: usize, identification: u16) -> Result<usize, Stop> {
+        let octets = packet.len();
         let (mut ip, rest) = Ipv4Mut::parse(packet).map_err(|_| Stop::Unparsed)?;
         let (client, us) = (ip.view().source(), ip.view().destination());
         let message = l4.checked_sub(ipv4::HEADER_LEN).and_then(|options| rest.get_mut(options..));
@@ -161,7 +162,7 @@ impl Icmp for V4 {
         ip.set_ttl(TTL);
         ip.set_source(us);
         ip.set_destination(client);
-        Ok(())
+        Ok(octets)
     }
 
     fn translate_error(

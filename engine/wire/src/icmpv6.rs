@@ -154,22 +154,31 @@ impl Icmp for V6 {
         Ok(Some(Quoted { key: Key { ends, protocol: upper.protocol }, l4 }))
     }
 
-    fn echo_reply(packet: &mut [u8], l4: usize, _: u16) -> Result<(), Stop> {
-        let (mut ip, rest) = Ipv6Mut::parse(packet).map_err(|_| Stop::Unparsed)?;
-        let (client, us) = (ip.view().source(), ip.view().destination());
-        let message = l4.checked_sub(ipv6::HEADER_LEN).and_then(|headers| rest.get_mut(headers..));
-        let message = message.ok_or(Stop::Unparsed)?;
-        match message.first_chunk_mut::<HEADER_LEN>() {
-            Some(header) if header[0] == message_type::ECHO_REQUEST => {
-                header[0] = message_type::ECHO_REPLY;
-            }
-            _ => return Err(Stop::Unparsed),
+    fn echo_reply(packet: &mut [u8], l4: usize, _: u16) -> Result<usize, Stop> {
+        let (ip, _) = Ipv6::parse(packet).map_err(|_| Stop::Unparsed)?;
+        let (client, us, traffic_class) = (ip.source(), ip.destination(), ip.traffic_class());
+        let end = ipv6::HEADER_LEN + usize::from(ip.payload_len());
+        let message = packet.get(l4..end).filter(|_| l4 >= ipv6::HEADER_LEN);
+        if message.and_then(<[u8]>::first) != Some(&message_type::ECHO_REQUEST) {
+            return Err(Stop::Unparsed);
+        }
+        packet.copy_within(l4..end, ipv6::HEADER_LEN);
+        let (place, rest) = packet.split_first_chunk_mut().ok_or(Stop::Unparsed)?;
+        let message = rest.get_mut(..end - l4).ok_or(Stop::Unparsed)?;
+        if let Some(header) = message.first_chunk_mut::<HEADER_LEN>() {
+            header[0] = message_type::ECHO_REPLY;
         }
         sum_up(message, us, client);
-        ip.set_hop_limit(HOP_LIMIT);
-        ip.set_source(us);
-        ip.set_destination(client);
-        Ok(())
+        *place = ipv6::Header {
+            traffic_class,
+            payload_len: u16::try_from(message.len()).map_err(|_| Stop::Unparsed)?,
+            next_header: protocol::ICMPV6,
+            hop_limit: HOP_LIMIT,
+            source: us,
+            destination: client,
+        }
+        .octets();
+        Ok(ipv6::HEADER_LEN + message.len())
     }
 
     fn translate_error(

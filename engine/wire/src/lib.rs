@@ -26,6 +26,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ipv6_ext;
 pub mod mac;
+pub mod mld;
 pub mod ndp;
 pub mod packet;
 pub mod rewrite;

@@ -423,7 +423,7 @@ fn reported_errors_and_echo_replies_are_as_recorded() {
     assert_eq!(place[..len], [hex(reported), about].concat());
 
     let mut echo = hex("450000201234400040017234ac1000010a0000640800192d0001000170696e67");
-    assert_eq!(V4::echo_reply(&mut echo, 20, 0x112a), Ok(()));
+    assert_eq!(V4::echo_reply(&mut echo, 20, 0x112a), Ok(32));
     let reply = hex("45000020112a00004001b33e0a000064ac1000010000212d0001000170696e67");
     assert_eq!(echo, reply);
     assert_eq!(V4::echo_reply(&mut echo, 20, 0), Err(Stop::Unparsed), "it is a reply now");
@@ -431,7 +431,7 @@ fn reported_errors_and_echo_replies_are_as_recorded() {
     let mut echo = hex(
         "60000000000c3a4020010db8000000000000000000000077fd000100000000000000000000000064800074510001000170696e67",
     );
-    assert_eq!(V6::echo_reply(&mut echo, 40, 0), Ok(()));
+    assert_eq!(V6::echo_reply(&mut echo, 40, 0), Ok(52));
     let reply = "60000000000c3a40fd00010000000000000000000000006420010db8000000000000000000000077810073510001000170696e67";
     assert_eq!(echo, hex(reply));
 }

@@ -79,7 +79,7 @@ pub fn is_local(address: IpAddr) -> bool {
 
 /// The stage's configuration, as an operator would write it.
 fn configuration(mtu_servers: u16, marks: &str, ipvs: &str) -> String {
-    let mut text = format!("local = {LOCAL:?}\n");
+    let mut text = format!("local = {LOCAL:?}\nannounce = false\n");
     text.push_str("workers = { huge_pages = false }\n");
     text.push_str("tables = { conns = 4096, conns6 = 4096, services = 256, dests = 4096 }\n");
     for (name, mac, mtu, addresses) in [

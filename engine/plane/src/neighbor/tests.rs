@@ -25,6 +25,15 @@ fn held() -> Held<u8> {
     Held { frame: 7, l3: 14 }
 }
 
+/// A question and its answer.
+fn meet(all: &mut Neighbors<u8>, network: &Network, last: u8, place: Place, now: Tick) -> HopId {
+    let id = all.resolve(network, next(last), place, now).unwrap();
+    all.hold(id, held(), now).unwrap();
+    assert_eq!(all.learn(network, from(last), ANSWER, now), Some(id));
+    assert_eq!(all.release(id).len(), 1);
+    id
+}
+
 #[test]
 fn a_frame_waits_for_the_answer_and_the_first_one_asks() {
     let (network, mut all) = (network(), Neighbors::new(8));
@@ -60,9 +69,7 @@ fn three_unanswered_requests_give_up_and_a_later_frame_asks_again() {
 #[test]
 fn a_neighbor_is_probed_after_thirty_seconds_and_lost_when_silent() {
     let (network, mut all) = (network(), Neighbors::<u8>::new(8));
-    let from = (InterfaceId(0), next(9).address);
-    let id = all.resolve(&network, next(9), Place::Guest, 0).unwrap();
-    assert_eq!(all.learn(&network, from, ANSWER, 0), Some(id));
+    let id = meet(&mut all, &network, 9, Place::Guest, 0);
     let mut questions = 0;
     for now in 0..ticks(REACHABLE_S) + ticks(10) {
         for question in all.tick(now).questions {
@@ -81,43 +88,57 @@ fn from(last: u8) -> (InterfaceId, IpAddr) {
 #[test]
 fn a_full_table_reuses_only_those_that_do_not_answer_and_not_in_the_same_breath() {
     let (network, mut all) = (network(), Neighbors::<u8>::new(2));
-    let alive = all.resolve(&network, next(1), Place::Resident, 0).unwrap();
-    all.learn(&network, from(1), ANSWER, 0);
+    let alive = meet(&mut all, &network, 1, Place::Resident, 0);
     let silent = all.resolve(&network, next(2), Place::Resident, 0).unwrap();
     assert_eq!(all.resolve(&network, next(3), Place::Resident, 0), None, "somebody means it");
     all.tick(0);
-    let reused = all.resolve(&network, next(3), Place::Resident, 0).unwrap();
+    let reused = meet(&mut all, &network, 3, Place::Resident, 0);
     assert_eq!(reused, silent);
     assert!(!all.hop(reused).unwrap().leads_to(peer(next(2).address)));
-    all.learn(&network, from(3), ANSWER, 0);
     all.tick(0);
     assert_eq!(all.resolve(&network, next(4), Place::Resident, 0), None);
     assert!(all.hop(alive).unwrap().is_ready());
 }
 
 #[test]
-fn guests_take_half_of_the_places_until_they_answer() {
+fn guests_take_half_of_the_places_even_when_they_answer() {
     let (network, mut all) = (network(), Neighbors::<u8>::new(8));
+    let heard = News { solicited: false, create: true, ..ANSWER };
+    // Each claims many addresses, asks for us, and answers what nobody asked.
     for last in 1..100 {
-        let news = News { solicited: false, ..ANSWER };
-        all.learn(&network, from(last), News { create: true, ..news }, 0);
+        all.learn(&network, from(last), heard, 0);
+        all.learn(&network, from(last), ANSWER, 0);
+        all.tick(0);
     }
     assert_eq!((all.guests, all.hops.len()), (4, 4));
     for last in 101..=104 {
         assert!(all.resolve(&network, next(last), Place::Resident, 0).is_some(), "{last}");
     }
-    assert_eq!(all.resolve(&network, next(105), Place::Guest, 0), None);
-    // One that answers is no guest any more; its place is its own.
-    all.learn(&network, from(1), ANSWER, 0);
+    // What was only heard makes way for a guest that is needed.
+    for last in 105..=108 {
+        let id = all.resolve(&network, next(last), Place::Guest, 0).unwrap();
+        all.hold(id, held(), ticks(1)).unwrap();
+        assert_eq!(all.learn(&network, from(last), ANSWER, ticks(1)), Some(id));
+        all.release(id);
+        all.tick(0);
+    }
+    assert_eq!(all.resolve(&network, next(109), Place::Guest, 0), None, "all four answer");
+    assert_eq!(all.learn(&network, from(110), heard, 0), None);
+    assert_eq!((all.guests, all.hops.len()), (4, 8));
+    // One that the operator names is a guest no more.
+    assert!(all.resolve(&network, next(105), Place::Resident, 0).is_some());
     assert_eq!(all.guests, 3);
-    for now in 0..ticks(REACHABLE_S) {
+}
+
+#[test]
+fn an_answer_to_nothing_makes_nobody_reachable() {
+    let (network, mut all) = (network(), Neighbors::<u8>::new(8));
+    let id = all.learn(&network, from(9), News { solicited: false, create: true, ..ANSWER }, 0);
+    all.learn(&network, from(9), ANSWER, 0);
+    for now in 0..=ticks(REACHABLE_S) {
         assert_eq!(all.tick(now).questions.len(), 0, "what nobody needs is not asked for");
     }
-    assert!(all.hop(1).unwrap().is_ready());
-    all.tick(ticks(REACHABLE_S));
-    assert!(!all.hop(1).unwrap().is_ready(), "forgotten");
-    assert!(all.resolve(&network, next(106), Place::Guest, 0).is_some(), "in its place");
-    assert_eq!(all.guests, 3);
+    assert!(!all.hop(id.unwrap()).unwrap().is_ready(), "forgotten");
 }
 
 #[test]
