@@ -209,6 +209,7 @@ fn topology() -> Result<Topology> {
             port: 0,
             dests: Vec::new(),
             dest_port: 0,
+            options: std::collections::BTreeMap::new(),
         },
         director: crate::topology::Director { interfaces, routes: Vec::new() },
         hosts: Vec::new(),
