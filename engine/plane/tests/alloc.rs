@@ -27,7 +27,10 @@ use rig::{
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
 use rvs_model::{SchedulerKind, ServiceId, State};
 use rvs_plane::Limits;
+use rvs_plane::marks::{Marks, Rule};
+use rvs_plane::persist::Mask;
 use rvs_wire::mac::MacAddr;
+use std::sync::Arc;
 
 /// How often the allocator is called meanwhile, by this thread: what is taken, and what is freed.
 fn calls(run: impl FnOnce()) -> u64 {
@@ -155,6 +158,60 @@ fn connections_open_talk_close_and_expire_without_memory() {
         }
         assert_eq!(rig.conns(), 2 * 3 * 2 * 400);
         let mut calls = 0;
+        for _ in 0..1000 {
+            rig.now += 8;
+            calls += breathe(&mut rig);
+            rig.discard();
+        }
+        assert_eq!((rig.conns(), calls), (0, 0));
+        rig.finish();
+    }
+}
+
+/// Templates are opened, used, made void, pushed out by a flood and timed out; marks are looked for.
+#[test]
+fn persistence_takes_no_memory() {
+    let limits = Limits { conns4: 300, conns6: 300, ..LIMITS };
+    for workers in [1, 3] {
+        let (mut rig, services) = director(workers, limits);
+        rig.snapshot.marks = Arc::new(Marks::new(&[Rule { protocol: Some(UDP), ..Rule::new(7) }]));
+        for id in services {
+            rig.persist(id, 80, Mask::ALL);
+        }
+        breathe(&mut rig);
+        let mut calls = 0;
+        for round in 0..3_u16 {
+            for v6 in [false, true] {
+                for flags in [SYN, ACK] {
+                    let segments = (0..60).map(|number| {
+                        let own = 1000 + round * 60 + number;
+                        inward(&tcp(client(v6, own), vip(v6, 80), flags, b""))
+                    });
+                    calls += send(&mut rig, 0, segments);
+                }
+            }
+            let (first, dest) = (ServiceId(0), rig.service(ServiceId(0)).dests[0]);
+            rig.remove_dest(first, dest.id);
+            calls += breathe(&mut rig);
+        }
+        for v6 in [false, true] {
+            let spoofed = (0..3000_u32).map(|number| {
+                let mut from = client(v6, 4000);
+                match from.ip() {
+                    IpAddr::V4(_) => from.set_ip((0xcb00_0000 + number).to_be_bytes().into()),
+                    IpAddr::V6(_) => {
+                        from.set_ip(
+                            (0x2001_0db8_u128 << 96 | u128::from(number) << 8 | 1)
+                                .to_be_bytes()
+                                .into(),
+                        );
+                    }
+                }
+                inward(&tcp(from, vip(v6, 80), SYN, b""))
+            });
+            calls += send(&mut rig, 0, spoofed);
+        }
+        assert!(rig.counts().evicted > 1000);
         for _ in 0..1000 {
             rig.now += 8;
             calls += breathe(&mut rig);
