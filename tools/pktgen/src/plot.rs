@@ -1,14 +1,27 @@
 //! Plots as SVG: rate and latency over time, or over the rates of a search.
 
 use crate::Trouble;
+use crate::report::{Scaled, Time};
 use crate::search::Step;
-use crate::trial::{Sample, number};
+use crate::trial::{self, Sample, number};
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
 const SIZE: (u32, u32) = (1000, 720);
+
+/// Told apart by those who do not see all colours (Okabe and Ito's).
+const BLUE: RGBColor = RGBColor(0, 0x72, 0xb2);
+const GREEN: RGBColor = RGBColor(0, 0x9e, 0x73);
+const RED: RGBColor = RGBColor(0xd5, 0x5e, 0);
+const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
+
+/// What the lower panel shows, on a logarithmic axis.
+const LATENCY: &str = "latency";
+/// What the upper panel of a run shows.
+const RATE: &str = "packets a second";
 
 /// One line of a panel.
 type Line<'l> = (&'l str, RGBColor, Vec<(f64, f64)>);
@@ -20,19 +33,19 @@ type Line<'l> = (&'l str, RGBColor, Vec<(f64, f64)>);
 /// [`Trouble::Plot`].
 pub fn run(path: &Path, samples: &[Sample]) -> Result<(), Trouble> {
     let line = |value: fn(&Sample) -> f64| samples.iter().map(|s| (s.at, value(s))).collect();
-    let mut rates: Vec<Line<'_>> = vec![("sent", BLUE, line(|s| s.sent_pps / 1e3))];
+    let mut rates: Vec<Line<'_>> = vec![("sent", BLUE, line(|s| s.sent_pps))];
     if samples.iter().any(|sample| sample.arrived_pps > 0.0) {
-        rates.push(("arrived", GREEN, line(|s| s.arrived_pps / 1e3)));
+        rates.push(("arrived", GREEN, line(|s| s.arrived_pps)));
     }
     if samples.iter().any(|sample| sample.returned_pps > 0.0) {
-        rates.push(("returned", MAGENTA, line(|s| s.returned_pps / 1e3)));
+        rates.push(("returned", PURPLE, line(|s| s.returned_pps)));
     }
     let latencies = [
-        ("p50", GREEN, line(|s| micros(s.latency.p50))),
-        ("p99", BLUE, line(|s| micros(s.latency.p99))),
-        ("max", RED, line(|s| micros(s.latency.max))),
+        ("p50", GREEN, line(|s| number(s.latency.p50))),
+        ("p99", BLUE, line(|s| number(s.latency.p99))),
+        ("max", RED, line(|s| number(s.latency.max))),
     ];
-    draw(path, "seconds", ("kpps", &rates), &latencies)
+    draw(path, "seconds", (RATE, &rates), &latencies)
 }
 
 /// Draws a search: loss above, latency below, over the rate that was asked for.
@@ -55,15 +68,11 @@ pub fn search(path: &Path, steps: &[Step]) -> Result<(), Trouble> {
         ("unsent", BLUE, line(&|step| 100.0 * step.shortfall)),
     ];
     let latencies = [
-        ("p50", GREEN, line(&|step| micros(latency(step).p50))),
-        ("p99", BLUE, line(&|step| micros(latency(step).p99))),
-        ("max", RED, line(&|step| micros(latency(step).max))),
+        ("p50", GREEN, line(&|step| number(latency(step).p50))),
+        ("p99", BLUE, line(&|step| number(latency(step).p99))),
+        ("max", RED, line(&|step| number(latency(step).max))),
     ];
     draw(path, "kpps asked for", ("%", &losses), &latencies)
-}
-
-fn micros(nanos: u64) -> f64 {
-    number(nanos) / 1e3
 }
 
 fn draw(
@@ -93,7 +102,7 @@ fn drawing(
     let most = highest(below);
     let values = below.iter().flat_map(|(_, _, line)| line).map(|(_, y)| *y);
     let least = values.filter(|y| *y > 0.0).fold(most, f64::min);
-    panel(&lower, (over, "latency, µs"), (least / 2.0..most * 2.0).log_scale(), below)?;
+    panel(&lower, (over, LATENCY), (least / 2.0..most * 2.0).log_scale(), below)?;
     area.present()?;
     Ok(())
 }
@@ -120,16 +129,25 @@ where
         .x_label_area_size(36)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..last, y)?;
-    chart.configure_mesh().x_desc(over).y_desc(unit).light_line_style(WHITE).draw()?;
+    let label = |y: &f64| match unit {
+        RATE => Scaled(*y).to_string(),
+        LATENCY => Duration::try_from_secs_f64(*y / 1e9)
+            .map_or_else(|_| String::new(), |it| Time(trial::nanos(it)).to_string()),
+        _ => format!("{y:.2}"),
+    };
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(over).y_desc(unit).y_label_formatter(&label).light_line_style(WHITE).draw()?;
     for (name, color, line) in lines {
         // A logarithm has no place for zero.
-        let points = line.iter().copied().filter(|(_, y)| *y > 0.0 || unit != "latency, µs");
+        let points = line.iter().copied().filter(|(_, y)| *y > 0.0 || unit != LATENCY);
         chart
             .draw_series(LineSeries::new(points, color.stroke_width(2)))?
             .label(*name)
             .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    let mut legend = chart.configure_series_labels();
+    legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.8));
+    legend.border_style(BLACK).draw()?;
     Ok(())
 }
 

@@ -74,7 +74,7 @@ pub struct SinkResult<'t> {
 }
 
 /// A number with a unit's prefix: `1.50 M`.
-struct Scaled(f64);
+pub(crate) struct Scaled(pub(crate) f64);
 
 impl fmt::Display for Scaled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +89,7 @@ impl fmt::Display for Scaled {
 }
 
 /// Nanoseconds in the unit that suits them.
-struct Time(u64);
+pub(crate) struct Time(pub(crate) u64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

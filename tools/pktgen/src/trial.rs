@@ -603,7 +603,9 @@ impl Samples {
         let at = number(now - self.start) / 1e9;
         let sample = Sample { at, sent_pps, arrived_pps, returned_pps, latency };
         (self.counts, self.last) = (counts, now);
-        self.next = now.saturating_add(self.every);
+        // On a grid: a late sample does not push those behind it.
+        let next = ((now - self.start) / self.every + 1).saturating_mul(self.every);
+        self.next = self.start.saturating_add(next);
         self.all.push(sample);
         sample
     }

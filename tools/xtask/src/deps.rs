@@ -48,7 +48,7 @@ const TABLE: [(&str, May); 18] = [
     ("rvs-daemon", May::Use(&["rvs-control", "rvs-plane", "rvs-io", "rvs-model", "rvs-api"])),
     ("rvs-adm", May::Use(&["rvs-api", "rvs-model"])),
     ("rvs-preload", May::Use(&[])),
-    ("rvs-pktgen", May::Use(&["rvs-io", "rvs-wire", "rvs-cache"])),
+    ("rvs-pktgen", May::Use(&["rvs-io", "rvs-wire"])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
     ("rvs-lab", May::UseAll),
