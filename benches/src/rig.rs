@@ -10,7 +10,7 @@ use rvs_model::{
     DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State, Tick, Timeouts, Weight,
 };
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
-use rvs_plane::snapshot::{Dest, Service, ServiceKey};
+use rvs_plane::snapshot::{Dest, Rules, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
 use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
@@ -141,6 +141,7 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
             table: Table::default(),
             maps: None,
             persistence: None,
+            rules: Rules::default(),
         })));
     }
     snapshot.index = Arc::new(index.into_iter().collect());

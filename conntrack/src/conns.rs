@@ -174,6 +174,13 @@ impl<F: Family> Conns<F> {
         self.timers.secure = secure;
     }
 
+    /// The state that the first packet of a connection leads to.
+    #[inline]
+    #[must_use]
+    pub fn first_state(&self, protocol: u8, flags: u8, view: View) -> State {
+        state::next(State::None, protocol, flags, view, self.timers.secure)
+    }
+
     /// The connection at `found`, if it is the one of `key`.
     #[inline(always)]
     pub fn held(&mut self, found: Found, key: &Key<F>) -> Option<Held<'_, F>> {

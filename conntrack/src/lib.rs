@@ -15,6 +15,7 @@
 //! [`template`].
 #![forbid(unsafe_code)]
 
+pub mod ageing;
 mod bucket;
 pub mod conn;
 pub mod conns;
@@ -26,6 +27,7 @@ pub mod table;
 pub mod template;
 pub mod wheel;
 
+pub use ageing::Ageing;
 pub use conn::{Conn, Direction};
 pub use conns::{Conns, Held};
 pub use hash::{Hash, Seed};

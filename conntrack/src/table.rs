@@ -285,6 +285,12 @@ impl<F: Family> Table<F> {
         self.len() == 0
     }
 
+    /// Connections that there is room for: lines are numbered from 1 to this.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        u32::try_from(self.conns.len() - 1).unwrap_or(u32::MAX)
+    }
+
     /// Bytes taken, all allocations counted.
     #[must_use]
     pub fn bytes(&self) -> usize {

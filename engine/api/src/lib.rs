@@ -29,6 +29,7 @@ pub use client::{Client, ClientError};
 pub use errno::{Errno, Refusal};
 pub use reply::{
     ConnEngine, ConnEntry, ConnState, DestEntry, Info, Outcome, Rates, Reply, ServiceEntry, Totals,
+    Tunable,
 };
 pub use request::{Daemon, DaemonState, Request, TimeoutsChange};
 pub use service::{

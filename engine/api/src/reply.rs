@@ -24,6 +24,26 @@ pub enum Reply {
     Info(Info),
     /// To [`ListDaemons`](crate::Request::ListDaemons): none, one or both.
     Daemons(Vec<Daemon>),
+    /// To [`ListTunables`](crate::Request::ListTunables) and
+    /// [`SetTunable`](crate::Request::SetTunable), by name.
+    Tunables(Vec<Tunable>),
+}
+
+/// A sysctl of `net.ipv4.vs`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Tunable {
+    /// Its name.
+    pub name: String,
+    /// What it is set to.
+    pub value: String,
+    /// What it is otherwise.
+    pub default: String,
+    /// What it may be set to, in words.
+    pub allowed: String,
+    /// What it does, or why it does nothing, in one line.
+    pub sentence: String,
+    /// Whether it does anything here.
+    pub has_effect: bool,
 }
 
 /// What a daemon is asked first.

@@ -72,6 +72,19 @@ pub enum Request {
     SetTimeouts(TimeoutsChange),
     /// `-L --timeout`.
     GetTimeouts,
+    /// `tunable`: all sysctls, or one that must exist. Not ipvsadm's.
+    ListTunables {
+        /// The one; all when `None`.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// `tunable NAME=VALUE`. Not ipvsadm's. Answered with the one that was set.
+    SetTunable {
+        /// As under `/proc/sys/net/ipv4/vs`.
+        name: String,
+        /// What would be written there.
+        value: String,
+    },
     /// The first line of `-L`.
     GetInfo,
     /// `--start-daemon`.
@@ -137,6 +150,7 @@ impl Request {
                 | Self::GetTimeouts
                 | Self::GetInfo
                 | Self::ListDaemons
+                | Self::ListTunables { .. }
         )
     }
 }

@@ -16,12 +16,13 @@ use rvs_api::{
     AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key, Tunnel,
     TunnelChecksum, TunnelKind,
 };
-use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, Tunables, ticks};
+use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, ticks};
 use rvs_plane::grain::Grains;
 use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::Network;
+use rvs_plane::overload::Limits;
 use rvs_plane::persist::{Mask, Persistence};
-use rvs_plane::snapshot::{Dest, Index, Maps, Service, ServiceKey, Snapshot};
+use rvs_plane::snapshot::{Dest, Index, Maps, Rules, Service, ServiceKey, Snapshot};
 use rvs_schedulers::map::ADDRESSES_MAX;
 use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
@@ -34,7 +35,6 @@ use std::sync::Arc;
 pub struct Compiler {
     /// Without VIPs.
     network: Network,
-    tunables: Tunables,
     last: Snapshot,
     /// By the services' places.
     turns: Vec<Option<Turn>>,
@@ -58,9 +58,9 @@ struct Turn {
 impl Compiler {
     /// For a director in `network` whose workers count in `lines`.
     #[must_use]
-    pub fn new(network: Network, tunables: Tunables, lines: Vec<Arc<[DestLine]>>) -> Self {
-        let last = Snapshot { tunables, ..Snapshot::new(network.clone()) };
-        Self { network, tunables, last, turns: Vec::new(), lines, lent: Vec::new() }
+    pub fn new(network: Network, lines: Vec<Arc<[DestLine]>>) -> Self {
+        let last = Snapshot::new(network.clone());
+        Self { network, last, turns: Vec::new(), lines, lent: Vec::new() }
     }
 
     /// Takes note of a change of the service of `key`, or of its destinations if `dests`. To be
@@ -132,7 +132,7 @@ impl Compiler {
             marks: Arc::clone(&self.last.marks),
             grains,
             timeouts: *state.timeouts(),
-            tunables: self.tunables,
+            tunables: state.sysctls().tunables(),
         };
         self.last = snapshot.clone();
         (snapshot, gone)
@@ -141,17 +141,6 @@ impl Compiler {
     /// What packets are marked for, from the next snapshot on.
     pub fn set_marks(&mut self, rules: &[Rule]) {
         self.last.marks = Arc::new(Marks::new(rules));
-    }
-
-    /// What the next snapshot says of corner cases.
-    pub fn set_tunables(&mut self, tunables: Tunables) {
-        self.tunables = tunables;
-    }
-
-    /// What snapshots say of corner cases.
-    #[must_use]
-    pub fn tunables(&self) -> &Tunables {
-        &self.tunables
     }
 
     /// From now on no packet reaches these destinations.
@@ -301,6 +290,10 @@ fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Service
         table: table(state, row, turn.scheduler.kind()),
         maps,
         persistence: persistence(row),
+        rules: Rules {
+            one_packet: row.attributes().flags.has(ServiceFlags::ONE_PACKET),
+            limits: limits(state, row),
+        },
     }
 }
 
@@ -324,6 +317,20 @@ fn encapsulation(tunnel: Tunnel) -> Encapsulation {
         TunnelKind::Gre => Encapsulation::Gre { checksum: tunnel.checksum == TunnelChecksum::Full },
         TunnelKind::Gue => Encapsulation::Gue { port: tunnel.port, checksum },
     }
+}
+
+/// The thresholds of a service's destinations; none if no destination has one.
+fn limits(state: &State, row: &Row) -> Vec<Limits> {
+    let limit = |dest: &crate::state::Dest| {
+        let [a, b, c, d, ..] = dest.relieved_at().to_le_bytes();
+        Limits {
+            upper: dest.attributes().upper_threshold,
+            lower: dest.attributes().lower_threshold,
+            relieved: u32::from_le_bytes([a, b, c, d]),
+        }
+    };
+    let limits: Vec<_> = state.dests_of(row).map(limit).collect();
+    if limits.iter().any(|limits| limits.upper != 0) { limits } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod tests;
 use crate::access::Rules;
 use core::fmt;
 pub use links::LINKS_MAX;
-use rvs_model::{Timeouts, Tunables};
+use rvs_model::{Sysctls, Timeouts};
 use rvs_plane::marks::Rule;
 use rvs_plane::network::Network;
 use rvs_wire::mac::MacAddr;
@@ -44,8 +44,8 @@ pub struct Config {
     pub marks: Vec<Rule>,
     /// How long connections outlive their last packet.
     pub timeouts: Timeouts,
-    /// Corner cases.
-    pub tunables: Tunables,
+    /// Corner cases, as they are at the start.
+    pub sysctls: Sysctls,
 }
 
 /// `[control]`

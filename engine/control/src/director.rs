@@ -10,7 +10,7 @@ use crate::state::{Limits, Readings, State};
 use core::net::SocketAddr;
 use core::time::Duration;
 use rvs_api::{Outcome, Request, ServiceFlags, ServiceKey, Totals};
-use rvs_model::{DestId, DestLine, Load, Tunables};
+use rvs_model::{DestId, DestLine, Load};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
 use std::sync::Arc;
@@ -83,9 +83,10 @@ impl Director {
         let state = State::new(limits).within(config.network.clone());
         let mut state = state.with_devices(devices);
         state.set_all_timeouts(config.timeouts);
+        state.set_all_sysctls(config.sysctls.clone());
         let lines = Lines::new(&workers);
         let network = config.network.clone();
-        let mut compiler = Compiler::new(network, config.tunables, lines.to_vec());
+        let mut compiler = Compiler::new(network, lines.to_vec());
         compiler.set_marks(&config.marks);
         let (snapshot, _nobody) = compiler.compile(&state);
         let published = state.version();
@@ -116,12 +117,6 @@ impl Director {
         outcomes
     }
 
-    /// Changes corner cases from now on, as a sysctl of the kernel would.
-    pub fn set_tunables(&mut self, tunables: Tunables) {
-        self.compiler.set_tunables(tunables);
-        self.show();
-    }
-
     /// What is due at `now`, counted from the start: rates, places that became free. To be called
     /// once a second or so.
     pub fn tick(&mut self, now: Duration) {
@@ -129,7 +124,10 @@ impl Director {
         // After a pause of the process one step makes up for all: rates are about now.
         if self.steps < due {
             self.steps = due;
-            self.state.estimate(&self.lines);
+            // DIFFERS from Linux, where counters stand still too while `run_estimation` is 0: rates do.
+            if self.state.sysctls().is_on("run_estimation") {
+                self.state.estimate(&self.lines);
+            }
         }
         // A worker that does not breathe may hold a snapshot, and a packet, of long ago.
         let breaths: Vec<_> =
@@ -192,7 +190,7 @@ impl Director {
         self.publisher.publish(snapshot);
         self.compiler.retire(&gone);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_dest(), ip_vs_enqueue_expire_nodest_conns().
-        if !gone.is_empty() && self.compiler.tunables().expire_nodest_conn {
+        if !gone.is_empty() && self.state.sysctls().is_on("expire_nodest_conn") {
             self.workers.iter().for_each(Shared::purge);
         }
     }

@@ -76,6 +76,10 @@ impl Display for Change<'_> {
                 write!(f, " --syncid {}", daemon.sync_id)
             }
             Request::StopDaemon(end) => write!(f, "--stop-daemon {}", state(*end)),
+            Request::SetTunable { name, value } => {
+                write!(f, "tunable {}={}", name.escape_debug(), value.escape_debug())
+            }
+            Request::ListTunables { .. } => f.write_str("tunable"),
             Request::ListServices { .. } | Request::GetInfo => f.write_str("-L"),
             Request::ListConns => f.write_str("-L -c"),
             Request::GetTimeouts => f.write_str("-L --timeout"),

@@ -24,6 +24,7 @@ mod rows;
 mod services;
 mod slots;
 mod supported;
+mod tunables;
 
 use core::net::SocketAddr;
 use daemons::Daemons;
@@ -31,7 +32,7 @@ pub use rows::{Dest, Service};
 use rvs_api::{
     Errno, IPVS_VERSION, Info, Outcome, Refusal, Reply, Request, ServiceKey, TimeoutsChange, Totals,
 };
-use rvs_model::{DestId, Load, ServiceId, State as ConnState, Timeouts};
+use rvs_model::{DestId, Load, ServiceId, State as ConnState, Sysctls, Timeouts};
 use rvs_plane::Network;
 use slots::Slots;
 use std::collections::HashMap;
@@ -91,6 +92,7 @@ pub struct State {
     network: Network,
     limits: Limits,
     timeouts: Timeouts,
+    sysctls: Sysctls,
     services: Slots<Service>,
     dests: Slots<Dest>,
     service_at: HashMap<ServiceKey, ServiceId>,
@@ -100,7 +102,7 @@ pub struct State {
 }
 
 impl State {
-    /// Empty, with default timeouts.
+    /// Empty, with default timeouts and sysctls.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -108,6 +110,7 @@ impl State {
             network: Network::default(),
             limits,
             timeouts: Timeouts::default(),
+            sysctls: Sysctls::default(),
             services: Slots::new(limits.services),
             dests: Slots::new(limits.dests),
             service_at: HashMap::new(),
@@ -168,6 +171,8 @@ impl State {
             Request::Zero { service } => self.zero(service.as_ref(), readings)?,
             Request::SetTimeouts(change) => self.set_timeouts(change)?,
             Request::ListServices { service } => return self.list(service.as_ref(), readings),
+            Request::ListTunables { name } => return self.list_tunables(name.as_deref()),
+            Request::SetTunable { name, value } => return self.set_tunable(&name, &value),
             Request::GetTimeouts => return Ok(Reply::Timeouts(self.timeouts_told())),
             Request::GetInfo => {
                 return Ok(Reply::Info(Info { version: IPVS_VERSION, size: self.limits.conns }));

@@ -52,6 +52,10 @@ impl Display for Summary {
             let evicted = counts.evicted;
             writeln!(f, "{:<12}{evicted:>12} half-open connections", "evicted")?;
         }
+        if counts.aged != 0 {
+            let aged = counts.aged;
+            writeln!(f, "{:<12}{aged:>12} connections, by drop_entry", "aged")?;
+        }
         let FrameCounts { received, originated, sent, to_host, held, .. } = counts;
         write!(
             f,

@@ -92,6 +92,15 @@ impl DestLine {
         self.templates.load(Relaxed)
     }
 
+    /// Connections that were opened here and have ended, wrapping.
+    #[inline]
+    #[must_use]
+    pub fn ended(&self) -> u32 {
+        let [a, b, c, d, ..] = self.conns.load(Relaxed).to_le_bytes();
+        let Load { active, inactive } = self.load();
+        u32::from_le_bytes([a, b, c, d]).wrapping_sub(active).wrapping_sub(inactive)
+    }
+
     /// Connections now.
     #[inline]
     #[must_use]

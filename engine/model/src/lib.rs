@@ -5,6 +5,7 @@ mod counters;
 mod id;
 mod service;
 mod state;
+mod sysctl;
 mod time;
 mod tunables;
 
@@ -12,5 +13,6 @@ pub use counters::{DestLine, Load};
 pub use id::{DestId, ServiceId};
 pub use service::{ForwardMethod, Protocol, SchedulerKind, UnknownScheduler, Weight};
 pub use state::State;
+pub use sysctl::{Allowed, Effect, SYSCTLS, Sysctl, SysctlError, Sysctls};
 pub use time::{TICKS_PER_SECOND, Tick, ticks};
 pub use tunables::{Timeouts, Tunables};

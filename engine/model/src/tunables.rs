@@ -69,47 +69,59 @@ impl Timeouts {
     }
 }
 
-/// Sysctls of `net.ipv4.vs` that the data path honours, by the kernel's names and defaults
-/// (Linux `Documentation/networking/ipvs-sysctl.rst`).
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the kernel too")]
+/// What workers read of [`crate::Sysctls`], by the kernel's names (Linux
+/// `Documentation/networking/ipvs-sysctl.rst`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the kernel's")]
 pub struct Tunables {
+    /// One of so many packets that would open a connection is dropped by `drop_packet` 3.
+    pub am_droprate: u32,
+    /// Pages of room below which modes 1 and 2 defend.
+    pub amemthresh: u32,
     /// When a SYN that meets its own old connection is scheduled anew: 0 never, any other in
     /// `TIME_WAIT` and `CLOSE`, bit 1 also in `FIN_WAIT` of direct routing and tunnels.
     pub conn_reuse_mode: u8,
-    /// Whether any TCP segment but RST opens a connection.
-    pub sloppy_tcp: bool,
-    /// Whether any SCTP packet but ABORT opens a connection.
-    pub sloppy_sctp: bool,
+    /// Whether connections that look abandoned end at random: 0 never, 1 and 2 under pressure, 3
+    /// always.
+    pub drop_entry: u8,
+    /// Whether some packets that would open a connection are dropped: the same.
+    pub drop_packet: u8,
     /// Whether packets of a connection whose destination was deleted are scheduled anew (else
     /// dropped).
     pub expire_nodest_conn: bool,
     /// Whether persistence does without a destination whose weight is 0.
     pub expire_quiescent_template: bool,
-    /// Whether the stricter TCP states are used: 0 and, for now, 3 (always).
-    pub secure_tcp: u8,
-    /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
-    pub pmtu_disc: bool,
     /// Seconds for which the scheduler `lblc` remembers an address that nobody asks for.
     pub lblc_expiration: u32,
     /// The same of `lblcr`, and seconds without a change after which an address loses one of several
     /// destinations.
     pub lblcr_expiration: u32,
+    /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
+    pub pmtu_disc: bool,
+    /// Whether the stricter TCP states are used: as `drop_entry`.
+    pub secure_tcp: u8,
+    /// Whether any SCTP packet but ABORT opens a connection.
+    pub sloppy_sctp: bool,
+    /// Whether any TCP segment but RST opens a connection.
+    pub sloppy_tcp: bool,
 }
 
 impl Default for Tunables {
     fn default() -> Self {
         Self {
+            am_droprate: 10,
+            amemthresh: 1024,
             conn_reuse_mode: 1,
-            sloppy_tcp: false,
-            sloppy_sctp: false,
+            drop_entry: 0,
+            drop_packet: 0,
             expire_nodest_conn: false,
             expire_quiescent_template: false,
-            secure_tcp: 0,
-            pmtu_disc: true,
             lblc_expiration: 24 * 60 * 60,
             lblcr_expiration: 24 * 60 * 60,
+            pmtu_disc: true,
+            secure_tcp: 0,
+            sloppy_sctp: false,
+            sloppy_tcp: false,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! New connections: which service, which destination, and what the connection will need.
 
+use crate::defense::Gate;
 use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
 use crate::neighbor::{Neighbors, Place, peer};
 use crate::network::Network;
+use crate::overload::{Latches, Limits, Seen};
 use crate::paths::Paths;
 use crate::persist;
 use crate::snapshot::{Dest, FTP_DATA_PORT, Maps, Service, ServiceKey, Snapshot};
@@ -81,6 +83,10 @@ pub(crate) struct Balance {
     other_lines: Vec<Arc<[DestLine]>>,
     /// The sum of the latter, as last looked at.
     fold: Fold,
+    /// Which destinations are full.
+    latches: Latches,
+    /// What `drop_packet` lets through.
+    pub(crate) gate: Gate,
     /// The services that have a map.
     mapped: Vec<u32>,
     /// Whose map is looked after next.
@@ -106,6 +112,8 @@ impl Balance {
             turns: (0..services_max).map(|_| Turn::vacant()).collect(),
             share: Share { worker, workers, seed },
             fold: Fold::new(own_lines.len()),
+            latches: Latches::new(own_lines.len(), other_lines.is_empty()),
+            gate: Gate::default(),
             own_lines,
             other_lines,
             mapped: Vec::with_capacity(services_max),
@@ -118,12 +126,15 @@ impl Balance {
     pub(crate) fn apply(&mut self, snapshot: &Snapshot, paths: &mut Paths) {
         self.mapped.clear();
         let all = snapshot.services.iter().map(Option::as_deref).chain(core::iter::repeat(None));
+        let counted =
+            Counted { own_lines: &self.own_lines, fold: &self.fold, latches: &self.latches };
         for ((turn, service), place) in self.turns.iter_mut().zip(all).zip(0..) {
             match service {
                 Some(service) => {
                     if (turn.epoch, turn.version) != (service.epoch, service.version) {
                         turn.catch_up(service, self.share);
                         service.dests.iter().for_each(|dest| paths.follow(dest));
+                        counted.limit(service);
                     }
                 }
                 None => turn.leave(),
@@ -156,7 +167,8 @@ impl Balance {
     }
 
     /// Opens the connection that `packet`, to one of our addresses, may begin, in the
-    /// place of connection `over` if the client uses its port again.
+    /// place of connection `over` if the client uses its port again; or makes one that lives for
+    /// this packet only.
     pub(crate) fn open<F: Rewrite, B>(
         &mut self,
         world: World<'_>,
@@ -165,7 +177,7 @@ impl Balance {
         paths: &mut Paths,
         (packet, came_by): (&Packet<F>, u8),
         over: Option<u32>,
-    ) -> Result<u32, Verdict> {
+    ) -> Result<Opened<F>, Verdict> {
         let Packet { l3, vlan, .. } = *packet;
         let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
         let snapshot = world.snapshot;
@@ -192,6 +204,9 @@ impl Balance {
         // Linux 6.1 ip_vs_core.c ip_vs_schedule(): a server's data connection of FTP, not a client's.
         if client.1 == FTP_DATA_PORT {
             return Err(Verdict::Stack { l3, vlan });
+        }
+        if self.gate.drops() {
+            return Err(DropReason::DropPacket.into());
         }
         let (dest, template) = match service.persistence {
             Some(persistence) => {
@@ -222,6 +237,11 @@ impl Balance {
             control: template,
             ..Conn::default()
         };
+        if service.rules.one_packet && conn.protocol == protocol::UDP {
+            self.counted().bound(dest.id, 1);
+            line.count_conn();
+            return Ok(Opened::Once(conn));
+        }
         if conn.has_way_back() {
             let next = network.next_hop(client.0.into()).ok_or(DropReason::NoRoute)?;
             let hop = neighbors.resolve(network, next, Place::Guest, world.now);
@@ -230,8 +250,7 @@ impl Balance {
         // Armed for the state that this packet leads to: NONE's time-out is shorter, and the entry
         // would have to be armed a second time.
         let view = state::View::of(conn.method, Direction::Inbound);
-        let secure = snapshot.tunables.secure_tcp != 0;
-        let next = state::next(State::None, conn.protocol, packet.flags, view, secure);
+        let next = conns.first_state(conn.protocol, packet.flags, view);
         // A template that found no room may have taken that very line.
         let opened = match over.filter(|old| conns.is_at(*old, &packet.key)) {
             Some(old) => {
@@ -244,7 +263,13 @@ impl Balance {
         line.count_conn();
         // Linux 6.1 ip_vs_conn.c ip_vs_bind_dest(): inactive until a state says otherwise.
         line.step_load(false, true);
-        Ok(index)
+        self.counted().bound(dest.id, 0);
+        Ok(Opened::Held(index))
+    }
+
+    fn counted(&self) -> Counted<'_> {
+        let Self { own_lines, fold, latches, .. } = self;
+        Counted { own_lines, fold, latches }
     }
 
     /// The destination whose turn it is.
@@ -254,17 +279,17 @@ impl Balance {
         service: &'s Service,
         request: &Request,
     ) -> Option<&'s Dest> {
-        let Self { turns, share, own_lines, other_lines, fold, .. } = self;
+        let Self { turns, share, own_lines, other_lines, fold, latches, .. } = self;
         let turn = turns.get_mut(usize::try_from(service.id.0).ok()?)?;
         if (turn.epoch, turn.version) != (service.epoch, service.version) {
             turn.catch_up(service, *share);
         }
-        let Service { candidates, table, .. } = service;
-        if turn.scheduler.kind().counts_conns() {
+        let Service { candidates, table, rules, .. } = service;
+        if turn.scheduler.kind().counts_conns() || !rules.limits.is_empty() {
             let (cursor, others) = (&mut turn.cursor, other_lines.len());
             fold.refresh(candidates, cursor, others, request.now, |id| sum(other_lines, id));
         }
-        let counted = Counted { own_lines, fold };
+        let counted = Counted { own_lines, fold, latches };
         let map = turn.lease.as_mut().map(|lease| &mut *lease.map);
         let position = turn.scheduler.pick(candidates, table, map, request, &counted)?;
         service.dests.get(position)
@@ -283,20 +308,54 @@ fn expiration(kind: SchedulerKind, tunables: &Tunables) -> Tick {
 struct Counted<'b> {
     own_lines: &'b [DestLine],
     fold: &'b Fold,
+    latches: &'b Latches,
+}
+
+impl Counted<'_> {
+    fn own(&self, id: DestId) -> Option<&DestLine> {
+        self.own_lines.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// Connections of a destination, and `more`.
+    fn seen(&self, id: DestId, more: u64) -> Seen {
+        let ended = self.own(id).map(DestLine::ended).unwrap_or_default();
+        Seen { total: self.load(id).total() + more, ended }
+    }
+
+    /// A destination was given a connection; `more` than are counted.
+    #[inline]
+    fn bound(&self, id: DestId, more: u64) {
+        self.latches.bound(id, || self.seen(id, more));
+    }
+
+    /// Takes over what an operator says of the destinations of a service.
+    fn limit(&self, service: &Service) {
+        let limits =
+            service.rules.limits.iter().copied().chain(core::iter::repeat(Limits::default()));
+        for (dest, limits) in service.dests.iter().zip(limits) {
+            self.latches.set(dest.id, limits, || self.seen(dest.id, 0));
+        }
+    }
+}
+
+/// What [`Balance::open`] came to.
+pub(crate) enum Opened<F: Family> {
+    /// A connection, at this line.
+    Held(u32),
+    /// One that nobody remembers.
+    Once(Conn<F>),
 }
 
 impl Loads for Counted<'_> {
     #[inline]
     fn load(&self, id: DestId) -> Load {
-        let at = usize::try_from(id.0).unwrap_or(usize::MAX);
-        let own = self.own_lines.get(at).map(DestLine::load).unwrap_or_default();
+        let own = self.own(id).map(DestLine::load).unwrap_or_default();
         self.fold.load(id, own)
     }
 
     #[inline]
-    fn is_overloaded(&self, _: DestId) -> bool {
-        // No destination has thresholds yet: the control plane refuses them.
-        false
+    fn is_overloaded(&self, id: DestId) -> bool {
+        self.latches.is_over(id, || self.seen(id, 0))
     }
 }
 

@@ -65,6 +65,8 @@ reasons! {
     Unfragmentable = "unfragmentable",
     /// No destination of the service takes connections; the client was told, if it may be.
     NoDest = "no-dest",
+    /// Would have opened a connection, but `drop_packet` drops some of those.
+    DropPacket = "drop-packet",
     /// Its connection's destination was deleted.
     DestDeleted = "dest-deleted",
     /// No room for another connection; half-open ones had to yield first and none was found.

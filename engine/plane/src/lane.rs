@@ -10,7 +10,7 @@
 //! No stage waits for memory that an earlier one could have asked for. A verdict says what becomes
 //! of a frame; [`crate::worker`] carries it out.
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Opened};
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::forward::{self, Sent};
 use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
@@ -217,12 +217,15 @@ impl<F: Rewrite> Lane<F> {
             let mut settle =
                 Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths };
             *verdict = match settle.find(&mut self.conns, slot) {
-                Ok(found) => {
+                Ok(Way::Held(found)) => {
                     slot.found = found;
                     let hops = neighbors.hops();
                     let decided =
                         known::<F, B, true>(&mut self.conns, world, hops, paths, slot, frame);
                     decided.unwrap_or(DropReason::NoRoute.into())
+                }
+                Ok(Way::Once(conn)) => {
+                    once(&conn, world, neighbors.hops(), paths, &slot.packet, frame)
                 }
                 Err(verdict) => verdict,
             };
@@ -275,6 +278,33 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
         }
     }
     Some(verdict)
+}
+
+/// The same for a connection that nobody remembers: `-o`.
+#[cold]
+fn once<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    world: World<'_>,
+    hops: &[Hop],
+    paths: &Paths,
+    packet: &Packet<F>,
+    frame: &mut B,
+) -> Verdict {
+    let (Some(line), Some(hop)) =
+        (line_of(world.lines, conn), hops.get(usize::from(conn.next_hop)))
+    else {
+        return DropReason::NoRoute.into();
+    };
+    let pmtu_disc = world.snapshot.tunables.pmtu_disc;
+    let sent = forward::apply(conn, Direction::Inbound, packet, hop, paths, pmtu_disc, frame);
+    line.count_packet(false, packet.packet_octets.into());
+    if sent == Sent::Framed {
+        return Verdict::Out { link: hop.link };
+    }
+    if !sent.is_sent() && conn.method != ForwardMethod::Masquerade {
+        count_refusal::<F>(line, packet.packet_octets);
+    }
+    sent.verdict(conn.next_hop, packet.l3)
 }
 
 /// Counts a packet of a connection and moves its state.
@@ -340,6 +370,12 @@ fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) ->
     state::is_reused(tunables.conn_reuse_mode, conn.state, no_output)
 }
 
+/// The connection that a packet goes by.
+enum Way<F: Rewrite> {
+    Held(Found),
+    Once(Conn<F>),
+}
+
 /// What finding or opening a connection needs.
 struct Settle<'a, 'b, B> {
     world: World<'b>,
@@ -350,12 +386,16 @@ struct Settle<'a, 'b, B> {
 
 impl<B> Settle<'_, '_, B> {
     /// The packet's connection, found or opened, or what becomes of a packet that has none.
-    fn find<F: Rewrite>(&mut self, conns: &mut Conns<F>, slot: &Slot<F>) -> Result<Found, Verdict> {
+    fn find<F: Rewrite>(
+        &mut self,
+        conns: &mut Conns<F>,
+        slot: &Slot<F>,
+    ) -> Result<Way<F>, Verdict> {
         let key = &slot.packet.key;
         let mut over = None;
         if let Some(found) = conns.table().find(key, slot.hash) {
             if self.still_holds(conns, slot, found)? {
-                return Ok(found);
+                return Ok(Way::Held(found));
             }
             over = Some(found.index);
         }
@@ -376,12 +416,17 @@ impl<B> Settle<'_, '_, B> {
         }
         let packet = (&slot.packet, link);
         let opened = self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
-        if let Some(old) = over.filter(|old| opened.is_err() && conns.is_at(*old, key))
+        // A connection that nobody remembers takes no place either.
+        let is_held = matches!(opened, Ok(Opened::Held(_)));
+        if let Some(old) = over.filter(|old| !is_held && conns.is_at(*old, key))
             && let Some(conn) = conns.remove(old)
         {
             forget(self.world.lines, &conn);
         }
-        Ok(Found { index: opened?, direction: Direction::Inbound })
+        Ok(match opened? {
+            Opened::Held(index) => Way::Held(Found { index, direction: Direction::Inbound }),
+            Opened::Once(conn) => Way::Once(conn),
+        })
     }
 
     /// Whether a connection that was found is to be used, after its next hop was looked up again

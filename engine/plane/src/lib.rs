@@ -7,6 +7,7 @@
 
 mod announce;
 mod balance;
+mod defense;
 pub mod drop_reason;
 mod forward;
 mod fragment;
@@ -19,6 +20,7 @@ mod links;
 pub mod marks;
 pub mod neighbor;
 pub mod network;
+pub mod overload;
 mod path_mtu;
 mod paths;
 pub mod persist;

@@ -29,6 +29,7 @@ pub struct FrameCounters {
     breaths: AtomicU64,
     conns: [AtomicU32; 2],
     evicted: AtomicU64,
+    aged: AtomicU64,
 }
 
 impl Default for FrameCounters {
@@ -45,6 +46,7 @@ impl Default for FrameCounters {
             breaths: AtomicU64::default(),
             conns: [const { AtomicU32::new(0) }; 2],
             evicted: AtomicU64::default(),
+            aged: AtomicU64::default(),
         }
     }
 }
@@ -74,6 +76,8 @@ pub struct FrameCounts {
     pub conns: [u64; 2],
     /// Half-open connections that had to yield.
     pub evicted: u64,
+    /// Connections that `drop_entry` ended.
+    pub aged: u64,
 }
 
 impl Default for FrameCounts {
@@ -118,6 +122,7 @@ impl FrameCounts {
             *place += more;
         }
         self.evicted += other.evicted;
+        self.aged += other.aged;
         self
     }
 }
@@ -167,6 +172,10 @@ impl FrameCounters {
         self.held.store(wide(held), Relaxed);
     }
     #[inline]
+    pub(crate) fn aged(&self) {
+        add(&self.aged, 1);
+    }
+    #[inline]
     pub(crate) fn evicted(&self) {
         add(&self.evicted, 1);
     }
@@ -191,6 +200,7 @@ impl FrameCounters {
             breaths: self.breaths.load(Relaxed),
             conns: [conns4.load(Relaxed).into(), conns6.load(Relaxed).into()],
             evicted: self.evicted.load(Relaxed),
+            aged: self.aged.load(Relaxed),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::grain::Grains;
 use crate::lane::Verdict;
 use crate::marks::Marks;
 use crate::network::Network;
+use crate::overload::Limits;
 use crate::persist::Persistence;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crossbeam_queue::ArrayQueue;
@@ -103,6 +104,17 @@ pub struct Service {
     pub maps: Option<Maps>,
     /// If connections of one client stay with one destination.
     pub persistence: Option<Persistence>,
+    /// What most services do not have.
+    pub rules: Rules,
+}
+
+/// What most services do not have.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// `-o`: each datagram is scheduled by itself, and no connection remembered.
+    pub one_packet: bool,
+    /// Thresholds of the destinations, in their order; none if no destination has one.
+    pub limits: Vec<Limits>,
 }
 
 impl Service {

@@ -19,6 +19,7 @@
 //! allocates, locks or logs; the only system calls are the links' own.
 
 use crate::balance::Balance;
+use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh};
 use crate::ident::Idents;
@@ -122,6 +123,7 @@ struct Core<Q: Queue> {
     v4: Lane<V4>,
     v6: Lane<V6>,
     balance: Balance,
+    defense: Defense,
     paths: Paths,
     stack: Stack<Q::Frame>,
     mesh: Mesh<Q::Frame>,
@@ -177,6 +179,7 @@ impl<Q: Queue> Worker<Q> {
             v4: Lane::new(v4),
             v6: Lane::new(v6),
             balance: Balance::new(size(limits.services), setup.id, setup.all_lines, setup.seed[1]),
+            defense: Defense::new(setup.seed[0] ^ u64::from(setup.id), now),
             paths: Paths::new(size(limits.dests), idents(), setup.seed[1]),
             stack: Stack::new(size(limits.neighbors), idents(), now),
             mesh: setup.mesh,
@@ -251,11 +254,10 @@ impl<Q: Queue> Core<Q> {
     /// Takes over what a new snapshot changes in the tables. Not per packet.
     #[cold]
     fn apply(&mut self, snapshot: &Snapshot, now: Tick) {
-        let secure = snapshot.tunables.secure_tcp != 0;
         self.v4.conns.set_timeouts(&snapshot.timeouts);
         self.v6.conns.set_timeouts(&snapshot.timeouts);
-        self.v4.conns.set_secure(secure);
-        self.v6.conns.set_secure(secure);
+        let (v4, v6) = (&mut self.v4.conns, &mut self.v6.conns);
+        defense::judge(&snapshot.tunables, v4, v6, &mut self.balance.gate);
         self.balance.apply(snapshot, &mut self.paths);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_service(): with the last service of a family the hooks
         // are gone, and no packet of it is IPVS's.
@@ -381,6 +383,9 @@ impl<Q: Queue> Core<Q> {
         let lines = &self.shared.lines;
         self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
         self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        if self.defense.is_due(now) {
+            self.defend(snapshot, now);
+        }
         self.balance.step(now);
         self.paths.tick(now);
         let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
@@ -394,6 +399,23 @@ impl<Q: Queue> Core<Q> {
         }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, self.stack.neighbors.held());
+    }
+
+    /// Looks whether memory is short, and ends some connections that look abandoned.
+    #[cold]
+    fn defend(&mut self, snapshot: &Snapshot, now: Tick) {
+        let Shared { lines, frames, .. } = &self.shared;
+        let conns = (&mut self.v4.conns, &mut self.v6.conns);
+        let gone4 = |conn: &Conn<V4>| {
+            forget(lines, conn);
+            frames.aged();
+        };
+        let gone6 = |conn: &Conn<V6>| {
+            forget(lines, conn);
+            frames.aged();
+        };
+        let gate = &mut self.balance.gate;
+        self.defense.step(&snapshot.tunables, conns, gate, now, (gone4, gone6));
     }
 
     /// Commands of the control plane, one at a time.

@@ -18,7 +18,7 @@ use core::fmt::Write as _;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rvs_adm::Names;
 use rvs_control::config::{Config, Machine};
-use rvs_model::{Protocol, TICKS_PER_SECOND, Tick};
+use rvs_model::{Protocol, Sysctl, TICKS_PER_SECOND, Tick};
 use rvs_wire::mac::MacAddr;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub fn is_local(address: IpAddr) -> bool {
 }
 
 /// The stage's configuration, as an operator would write it.
-fn configuration(mtu_servers: u16, marks: &str, ipvs: &str) -> String {
+fn configuration(mtu_servers: u16, marks: &str) -> String {
     let mut text = format!("local = {LOCAL:?}\nannounce = false\n");
     text.push_str("workers = { huge_pages = false }\n");
     text.push_str("tables = { conns = 4096, conns6 = 4096, services = 256, dests = 4096 }\n");
@@ -107,7 +107,7 @@ fn configuration(mtu_servers: u16, marks: &str, ipvs: &str) -> String {
             neighbor(&mut text, "dr", &server, server_mac(server).unwrap_or_default());
         }
     }
-    let _always = write!(text, "{marks}[ipvs]\n{ipvs}");
+    text.push_str(marks);
     text
 }
 
@@ -116,8 +116,8 @@ fn neighbor(text: &mut String, link: &str, address: &dyn core::fmt::Display, mac
         write!(text, "[[neighbor]]\nlink = \"{link}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n");
 }
 
-fn parse(mtu_servers: u16, marks: &str, ipvs: &str) -> Result<Config, String> {
-    let text = configuration(mtu_servers, marks, ipvs);
+fn parse(mtu_servers: u16, marks: &str) -> Result<Config, String> {
+    let text = configuration(mtu_servers, marks);
     let parsed = Config::parse(Path::new("stage.toml"), &text, &Machine::default());
     parsed.map_err(|error| error.message)
 }
@@ -139,15 +139,7 @@ pub fn sysctl_defaults() -> Result<BTreeMap<String, String>, Failure> {
 /// Whether rvsd's default of a sysctl is `value`; `None` if rvsd has no such sysctl.
 #[must_use]
 pub fn is_default(name: &str, value: &str) -> Option<bool> {
-    let set = parse(1500, "", &format!("{name} = {value}\n")).ok()?;
-    let unset = parse(1500, "", "").ok()?;
-    Some(set.tunables == unset.tunables)
-}
-
-/// The line of rvsd's configuration that sets a sysctl, if it differs from the kernel's default.
-fn setting(name: &str, value: &Value) -> Result<Option<String>, Failure> {
-    let is_default = sysctl_defaults()?.get(name) == Some(&plain(value));
-    Ok((!is_default).then(|| format!("{name} = {value}\n")))
+    Sysctl::of(name).map(|sysctl| sysctl.default == value)
 }
 
 /// Why something is not covered.
@@ -185,9 +177,6 @@ impl Names for NoNames {
 pub struct Scene {
     /// The director.
     pub bench: Bench,
-    ipvs: String,
-    marks: String,
-    mtu_servers: u16,
 }
 
 impl Scene {
@@ -204,20 +193,13 @@ impl Scene {
             Ok(marks) => marks,
             Err(what) => return Ok(Set::Beyond(Uncovered(what))),
         };
-        let mut ipvs = String::new();
+        let config = parse(mtu_servers, &marks).map_err(Failure::new)?;
+        let mut scene = Box::new(Self { bench: Bench::new(&config)? });
         for (name, value) in golden.sysctl.iter().flatten() {
-            let Some(line) = setting(name, value)? else { continue };
-            if let Some(uncovered) = random(name) {
+            if let Some(uncovered) = scene.sysctl(name, value) {
                 return Ok(Set::Beyond(uncovered));
             }
-            if let Err(message) = parse(mtu_servers, "", &line) {
-                return Ok(Set::Beyond(sysctl_refused(name, value, &message)));
-            }
-            ipvs.push_str(&line);
         }
-        let config = parse(mtu_servers, &marks, &ipvs).map_err(Failure::new)?;
-        let bench = Bench::new(&config)?;
-        let mut scene = Box::new(Self { bench, ipvs, marks, mtu_servers });
         for line in golden.setup() {
             if let Some(uncovered) = scene.is_beyond(line) {
                 return Ok(Set::Beyond(uncovered));
@@ -240,28 +222,14 @@ impl Scene {
         self.bench.stage.ipvsadm(line, "", &NoNames)
     }
 
-    /// Changes a sysctl.
-    ///
-    /// # Errors
-    ///
-    /// The stage's own configuration cannot be read.
-    pub fn sysctl(&mut self, name: &str, value: &Value) -> Result<Option<Uncovered>, Failure> {
-        let mut lines: Vec<String> = self.ipvs.lines().map(str::to_owned).collect();
-        lines.retain(|line| line.split_once(" = ").is_none_or(|(other, _)| other != name));
-        if let Some(line) = setting(name, value)? {
-            if let Some(uncovered) = random(name) {
-                return Ok(Some(uncovered));
-            }
-            lines.push(line.trim_end().to_owned());
-        }
-        let ipvs: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        match parse(self.mtu_servers, &self.marks, &ipvs) {
-            Ok(config) => {
-                self.ipvs = ipvs;
-                self.bench.stage.set_tunables(config.tunables);
-                Ok(None)
-            }
-            Err(message) => Ok(Some(sysctl_refused(name, value, &message))),
+    /// Changes a sysctl; says why not if rvsd does not do what it asks for.
+    pub fn sysctl(&mut self, name: &str, value: &Value) -> Option<Uncovered> {
+        let value = plain(value);
+        let beyond = |why: &str| Some(Uncovered(format!("sysctl {name}={value}: {why}")));
+        match self.bench.stage.set_tunable(name, &value) {
+            Ok(set) if set.has_effect || set.value == set.default => None,
+            Ok(set) => beyond(&set.sentence),
+            Err(refusal) => beyond(&refusal.to_string()),
         }
     }
 
@@ -359,28 +327,16 @@ pub fn refused(ran: &Ran) -> Option<Uncovered> {
     Some(Uncovered(what.to_owned()))
 }
 
-/// A sysctl that makes the kernel throw dice: two recordings of it would differ.
-fn random(name: &str) -> Option<Uncovered> {
-    let what = "sysctl drop_entry: which connections go is random in the kernel";
-    (name == "drop_entry").then(|| Uncovered(what.to_owned()))
-}
-
-fn sysctl_refused(name: &str, value: &Value, message: &str) -> Uncovered {
-    let why = message.split(", expected").next().unwrap_or(message);
-    Uncovered(format!("sysctl {name}={}: {why}", plain(value)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_stage_is_a_configuration_that_rvsd_takes() {
-        let config = parse(1400, "", "conn_reuse_mode = 0\n").unwrap();
-        assert_eq!(config.tunables.conn_reuse_mode, 0);
+        let config = parse(1400, "").unwrap();
         let [dc, dr] = config.network.interfaces() else { panic!("two links") };
         assert_eq!((dc.mtu, dr.mtu), (1500, 1400));
-        let narrow = parse(576, "", "").unwrap();
+        let narrow = parse(576, "").unwrap();
         assert_eq!(narrow.network.interfaces()[1].addresses.len(), 1);
     }
 
@@ -395,11 +351,9 @@ mod tests {
     }
 
     #[test]
-    fn every_recorded_default_is_no_setting() {
+    fn every_recorded_sysctl_is_known_with_its_default() {
         for (name, value) in sysctl_defaults().unwrap() {
-            assert_eq!(setting(&name, &Value::String(value)).unwrap(), None);
+            assert_eq!(is_default(&name, &value), Some(true), "{name}");
         }
-        let line = setting("conn_reuse_mode", &Value::from(0)).unwrap();
-        assert_eq!(line.as_deref(), Some("conn_reuse_mode = 0\n"));
     }
 }

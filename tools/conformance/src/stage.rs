@@ -12,13 +12,15 @@
 use crate::tally::Failure;
 use core::time::Duration;
 use rvs_adm::{Names, Transport, run};
-use rvs_api::{ClientError, ConnEntry, Errno, Outcome, Reply, Request, ServiceEntry};
+use rvs_api::{
+    ClientError, ConnEntry, Errno, Outcome, Refusal, Reply, Request, ServiceEntry, Tunable,
+};
 use rvs_control::config::Config;
 use rvs_control::conns::entry;
 use rvs_control::director::{Director, Lines};
 use rvs_io::memory::{FarEnd, MemoryQueue, link};
 use rvs_io::{Queue, Reserve};
-use rvs_model::{TICKS_PER_SECOND, Tick, Tunables};
+use rvs_model::{TICKS_PER_SECOND, Tick};
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::{Mesh, Setup, Shared, Steering, Worker};
 
@@ -113,10 +115,17 @@ impl<Q: Queue> Stage<Q> {
         }
     }
 
-    /// Changes what an operator may change at run time by sysctl.
-    pub fn set_tunables(&mut self, tunables: Tunables) {
-        self.director.set_tunables(tunables);
-        self.settle();
+    /// Changes a sysctl.
+    ///
+    /// # Errors
+    ///
+    /// What rvsd said.
+    pub fn set_tunable(&mut self, name: &str, value: &str) -> Result<Tunable, Refusal> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        match self.carry_out(Request::SetTunable { name, value })? {
+            Reply::Tunables(set) => set.into_iter().next().ok_or_else(|| Errno::Io.into()),
+            _ => Err(Errno::Io.into()),
+        }
     }
 
     /// All services with their destinations and counters.

@@ -102,16 +102,13 @@ fn what_is_not_known_is_not_covered_and_no_failure() {
             "marks by \"ct state new\"",
         ),
         (
-            json!({"category": "behaviour", "setup": ["-A -u 10.0.0.100:53 -o"]}),
-            "one-packet services",
-        ),
-        (
             json!({"category": "states", "setup": setup, "sysctl": {"snow": 1}}),
-            "sysctl snow=1: unknown field `snow`",
+            "sysctl snow=1: rvsd: net.ipv4.vs has no \"snow\"",
         ),
         (
-            json!({"category": "states", "setup": setup, "sysctl": {"drop_entry": 1}}),
-            "sysctl drop_entry: which connections go is random in the kernel",
+            json!({"category": "states", "setup": setup, "sysctl": {"conntrack": 1}}),
+            "sysctl conntrack=1: no meaning here: there is no netfilter whose connections could be \
+             kept",
         ),
         (
             json!({"category": "behaviour", "setup": setup, "events": [{"op": "thunder", "t": 1}]}),
@@ -142,7 +139,7 @@ fn a_sysctl_in_the_middle_takes_effect() {
             tcp("A", Value::Null),
             {"op": "sysctl", "name": "sloppy_tcp", "value": 1},
             tcp("A", json!("10.1.0.2")),
-            {"op": "sysctl", "name": "drop_entry", "value": 3},
+            {"op": "sysctl", "name": "conntrack", "value": 1},
             tcp("A", json!("somewhere else, but nobody compares that")),
         ],
     });

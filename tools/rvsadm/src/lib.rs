@@ -18,6 +18,7 @@
 mod args;
 mod names;
 mod option;
+mod own;
 mod popt;
 mod print;
 mod rules;

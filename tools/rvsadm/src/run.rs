@@ -11,7 +11,7 @@ use rvs_api::{ClientError, Outcome, Reply, Request};
 use std::io::{BufRead, Write};
 
 /// What the system calls make of the -1 that ipvsadm returns.
-const FAILED: i32 = 255;
+pub(crate) const FAILED: i32 = 255;
 
 /// Changes that `-R` gathers before it sends them.
 const BATCH: usize = 16_384;
@@ -30,10 +30,11 @@ pub fn run(
     let program = argv.first().copied().unwrap_or_default();
     let mut session =
         Session { program, transport, names, out, err, pending: Vec::new(), status: 0 };
-    let done = if argv.len() <= 1 {
+    let words = argv.get(1..).unwrap_or_default();
+    let done = if words.is_empty() {
         session.list_all(Options::default(), false)
     } else {
-        session.command_line(&argv, stdin)
+        session.own(words).unwrap_or_else(|| session.command_line(&argv, stdin))
     };
     match done {
         Ok(()) => session.status,
@@ -42,9 +43,9 @@ pub fn run(
 }
 
 /// The program ends here.
-struct Exit(i32);
+pub(crate) struct Exit(pub(crate) i32);
 
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     program: &'a str,
     transport: &'a mut dyn Transport,
     names: &'a dyn Names,
@@ -204,7 +205,7 @@ impl Session<'_> {
             Reply::Conns(entries) => printer.conns(entries),
             Reply::Timeouts(timeouts) => printer.timeouts(*timeouts),
             Reply::Daemons(daemons) => printer.daemons(daemons),
-            Reply::Done => {}
+            Reply::Done | Reply::Tunables(_) => {}
         }
         self.tell(&printer.into_text());
         self.status = 0;
@@ -222,7 +223,7 @@ impl Session<'_> {
         }
     }
 
-    fn ask(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, Exit> {
+    pub(crate) fn ask(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, Exit> {
         let asked: Result<_, ClientError> = self.transport.batch(requests);
         asked.map_err(|error| {
             self.tell_err(&format!("Can't initialize ipvs: {error}\n"));
@@ -231,11 +232,11 @@ impl Session<'_> {
     }
 
     /// Who does not listen any more is not told more.
-    fn tell(&mut self, text: &str) {
+    pub(crate) fn tell(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes());
     }
 
-    fn tell_err(&mut self, text: &str) {
+    pub(crate) fn tell_err(&mut self, text: &str) {
         let _ = self.err.write_all(text.as_bytes());
     }
 }

@@ -34,7 +34,7 @@ impl Rig {
     fn new() -> Self {
         let lines: Vec<Arc<[DestLine]>> =
             (0..2).map(|_| (0..16).map(|_| DestLine::default()).collect()).collect();
-        let compiler = Compiler::new(Network::default(), Tunables::default(), lines.clone());
+        let compiler = Compiler::new(Network::default(), lines.clone());
         Self { state: State::new(LIMITS), compiler, lines }
     }
 

@@ -9,7 +9,7 @@ use core::hash::Hash;
 use core::ops::{Range, RangeInclusive};
 use core::str::FromStr;
 use nix::unistd::{Group, User};
-use rvs_model::{State, Timeouts, Tunables};
+use rvs_model::{SYSCTLS, State, SysctlError, Sysctls, Timeouts};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -131,9 +131,9 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
     let mtu_max = network.interfaces().iter().map(|interface| interface.mtu).max();
     let tables = tables(&file.tables, usize::from(mtu_max.unwrap_or_default()))?;
     let timeouts = timeouts(&file)?;
-    let tunables = tunables(&file.ipvs)?;
+    let sysctls = sysctls(&file)?;
     let marks = marks::rules(&file, text, &network)?;
-    Ok(Config { control, workers, tables, links, network, marks, timeouts, tunables })
+    Ok(Config { control, workers, tables, links, network, marks, timeouts, sysctls })
 }
 
 fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
@@ -291,46 +291,20 @@ fn timeouts(file: &File) -> Result<Timeouts, Flaw> {
     Ok(timeouts)
 }
 
-/// Jiffies of these fit the kernel's int, at 250 a second.
-const EXPIRATION_SECONDS_MAX: i64 = 8_589_934;
-
-fn tunables(written: &file::Ipvs) -> Result<Tunables, Flaw> {
-    let default = Tunables::default();
-    let switch = |value: Option<file::Switch>, default| value.map_or(default, |on| on.0);
-    let secure_tcp = number_or("secure_tcp", &written.secure_tcp, &(0..=3), default.secure_tcp)?;
-    if let Some(value) = &written.secure_tcp
-        && !matches!(secure_tcp, 0 | 3)
-    {
-        // 1 and 2 switch by memory pressure, which this director does not measure.
-        return Err(Flaw::at(value, format!("secure_tcp is {secure_tcp}, expected 0 or 3")));
+fn sysctls(file: &File) -> Result<Sysctls, Flaw> {
+    let mut sysctls = Sysctls::default();
+    for (name, setting) in &file.ipvs {
+        let file::Setting(text) = setting.get_ref();
+        match sysctls.set(name.get_ref(), text) {
+            Ok(_) => {}
+            Err(SysctlError::Unknown(found)) => {
+                let known: Vec<_> = SYSCTLS.iter().map(|it| format!("`{}`", it.name)).collect();
+                let known = known.join(", ");
+                let message = format!("unknown field `{found}`, expected one of {known}");
+                return Err(Flaw::at(name, message));
+            }
+            Err(refused) => return Err(Flaw::at(setting, refused.to_string())),
+        }
     }
-    Ok(Tunables {
-        conn_reuse_mode: number_or(
-            "conn_reuse_mode",
-            &written.conn_reuse_mode,
-            &(0..=3),
-            default.conn_reuse_mode,
-        )?,
-        sloppy_tcp: switch(written.sloppy_tcp, default.sloppy_tcp),
-        sloppy_sctp: switch(written.sloppy_sctp, default.sloppy_sctp),
-        expire_nodest_conn: switch(written.expire_nodest_conn, default.expire_nodest_conn),
-        expire_quiescent_template: switch(
-            written.expire_quiescent_template,
-            default.expire_quiescent_template,
-        ),
-        secure_tcp,
-        pmtu_disc: switch(written.pmtu_disc, default.pmtu_disc),
-        lblc_expiration: number_or(
-            "lblc_expiration",
-            &written.lblc_expiration,
-            &(0..=EXPIRATION_SECONDS_MAX),
-            default.lblc_expiration,
-        )?,
-        lblcr_expiration: number_or(
-            "lblcr_expiration",
-            &written.lblcr_expiration,
-            &(0..=EXPIRATION_SECONDS_MAX),
-            default.lblcr_expiration,
-        )?,
-    })
+    Ok(sysctls)
 }

@@ -27,27 +27,27 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// A switch: the kernel writes 0 and 1, TOML false and true.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Switch(pub(super) bool);
+/// What a sysctl is set to, as the kernel would be told: TOML may say it as a text, a number, or
+/// false and true.
+#[derive(Clone, Debug)]
+pub(super) struct Setting(pub(super) String);
 
-impl<'de> Deserialize<'de> for Switch {
+impl<'de> Deserialize<'de> for Setting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Seen;
         impl Visitor<'_> for Seen {
-            type Value = Switch;
+            type Value = Setting;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("0, 1, false or true")
+                f.write_str("a whole number, a switch or a text")
             }
-            fn visit_bool<E: Error>(self, value: bool) -> Result<Switch, E> {
-                Ok(Switch(value))
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Setting, E> {
+                Ok(Setting(value.to_string()))
             }
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Switch, E> {
-                match value {
-                    0 => Ok(Switch(false)),
-                    1 => Ok(Switch(true)),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Signed(value), &self)),
-                }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Setting, E> {
+                Ok(Setting(value.to_string()))
+            }
+            fn visit_str<E: Error>(self, value: &str) -> Result<Setting, E> {
+                Ok(Setting(value.to_owned()))
             }
         }
         deserializer.deserialize_any(Seen)
@@ -99,7 +99,7 @@ pub(super) struct File {
     pub(super) neighbor: Vec<Neighbor>,
     pub(super) mark: Vec<Spanned<Mark>>,
     pub(super) timeouts: BTreeMap<Text, Spanned<Whole>>,
-    pub(super) ipvs: Ipvs,
+    pub(super) ipvs: BTreeMap<Text, Spanned<Setting>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,18 +194,4 @@ pub(super) struct Mark {
     pub(super) source_ports: Option<Spanned<Ports>>,
     pub(super) destination_ports: Option<Spanned<Ports>>,
     pub(super) link: Option<Text>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Ipvs {
-    pub(super) conn_reuse_mode: Number,
-    pub(super) sloppy_tcp: Option<Switch>,
-    pub(super) sloppy_sctp: Option<Switch>,
-    pub(super) expire_nodest_conn: Option<Switch>,
-    pub(super) expire_quiescent_template: Option<Switch>,
-    pub(super) secure_tcp: Number,
-    pub(super) pmtu_disc: Option<Switch>,
-    pub(super) lblc_expiration: Number,
-    pub(super) lblcr_expiration: Number,
 }

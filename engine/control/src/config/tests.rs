@@ -2,7 +2,7 @@
 
 use super::*;
 use core::fmt::Write;
-use rvs_model::State;
+use rvs_model::{SYSCTLS, State, Sysctl, Tunables};
 use rvs_plane::network::InterfaceId;
 
 /// Two links, a VLAN, a route and a neighbour: what the wrong files below are made from.
@@ -107,7 +107,7 @@ fn one_link_is_enough_and_all_else_has_defaults() {
     assert_eq!(config.tables, tables);
     assert_eq!(config.links, Links::Tap(vec![TapLink { device: "a".to_owned(), mtu: None }]));
     assert_eq!(config.timeouts, Timeouts::default());
-    assert_eq!(config.tunables, Tunables::default());
+    assert_eq!(config.sysctls, Sysctls::default());
     let [interface] = config.network.interfaces() else { panic!("one interface") };
     assert_eq!(interface.mac, derived_mac("director", "a"));
     assert!(config.network.forwards());
@@ -157,7 +157,7 @@ fn every_section_is_taken_as_written() {
         [tables]\nconns = 1\nconns6 = 2\nservices = 3\ndests = 4\nneighbors = 5\nframes = 2048
         [timeouts]\nestablished = 800\nsynack = 9\nudp = 30\nnone = 1
         [ipvs]\nconn_reuse_mode = 3\nsloppy_tcp = 1\nexpire_nodest_conn = true\nsecure_tcp = 3
-        pmtu_disc = 0\nexpire_quiescent_template = 1\nlblc_expiration = 5\nlblcr_expiration = 6\n"
+        pmtu_disc = 0\nexpire_quiescent_template = 1\nlblc_expiration = 5\nlblcr_expiration = 6\nsync_threshold = \"5 10\"\n"
     ));
     assert_eq!(config.control.socket, Path::new("/etc/rvs/rvsd.sock"));
     assert_eq!(config.control.mode, 0o660);
@@ -181,8 +181,10 @@ fn every_section_is_taken_as_written() {
         pmtu_disc: false,
         lblc_expiration: 5,
         lblcr_expiration: 6,
+        ..Tunables::default()
     };
-    assert_eq!(config.tunables, tunables);
+    assert_eq!(config.sysctls.tunables(), tunables);
+    assert_eq!(config.sysctls.get("sync_threshold").as_deref(), Some("5 10"));
 }
 
 #[test]
@@ -242,12 +244,8 @@ fn what_is_no_toml_or_of_another_type_gets_one_line() {
         ),
         ("[workers]\nburst = 1\nburst = 2\n", "3:1: duplicate key"),
         (
-            "[ipvs]\nsloppy_tcp = 2\n",
-            "2:14: invalid value: integer `2`, expected 0, 1, false or true",
-        ),
-        (
-            "[ipvs]\nsloppy_tcp = \"on\"\n",
-            "2:14: invalid type: string \"on\", expected 0, 1, false or true",
+            "[ipvs]\nsloppy_tcp = 1.5\n",
+            "2:14: invalid type: floating point `1.5`, expected a whole number, a switch or a text",
         ),
     ]);
 }
@@ -309,13 +307,10 @@ fn unknown_keys_are_refused_with_those_there_are() {
             "[[neighbor]]\nip = \"a\"\n",
             "2:1: unknown field `ip`, expected one of `link`, `address`, `mac`",
         ),
-        (
-            "[ipvs]\nmax_conns = 1\n",
-            "2:1: unknown field `max_conns`, expected one of `conn_reuse_mode`, `sloppy_tcp`, \
-             `sloppy_sctp`, `expire_nodest_conn`, `expire_quiescent_template`, `secure_tcp`, `pmtu_disc`, `lblc_expiration`, \
-             `lblcr_expiration`",
-        ),
     ]);
+    let names: Vec<_> = SYSCTLS.iter().map(|sysctl| format!("`{}`", sysctl.name)).collect();
+    let known = format!("+2:1: unknown field `max_conns`, expected one of {}", names.join(", "));
+    added(&[("[ipvs]\nmax_conns = 1\n", known.as_str())]);
     added(&[(
         "[timeouts]\nfin = 60\n",
         "+2:1: unknown field `fin`, expected one of `none`, `established`, `syn_sent`, `syn_recv`, \
@@ -376,7 +371,12 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         ),
         ("[ipvs]\nconn_reuse_mode = 4\n", "+2:19: conn_reuse_mode is 4, expected 0 to 3"),
         ("[ipvs]\nsecure_tcp = 4\n", "+2:14: secure_tcp is 4, expected 0 to 3"),
-        ("[ipvs]\nsecure_tcp = 1\n", "+2:14: secure_tcp is 1, expected 0 or 3"),
+        ("[ipvs]\nsloppy_tcp = 2\n", "+2:14: sloppy_tcp is 2, expected 0 or 1"),
+        ("[ipvs]\nsloppy_tcp = \"on\"\n", "+2:14: sloppy_tcp is on, expected 0 or 1"),
+        (
+            "[ipvs]\nsync_threshold = \"50 3\"\n",
+            "+2:18: sync_threshold is 50 3, expected two numbers like \"3 50\", the first the lesser",
+        ),
         ("[workers]\ncores = []\n", "+2:9: cores has 0 entries, expected 1 to 128"),
         ("[[link.vlan]]\nid = 0\n", "+2:6: id is 0, expected 1 to 4094"),
         ("[[link.vlan]]\nid = 4095\n", "+2:6: id is 4095, expected 1 to 4094"),
@@ -675,7 +675,7 @@ fn the_manual_tells_the_truth() {
     let plain = good(&format!("{LINK}[workers]\ncores = [0]\n"));
     assert_eq!(whole.control, plain.control);
     assert_eq!((&whole.workers, &whole.tables), (&plain.workers, &plain.tables));
-    assert_eq!((whole.timeouts, whole.tunables), (plain.timeouts, plain.tunables));
+    assert_eq!((whole.timeouts, whole.sysctls), (plain.timeouts, plain.sysctls));
     for state in State::ALL {
         let name = state.name().to_ascii_lowercase().replace('-', "_");
         let key = if state.is_sctp() { format!("sctp_{name}") } else { name };
@@ -696,11 +696,23 @@ fn the_manual_tells_the_truth() {
     .into_iter()
     .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])
     .chain(["name", "kind", "mac", "mtu", "addresses", "device", "read", "write", "id", "to"])
-    .chain(["via", "link", "conn_reuse_mode", "sloppy_tcp", "sloppy_sctp", "expire_nodest_conn"])
-    .chain(["secure_tcp", "pmtu_disc"])
+    .chain(["via", "link"])
     {
         assert!(manual.contains(&format!("\n| `{key}` |")), "{key}");
     }
+}
+
+#[test]
+fn the_manual_lists_every_sysctl_as_it_is() {
+    let manual = include_str!("../../../../docs/manual/configuration.md");
+    let (_, section) = manual.split_once("### `[ipvs]`").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |it: &Sysctl| {
+        let Sysctl { name, default, allowed, sentence, .. } = it;
+        format!("| `{name}` | {default} | {allowed} | {sentence} |")
+    };
+    assert_eq!(rows, SYSCTLS.iter().map(row).collect::<Vec<_>>());
 }
 
 /// Every prefix and every single-octet deletion of a good file is accepted or gets one line.

@@ -113,3 +113,20 @@ fn places_are_not_freed_while_a_worker_holds_its_breath() {
     }
     assert!(director.dest(DestId(0)).is_some(), "nobody knows what a stuck worker still does");
 }
+
+#[test]
+fn a_tunable_reaches_workers_and_one_without_meaning_publishes_nothing() {
+    let mut director = director(&[Shared::new(8)]);
+    let mut reader = director.reader();
+    let before = reader.generation();
+    let set = |name: &str, value: &str| Request::SetTunable {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let outcomes = director.apply([set("conntrack", "1"), set("secure_tcp", "9")]);
+    assert!(outcomes[0].is_ok());
+    assert_eq!(outcomes[1].as_ref().err().map(|no| no.errno), Some(Errno::Inval));
+    assert_eq!(reader.generation(), before);
+    director.apply([set("secure_tcp", "3")]);
+    assert_eq!(reader.refresh().tunables.secure_tcp, 3);
+}

@@ -25,7 +25,6 @@ impl State {
         if known.is_none() {
             checks::unicast(address.ip())?;
         }
-        self.support.dest(&attributes)?;
         self.support.host(address.ip(), self.network.is_local(address.ip()))?;
         let id = match known {
             Some(id) => {
@@ -49,6 +48,7 @@ impl State {
         readings: &impl Readings,
     ) -> Result<DestId, Refusal> {
         let born = self.born(service);
+        let relieved = self.version + 1;
         let made = self.dests.insert(|place| {
             let counted = readings.totals(DestId(place));
             Dest {
@@ -62,6 +62,7 @@ impl State {
                 zero: counted,
                 estimator: Estimator::starting(counted),
                 trash: None,
+                relieved,
             }
         });
         let id = DestId(made.ok_or_else(|| full("destinations", self.dests.max()))?);
@@ -76,7 +77,7 @@ impl State {
         let Some(service) = self.services.get_mut(dest.service.0) else { return };
         service.trash -= 1;
         dest.trash = None;
-        dest.set_attributes(attributes);
+        dest.set_attributes(attributes, self.version + 1);
         let born = service.life.map_or(0, |life| life.born);
         if dest.born != born {
             let counted = readings.totals(id);
@@ -97,9 +98,8 @@ impl State {
         checks::families(key, address.ip(), &attributes, self.daemons.run())?;
         checks::dest(&attributes)?;
         let id = self.find_dest(service, address)?;
-        self.support.dest(&attributes)?;
         if let Some(dest) = self.dests.get_mut(id.0) {
-            dest.set_attributes(attributes);
+            dest.set_attributes(attributes, self.version + 1);
         }
         self.touch(service);
         Ok(())

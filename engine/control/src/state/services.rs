@@ -19,7 +19,6 @@ impl State {
             return Err(Errno::Exist.into());
         }
         checks::service(self.support, &key, &attributes)?;
-        self.support.service(&attributes)?;
         let version = self.version + 1;
         let life = Some(Life::starting(version));
         // A deleted service whose destinations are in the trash still has its place: connections
@@ -52,7 +51,6 @@ impl State {
         let attributes = plain_attributes(attributes);
         let id = self.find(key)?;
         checks::service(self.support, key, &attributes)?;
-        self.support.service(&attributes)?;
         let version = self.touch(id);
         if let Some(service) = self.services.get_mut(id.0) {
             if let Some(life) = &mut service.life

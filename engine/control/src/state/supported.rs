@@ -5,7 +5,7 @@
 //! The checks of the kernel come before these.
 
 use core::net::IpAddr;
-use rvs_api::{DestAttributes, Errno, Refusal, ServiceAttributes, ServiceFlags};
+use rvs_api::{Errno, Refusal};
 use rvs_model::SchedulerKind;
 
 /// How much of IPVS is accepted.
@@ -31,28 +31,6 @@ impl Support {
         self == Self::Everything && name == KERNEL_ENGINE
     }
 
-    /// Refuses a service that the engine could not serve as described.
-    pub(super) fn service(self, attributes: &ServiceAttributes) -> Result<(), Refusal> {
-        if self == Self::Everything {
-            return Ok(());
-        }
-        if attributes.flags.has(ServiceFlags::ONE_PACKET) {
-            return not_yet("one-packet services");
-        }
-        Ok(())
-    }
-
-    /// Refuses a destination that the engine could not use as described.
-    pub(super) fn dest(self, attributes: &DestAttributes) -> Result<(), Refusal> {
-        if self == Self::Everything {
-            return Ok(());
-        }
-        if attributes.upper_threshold != 0 {
-            return not_yet("connection thresholds");
-        }
-        Ok(())
-    }
-
     /// Refuses the director itself as a destination.
     ///
     /// DIFFERS from Linux, which serves a real server that is the director itself by its own stack:
@@ -67,12 +45,4 @@ impl Support {
         );
         Err(Refusal::with_message(Errno::OpNotSupp, message))
     }
-}
-
-fn refusal(what: &str) -> Refusal {
-    Refusal::with_message(Errno::OpNotSupp, format!("rvsd: {what} are not supported yet"))
-}
-
-fn not_yet(what: &str) -> Result<(), Refusal> {
-    Err(refusal(what))
 }

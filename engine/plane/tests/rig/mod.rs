@@ -19,7 +19,7 @@ use rvs_plane::grain::Grains;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::persist::{Mask, Persistence};
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
-use rvs_plane::snapshot::{Dest, Service, ServiceKey};
+use rvs_plane::snapshot::{Dest, Rules, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
 use rvs_schedulers::table::{Entry, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
@@ -241,6 +241,7 @@ impl Rig {
             table: Table::default(),
             maps: None,
             persistence: None,
+            rules: Rules::default(),
         });
         if place == self.snapshot.services.len() {
             self.snapshot.services.push(Some(service));
@@ -327,6 +328,12 @@ impl Rig {
             let mut all = service.candidates.iter_mut();
             all.find(|dest| dest.id == id).unwrap().weight = Weight(weight);
         });
+        self.publish();
+    }
+
+    /// Changes what most services do not have.
+    pub fn set_rules(&mut self, service: ServiceId, rules: Rules) {
+        self.change(service, |service| service.rules = rules);
         self.publish();
     }
 

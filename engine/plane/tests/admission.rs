@@ -1,0 +1,212 @@
+//! Who is let in, and who has to go: thresholds, one-packet services, the three defences.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a test may panic")]
+
+mod rig;
+
+use core::net::SocketAddr;
+use rig::frames::{ethernet, read, tcp, udp};
+use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, interface, network_with};
+use rvs_model::{DestLine, ForwardMethod, Load, SchedulerKind, ServiceId, State, Tunables, ticks};
+use rvs_plane::overload::Limits;
+use rvs_plane::snapshot::Rules;
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const VIP: &str = "198.51.100.80:80";
+const DESTS: [&str; 3] = ["192.0.2.11:80", "192.0.2.12:80", "192.0.2.13:80"];
+
+fn rig(workers: u16) -> Rig {
+    let network = network_with(vec![interface(0, 0, 1500), interface(1, 0, 1500)], 8);
+    Rig::new(network, &Plan { workers, ..PLAN })
+}
+
+fn service(rig: &mut Rig, protocol: u8, kind: SchedulerKind, method: ForwardMethod) -> ServiceId {
+    rig.add_service((protocol, VIP), kind, &DESTS.map(|dest| (dest, method, 1)))
+}
+
+fn client(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::new([203, 0, high, low].into(), 1024 + number % 60_000)
+}
+
+fn segment(number: u16, flags: u8) -> Vec<u8> {
+    let packet = tcp(client(number), VIP.parse().unwrap(), flags, b"");
+    ethernet(OUR_MACS[0], CLIENT_MAC, &packet)
+}
+
+fn datagram(number: u16) -> Vec<u8> {
+    let packet = udp(client(number), VIP.parse().unwrap(), b"?");
+    ethernet(OUR_MACS[0], CLIENT_MAC, &packet)
+}
+
+/// Connections of each destination, on all workers.
+fn loads(rig: &Rig, service: ServiceId) -> Vec<u64> {
+    let load = |id: u32| {
+        let place = usize::try_from(id).unwrap();
+        let lines = rig.shared.iter().map(|shared| shared.lines[place].load());
+        let sum = lines.fold(Load::default(), |sum, more| Load {
+            active: sum.active.wrapping_add(more.active),
+            inactive: sum.inactive.wrapping_add(more.inactive),
+        });
+        sum.total()
+    };
+    rig.service(service).dests.iter().map(|dest| load(dest.id.0)).collect()
+}
+
+fn limited(upper: u32, lower: u32, relieved: u32) -> Rules {
+    Rules { limits: vec![Limits { upper, lower, relieved }; 3], ..Rules::default() }
+}
+
+#[test]
+fn no_destination_passes_its_threshold_by_more_than_one_connection_a_worker() {
+    for (workers, kind) in [
+        (1, SchedulerKind::Rr),
+        (1, SchedulerKind::Wlc),
+        (4, SchedulerKind::Rr),
+        (8, SchedulerKind::Wlc),
+        (8, SchedulerKind::Sh),
+    ] {
+        let mut rig = rig(workers);
+        let service = service(&mut rig, TCP, kind, ForwardMethod::Direct);
+        rig.set_rules(service, limited(40, 10, 1));
+        for first in (0..600).step_by(50) {
+            let syns: Vec<_> = (first..first + 50).map(|number| segment(number, SYN)).collect();
+            rig.send(0, &syns);
+        }
+        let most = 40 + u64::from(workers) - 1;
+        for load in loads(&rig, service) {
+            assert!((40..=most).contains(&load), "{workers} workers, {kind}: {load}");
+        }
+        assert!(rig.drops()["no-dest"] >= 600 - 3 * most, "the others were told");
+        // Half of them expire: not below 10 yet. Then all.
+        rig.pass(ticks(61));
+        assert_eq!(loads(&rig, service), [0, 0, 0]);
+        let out = rig.send(0, &[segment(999, SYN)]);
+        assert_eq!(out.iter().filter(|(link, _)| *link == 1).count(), 1, "it is open again");
+        rig.finish();
+    }
+}
+
+#[test]
+fn raising_a_threshold_opens_a_full_destination_at_once_and_lowering_it_does_not() {
+    let mut rig = rig(1);
+    let service = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    let opened = |rig: &mut Rig, number| {
+        rig.send(0, &[segment(number, SYN)]).iter().any(|(link, _)| *link == 1)
+    };
+    rig.set_rules(service, limited(2, 0, 1));
+    let first = (0..10).filter(|number| opened(&mut rig, *number)).count();
+    assert_eq!(first, 6);
+    rig.set_rules(service, limited(1, 0, 1));
+    assert!(!opened(&mut rig, 20), "lowered");
+    rig.set_rules(service, limited(3, 0, 2));
+    let second = (30..40).filter(|number| opened(&mut rig, *number)).count();
+    assert_eq!(second, 3, "raised by one");
+    rig.set_rules(service, Rules::default());
+    assert!(opened(&mut rig, 50), "removed");
+    rig.finish();
+}
+
+#[test]
+fn each_datagram_of_a_one_packet_service_is_scheduled_counted_and_forgotten() {
+    for method in [ForwardMethod::Masquerade, ForwardMethod::Direct, ForwardMethod::Tunnel] {
+        let mut rig = rig(1);
+        let service = service(&mut rig, UDP, SchedulerKind::Rr, method);
+        rig.set_rules(service, Rules { one_packet: true, ..Rules::default() });
+        // One client, one port, all in one burst.
+        let out = rig.send(0, &vec![datagram(1); 9]);
+        let mut to: Vec<_> = out.iter().map(|(_, frame)| frame[..6].to_vec()).collect();
+        assert_eq!(to.len(), 9, "{method:?}");
+        to.sort();
+        to.dedup();
+        assert_eq!(to.len(), 3, "each to the next destination");
+        if method == ForwardMethod::Masquerade {
+            assert!(out.iter().all(|(_, frame)| read(frame).data == b"?"), "checksums hold");
+        }
+        assert_eq!((rig.conns(), loads(&rig, service)), (0, vec![0, 0, 0]));
+        for id in 0..3 {
+            let (packets, _) = rig.shared[0].lines[id].totals();
+            assert_eq!(packets, [3, 3, 0], "connections, packets in, packets out");
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_one_packet_service_closes_for_one_packet_only() {
+    let mut rig = rig(1);
+    let service = service(&mut rig, UDP, SchedulerKind::Rr, ForwardMethod::Direct);
+    let limits = limited(1, 0, 1).limits;
+    rig.set_rules(service, Rules { one_packet: true, limits });
+    assert_eq!(rig.send(0, &vec![datagram(1); 20]).len(), 20, "over with each, and below again");
+    rig.finish();
+}
+
+#[test]
+fn drop_packet_drops_openings_by_name_and_no_established_connections_packets() {
+    let mut rig = rig(1);
+    service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    rig.send(0, &[segment(0, SYN), segment(0, ACK)]);
+    rig.snapshot.tunables = Tunables { drop_packet: 3, am_droprate: 4, ..Tunables::default() };
+    rig.publish();
+    let syns: Vec<_> = (1..=40).map(|number| segment(number, SYN)).collect();
+    assert_eq!(rig.send(0, &syns).len(), 30);
+    assert_eq!(rig.send(0, &vec![segment(0, ACK); 40]).len(), 40);
+    assert_eq!(rig.drops()["drop-packet"], 10);
+    rig.snapshot.tunables.drop_packet = 0;
+    rig.publish();
+    let syns: Vec<_> = (41..=80).map(|number| segment(number, SYN)).collect();
+    assert_eq!(rig.send(0, &syns).len(), 40);
+    rig.finish();
+}
+
+#[test]
+fn automatic_defence_begins_when_the_table_is_short_of_room_and_ends_after() {
+    let mut rig = rig(1);
+    service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    let auto = Tunables { drop_packet: 1, secure_tcp: 2, drop_entry: 1, ..Tunables::default() };
+    rig.snapshot.tunables = auto;
+    rig.publish();
+    let open = |rig: &mut Rig, numbers: core::ops::Range<u16>| {
+        let syns: Vec<_> = numbers.map(|number| segment(number, SYN)).collect();
+        syns.chunks(64).map(|syns| rig.send(0, syns).len()).sum::<usize>()
+    };
+    // 4096 lines are 64 pages; a quarter of them is free until 3072 are taken.
+    assert_eq!(open(&mut rig, 0..3000), 3000);
+    rig.pass(ticks(1));
+    assert_eq!(open(&mut rig, 3000..3400), 400, "judged once a second");
+    rig.pass(ticks(1));
+    assert!(open(&mut rig, 3400..3500) < 100, "some are dropped");
+    let strict = rig.dump(0, false).iter().filter(|row| row.state == State::SynAck).count();
+    assert!(strict > 0, "and those let in go the stricter way");
+    let aged = rig.counts().aged;
+    assert!(aged > 0, "and some end");
+    rig.pass(ticks(130));
+    assert_eq!(open(&mut rig, 4000..4100), 100, "there is room again");
+    rig.finish();
+}
+
+#[test]
+fn drop_entry_ends_a_thirty_second_of_what_is_half_open_each_second_and_spares_the_rest() {
+    let mut rig = rig(1);
+    let service = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    for number in 0..2000 {
+        rig.send(0, &[segment(number, SYN)]);
+        if number % 4 == 0 {
+            rig.send(0, &[segment(number, ACK)]);
+        }
+    }
+    rig.snapshot.tunables = Tunables { drop_entry: 3, ..Tunables::default() };
+    rig.publish();
+    rig.pass(ticks(16));
+    let rows = rig.dump(0, false);
+    let of = |state| rows.iter().filter(|row| row.state == state).count();
+    assert_eq!(of(State::Established), 500);
+    // 1500 times 31/32 to the power of 16 is 902.
+    assert!((820..990).contains(&of(State::SynRecv)), "{}", of(State::SynRecv));
+    assert_eq!(loads(&rig, service).iter().sum::<u64>(), rows.len().try_into().unwrap());
+    assert!(rig.shared[0].lines[0].has(DestLine::AVAILABLE));
+    rig.finish();
+}
