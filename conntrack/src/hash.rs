@@ -1,6 +1,6 @@
 //! A keyed hash of what connections are looked up by.
 
-use crate::num::{fold_multiply, high32, low16};
+use crate::num::{fold_multiply, high32, low16, scale};
 use rvs_wire::flow::{Ends, Family, Key};
 
 /// A hashed [`Key`].
@@ -12,6 +12,13 @@ impl Hash {
     #[inline]
     pub(crate) fn tag(self) -> u16 {
         low16(self.0).max(1)
+    }
+
+    /// One of `places` places, for a table beside the connections'.
+    #[inline]
+    #[must_use]
+    pub fn place(self, places: u32) -> u32 {
+        scale(self.high(), places)
     }
 
     /// What chooses the bucket: no bit of it is in the tag.
@@ -57,7 +64,7 @@ impl Seed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::num::{at, scale};
+    use crate::num::at;
     use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use rvs_wire::flow::{V4, V6, protocol};
 

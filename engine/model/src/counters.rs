@@ -67,6 +67,13 @@ impl DestLine {
         add64(total, octets);
     }
 
+    /// More octets of a packet that was counted: of its later fragments.
+    #[cold]
+    pub fn count_octets(&self, outbound: bool, octets: u64) {
+        let [inward, outward] = &self.octets;
+        add64(if outbound { outward } else { inward }, octets);
+    }
+
     /// A connection was opened.
     #[inline]
     pub fn count_conn(&self) {

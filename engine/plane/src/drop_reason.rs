@@ -51,8 +51,14 @@ reasons! {
     SegmentChecksum = "segment-checksum",
     /// A packet to the director itself that no answer is due to.
     LocalIgnored = "local-ignored",
-    /// A fragment of a packet to a service or to the director.
+    /// A fragment of a packet that no service took, to one of the director's addresses.
     Fragment = "fragment",
+    /// A later fragment whose first one did not come in time.
+    FragmentAlone = "fragment-alone",
+    /// A later fragment that had to yield to others while it waited for its first one.
+    FragmentQueueFull = "fragment-queue-full",
+    /// A fragment of an SCTP packet whose checksum would have to be that of the whole packet.
+    FragmentOfSctp = "fragment-of-sctp",
     /// To a multicast or broadcast address that nobody here listens to.
     Multicast = "multicast",
     /// Its source or its destination is an address that no other host may have.

@@ -206,14 +206,32 @@ fn masquerade<F: Rewrite>(
     let l4 = usize::from(packet.l4);
     let (protocol, address, segment) = (conn.protocol, conn.address_delta, conn.segment_delta);
     // Two calls: a choice of ends is twelve or thirty-six octets that are copied once more.
-    match direction {
+    let done = match direction {
         Direction::Inbound => {
             F::masquerade(octets, l4, protocol, &conn.outbound.reversed(), address, segment)
         }
         Direction::Outbound => {
             F::masquerade(octets, l4, protocol, &conn.inbound.reversed(), !address, !segment)
         }
+    };
+    match done {
+        Err(Stop::Unparsed) if l4 == 0 => masquerade_later(conn, direction, octets),
+        done => done,
     }
+}
+
+/// The same for a fragment that is not its packet's first.
+#[cold]
+fn masquerade_later<F: Rewrite>(
+    conn: &Conn<F>,
+    direction: Direction,
+    octets: &mut [u8],
+) -> Result<(), Stop> {
+    let (ends, delta) = match direction {
+        Direction::Inbound => (conn.outbound.reversed(), conn.address_delta),
+        Direction::Outbound => (conn.inbound.reversed(), !conn.address_delta),
+    };
+    F::masquerade_fragment(octets, &ends, delta)
 }
 
 /// The hop limit of a packet that is quoted is one less when the sender is told by the code that

@@ -4,10 +4,14 @@ use crate::neighbor::News;
 use crate::network::InterfaceId;
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
+use rvs_io::Frame;
+use rvs_wire::piece::Names;
 use std::sync::Arc;
 
 /// Frames on their way to their owner, per worker.
 const FRAMES: usize = 1024;
+/// Fragments on their way to a worker.
+const STRAYS: usize = 256;
 /// Neighbours on their way to a worker.
 const NEIGHBORS: usize = 256;
 
@@ -18,6 +22,31 @@ pub struct Handed<F> {
     pub frame: F,
     /// Index of the link.
     pub link: u8,
+}
+
+/// A fragment on its way to the worker of its client's address, or from there to its connection's.
+#[derive(Debug)]
+pub(crate) struct Stray<F> {
+    pub(crate) frame: F,
+    /// Index of the link.
+    pub(crate) link: u8,
+    /// Where the IP header begins.
+    pub(crate) l3: u16,
+    /// The VLAN that it came in.
+    pub(crate) vlan: u16,
+    /// What the first fragment said, once that is known.
+    pub(crate) names: Option<Names>,
+}
+
+impl<F: Frame> Stray<F> {
+    /// The packet, from its IP header on.
+    pub(crate) fn packet(&self) -> &[u8] {
+        self.frame.octets().get(usize::from(self.l3)..).unwrap_or_default()
+    }
+
+    pub(crate) fn named(self, names: Names) -> Self {
+        Self { names: Some(names), ..self }
+    }
 }
 
 /// A neighbour that a worker heard of.
@@ -35,6 +64,7 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Inbox<F> {
     pub(crate) frames: ArrayQueue<Handed<F>>,
+    pub(crate) strays: ArrayQueue<Stray<F>>,
     pub(crate) heard: ArrayQueue<Heard>,
 }
 
@@ -42,7 +72,7 @@ impl<F> Inbox<F> {
     /// Frames waiting in it.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.frames.len()
+        self.frames.len() + self.strays.len()
     }
 }
 
@@ -60,7 +90,11 @@ impl<F> Mesh<F> {
     /// For `workers` workers.
     #[must_use]
     pub fn new(workers: u16) -> Self {
-        let inbox = || Inbox { frames: ArrayQueue::new(FRAMES), heard: ArrayQueue::new(NEIGHBORS) };
+        let inbox = || Inbox {
+            frames: ArrayQueue::new(FRAMES),
+            strays: ArrayQueue::new(STRAYS),
+            heard: ArrayQueue::new(NEIGHBORS),
+        };
         Self((0..workers.max(1)).map(|_| inbox()).collect())
     }
 

@@ -7,6 +7,7 @@ use rvs_wire::flow::{V4, V6, protocol};
 use rvs_wire::icmp::Icmp;
 use rvs_wire::ipv4::{self, Ipv4};
 use rvs_wire::ipv6::{self, Ipv6};
+use rvs_wire::piece::Pieces;
 use rvs_wire::sctp::{self, Sctp};
 use rvs_wire::tcp::{self, Tcp, flag};
 use rvs_wire::{ipv6_ext, udp};
@@ -30,7 +31,7 @@ pub(crate) struct Look<A> {
 }
 
 /// What the two families have in common here.
-pub(crate) trait Local: Icmp {
+pub(crate) trait Local: Icmp + Pieces {
     /// Reads the headers of a packet, from the IP header on.
     fn look(packet: &[u8]) -> Option<Look<Self::Addr>>;
 

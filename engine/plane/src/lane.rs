@@ -71,6 +71,8 @@ pub(crate) struct World<'b> {
     pub(crate) steering: &'b Steering,
     pub(crate) frames: &'b FrameCounters,
     pub(crate) worker: u16,
+    /// Whether there is a service of IPv4, and of IPv6.
+    pub(crate) serves: [bool; 2],
     pub(crate) now: Tick,
     /// The link that each frame of the burst came from.
     pub(crate) origins: &'b [u8],
@@ -309,7 +311,7 @@ fn once<F: Rewrite, B: Frame>(
 
 /// Counts a packet of a connection and moves its state.
 #[inline(always)]
-fn note<F: Rewrite>(
+pub(crate) fn note<F: Rewrite>(
     mut conn: Held<'_, F>,
     line: &DestLine,
     packet: &Packet<F>,

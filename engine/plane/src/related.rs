@@ -10,15 +10,18 @@
 //! round, are the connection's key. Linux 6.1 `ip_vs_core.c` `ip_vs_in_icmp()`, `ip_vs_out_icmp()` and
 //! their IPv6 twins: errors are counted, and never move a state or a timer.
 
+use crate::balance::{is_martian, is_no_host};
 use crate::drop_reason::DropReason;
 use crate::forward;
 use crate::icmp::{Local, Look};
 use crate::lane::{Verdict, World, line_of};
-use crate::neighbor::{Hop, peer};
+use crate::neighbor::{Hop, HopId, peer};
+use crate::network::Network;
 use crate::paths::Paths;
 use rvs_conntrack::{Conn, Conns, Direction};
 use rvs_io::Frame;
 use rvs_model::{DestLine, ForwardMethod};
+use rvs_wire::ethernet::Ethernet;
 use rvs_wire::flow::{Ends as _, Key, V4, V6};
 use rvs_wire::icmp::{HEADER_LEN, Kind};
 use rvs_wire::packet::Packet;
@@ -44,9 +47,10 @@ pub(crate) fn verdict<B: Frame>(
     frame: &mut B,
     l3: u16,
 ) -> Option<Verdict> {
+    let [serves_v4, serves_v6] = around.world.serves;
     match frame.octets().get(usize::from(l3))? >> 4 {
-        4 => of_family(v4, around, frame, l3),
-        6 => of_family(v6, around, frame, l3),
+        4 if serves_v4 => of_family(v4, around, frame, l3),
+        6 if serves_v6 => of_family(v6, around, frame, l3),
         _ => None,
     }
 }
@@ -60,7 +64,10 @@ fn of_family<F: Local, B: Frame>(
     let world = around.world;
     let at = usize::from(l3);
     let look = F::look(frame.octets().get(at..)?)?;
-    if look.protocol != F::PROTOCOL || look.is_fragment {
+    if look.protocol != F::PROTOCOL
+        || look.is_fragment
+        || !may_be_a_connections::<F>(frame, &world.snapshot.network, &look)
+    {
         return None;
     }
     let packet = frame.octets().get(at..at + look.octets)?;
@@ -96,6 +103,36 @@ fn of_family<F: Local, B: Frame>(
     Some(verdict)
 }
 
+/// Whether a packet that the lanes did not take may be related to a connection at all: it is for this
+/// MAC address, and from and to addresses that hosts have.
+pub(crate) fn may_be_a_connections<F: Local>(
+    frame: &impl Frame,
+    network: &Network,
+    look: &Look<F::Addr>,
+) -> bool {
+    let to = look.destination.into();
+    let is_unicast = Ethernet::parse(frame.octets())
+        .is_ok_and(|(ethernet, _)| !ethernet.destination().is_multicast());
+    is_unicast
+        && !is_no_host(network, look.source.into())
+        && !is_martian(to)
+        && !network.is_broadcast(to)
+}
+
+/// Where packets of a connection go, if its hop is still the one that it had when it was opened.
+pub(crate) fn hop_of<'h, F: Local>(
+    conn: &Conn<F>,
+    direction: Direction,
+    hops: &'h [Hop],
+) -> Option<(HopId, &'h Hop)> {
+    let (id, towards) = match direction {
+        Direction::Inbound => (conn.next_hop, conn.outbound.source().0),
+        Direction::Outbound => (conn.client_hop, conn.inbound.source().0),
+    };
+    let hop = hops.get(usize::from(id)).filter(|hop| hop.leads_to(peer(towards.into())))?;
+    Some((id, hop))
+}
+
 /// An error and the connection that it is about.
 struct Error<'c, F: Local> {
     conn: &'c Conn<F>,
@@ -108,12 +145,9 @@ impl<F: Local> Error<'_, F> {
     fn send<B: Frame>(&self, around: Around<'_>, frame: &mut B) -> Verdict {
         let Around { world, hops, paths, .. } = around;
         let conn = self.conn;
-        let (hop_id, towards) = match self.direction {
-            Direction::Inbound => (conn.next_hop, conn.outbound.source().0),
-            Direction::Outbound => (conn.client_hop, conn.inbound.source().0),
+        let Some((hop_id, hop)) = hop_of(conn, self.direction, hops) else {
+            return DropReason::NoRoute.into();
         };
-        let hop = hops.get(usize::from(hop_id)).filter(|hop| hop.leads_to(peer(towards.into())));
-        let Some(hop) = hop else { return DropReason::NoRoute.into() };
         let sent = match conn.method {
             ForwardMethod::Masquerade => match self.translate(frame, hop) {
                 Ok(()) => return Verdict::Send { hop: hop_id, l3: self.l3 },

@@ -9,8 +9,9 @@
 //!   5  forward             known connections: state, counters, rewrite            lane::forward
 //!   6  admit               the rest: handoff, services, new connections           lane::admit
 //!   7  carry out verdicts  Ethernet header and out; or the stack's business       Worker::dispose
-//!   8  send                one call per link
-//!   9  expire, neighbours, commands: each with a budget
+//!   8  fragments           those that the lanes cannot take: their own round      Worker::reunite
+//!   9  send                one call per link
+//!  10  expire, neighbours, commands: each with a budget
 //! ```
 //!
 //! The stages are functions of their own, never inlined: in one, compilers run out of registers.
@@ -21,14 +22,16 @@
 use crate::balance::Balance;
 use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
-use crate::handoff::{Handed, Mesh};
+use crate::handoff::{Handed, Mesh, Stray};
 use crate::ident::Idents;
+use crate::ipsec;
 use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
 use crate::paths::Paths;
 use crate::publish::Reader;
 use crate::related::{self, Around};
+use crate::reunion::{Reunions, Told, Way};
 use crate::shared::{Command, ConnRow, Dump, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::{Desk, Stack};
@@ -126,6 +129,7 @@ struct Core<Q: Queue> {
     defense: Defense,
     paths: Paths,
     stack: Stack<Q::Frame>,
+    reunions: Reunions<Q::Frame>,
     mesh: Mesh<Q::Frame>,
     steering: Steering,
     shared: Shared,
@@ -182,6 +186,7 @@ impl<Q: Queue> Worker<Q> {
             defense: Defense::new(setup.seed[0] ^ u64::from(setup.id), now),
             paths: Paths::new(size(limits.dests), idents(), setup.seed[1]),
             stack: Stack::new(size(limits.neighbors), idents(), now),
+            reunions: Reunions::new(seed),
             mesh: setup.mesh,
             steering: setup.steering,
             shared: setup.shared,
@@ -283,9 +288,13 @@ impl<Q: Queue> Core<Q> {
             self.decide(snapshot, now);
             self.dispose(snapshot, now);
         }
+        let strays = self.mesh.inbox(self.id).map_or(0, |inbox| inbox.strays.len());
+        if strays > 0 {
+            self.reunite(snapshot, now);
+        }
         self.links.flush();
         self.housekeep(snapshot, now);
-        frames
+        frames + strays
     }
 
     /// Fills the burst: what was handed over first, for those frames have waited.
@@ -339,7 +348,8 @@ impl<Q: Queue> Core<Q> {
     /// The stages of both lanes.
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
-        let world = world(snapshot, &self.shared, (&self.steering, self.id), &self.origins, now);
+        let us = (&self.steering, self.id, self.serves);
+        let world = world(snapshot, &self.shared, us, &self.origins, now);
         let [serves_v4, serves_v6] = self.serves;
         if !serves_v4 {
             self.v4.leave_to_stack(&mut self.verdicts);
@@ -368,13 +378,76 @@ impl<Q: Queue> Core<Q> {
                 self.links.push(link, frame);
                 continue;
             }
-            let us = (&self.steering, self.id);
+            let us = (&self.steering, self.id, self.serves);
             let world = world(snapshot, &self.shared, us, &self.origins, now);
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
-            let conns = (&self.v4.conns, &self.v6.conns);
-            carry_out(desk, conns, &mut self.paths, world, (frame, *link), *verdict);
+            let conns = (&mut self.v4.conns, &mut self.v6.conns);
+            let (reunions, paths) = (&mut self.reunions, &mut self.paths);
+            carry_out(desk, conns, reunions, (world, paths), (frame, *link), *verdict);
         }
         self.origins.clear();
+    }
+
+    /// A round for fragments: some are to be sorted in, the others have found their connection's
+    /// owner and go through the same stages as everything, but that only the first of a packet
+    /// looks like one.
+    #[cold]
+    #[inline(never)]
+    fn reunite(&mut self, snapshot: &Snapshot, now: Tick) {
+        let mut told = ArrayVec::<_, BURST_MAX>::new();
+        let us = (&self.steering, self.id, self.serves);
+        for _ in 0..self.burst_most {
+            let Some(stray) = self.mesh.inbox(self.id).and_then(|inbox| inbox.strays.pop()) else {
+                break;
+            };
+            self.links.counters.taken(1);
+            if let Some(names) = stray.names {
+                let Stray { frame, link, l3, vlan, .. } = stray;
+                self.burst.push(frame);
+                self.origins.push(link);
+                told.push(Told { l3, vlan, names, is_first: false });
+                continue;
+            }
+            let world = world(snapshot, &self.shared, us, &[], now);
+            let mut way = Way { links: &mut self.links, mesh: &self.mesh, world };
+            if let Some(frame) = way.sort_in(&mut self.reunions, stray) {
+                self.links.drop(frame, DropReason::Fragment);
+            }
+        }
+        let frames = self.burst.iter().zip(&mut self.verdicts).zip(&mut told).zip(0u16..);
+        for (((frame, verdict), told), number) in frames {
+            let [number, _] = number.to_le_bytes();
+            *verdict = if told.is_v6(frame) {
+                told.enter(&mut self.v6, frame, number)
+            } else {
+                told.enter(&mut self.v4, frame, number)
+            };
+        }
+        self.decide(snapshot, now);
+        let us = (&self.steering, self.id, self.serves);
+        let world = world(snapshot, &self.shared, us, &[], now);
+        let (hops, paths) = (self.stack.neighbors.hops(), &self.paths);
+        let frames = self.burst.iter_mut().zip(&mut self.verdicts).zip(&told).zip(&self.origins);
+        for (((frame, verdict), told), link) in frames.filter(|((_, told), _)| !told.is_first) {
+            let around = Around { world, hops, paths, from: (*link, told.vlan) };
+            let decided = if told.is_v6(frame) {
+                told.follow(&self.v6.conns, around, frame)
+            } else {
+                told.follow(&self.v4.conns, around, frame)
+            };
+            *verdict = decided.unwrap_or(*verdict);
+        }
+        let decided = self.origins.drain(..).zip(&self.verdicts).zip(told);
+        for (frame, ((link, verdict), told)) in self.burst.drain(..).zip(decided) {
+            if let Verdict::Handoff(owner) = *verdict {
+                let Told { l3, vlan, names, .. } = told;
+                let stray = Stray { frame, link, l3, vlan, names: Some(names) };
+                Way { links: &mut self.links, mesh: &self.mesh, world }.hand(owner, stray);
+                continue;
+            }
+            let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+            settle(desk, (frame, link), *verdict);
+        }
     }
 
     /// What is done whether or not frames came, each part with a budget.
@@ -390,6 +463,9 @@ impl<Q: Queue> Core<Q> {
         self.paths.tick(now);
         let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
         desk.tick();
+        while let Some(frame) = self.reunions.give_up(Some(now)) {
+            self.links.drop(frame, DropReason::FragmentAlone);
+        }
         self.links.flush();
         if self.dump.is_some() || !self.shared.commands.is_empty() {
             self.obey(now);
@@ -398,7 +474,7 @@ impl<Q: Queue> Core<Q> {
             self.purge();
         }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
-        self.shared.frames.breath(conns, self.stack.neighbors.held());
+        self.shared.frames.breath(conns, self.stack.neighbors.held() + self.reunions.held());
     }
 
     /// Looks whether memory is short, and ends some connections that look abandoned.
@@ -457,8 +533,15 @@ impl<Q: Queue> Core<Q> {
         for frame in self.stack.neighbors.drain() {
             self.links.drop(frame, DropReason::NeighborUnresolved);
         }
+        while let Some(frame) = self.reunions.give_up(None) {
+            self.links.drop(frame, DropReason::FragmentAlone);
+        }
         if let Some(inbox) = self.mesh.inbox(self.id) {
             while let Some(Handed { frame, .. }) = inbox.frames.pop() {
+                self.links.counters.taken(1);
+                self.links.drop(frame, DropReason::HandoffFull);
+            }
+            while let Some(Stray { frame, .. }) = inbox.strays.pop() {
                 self.links.counters.taken(1);
                 self.links.drop(frame, DropReason::HandoffFull);
             }
@@ -501,28 +584,43 @@ fn take_carefully(
 #[inline(never)]
 fn carry_out<Q: Queue>(
     mut desk: Desk<'_, Q>,
-    conns: (&Conns<V4>, &Conns<V6>),
-    paths: &mut Paths,
-    world: World<'_>,
+    (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
+    reunions: &mut Reunions<Q::Frame>,
+    (world, paths): (World<'_>, &mut Paths),
     (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {
-    let mut related = None;
-    if let Verdict::Stack { l3, vlan } = verdict {
-        let hops = desk.stack.neighbors.hops();
-        match tunnel_error::outcome(conns, world, hops, paths, frame.octets(), l3) {
-            Some(Outcome::Tell { at, end, error }) => {
-                return desk.pass_on(frame, link, l3, (at, end), error);
-            }
-            Some(Outcome::Handoff(owner)) => related = Some(Verdict::Handoff(owner)),
-            Some(Outcome::Drop(reason)) => related = Some(Verdict::Drop(reason)),
-            None => {
-                let around = Around { world, hops, paths, from: (link, vlan) };
-                related = related::verdict(conns, around, &mut frame, l3);
-            }
+    let Verdict::Stack { l3, vlan } = verdict else {
+        settle(desk, (frame, link), verdict);
+        return;
+    };
+    let hops = desk.stack.neighbors.hops();
+    let related = match tunnel_error::outcome((v4, v6), world, hops, paths, frame.octets(), l3) {
+        Some(Outcome::Tell { at, end, error }) => {
+            return desk.pass_on(frame, link, l3, (at, end), error);
         }
+        Some(Outcome::Handoff(owner)) => Some(Verdict::Handoff(owner)),
+        Some(Outcome::Drop(reason)) => Some(Verdict::Drop(reason)),
+        None => {
+            let around = Around { world, hops, paths, from: (link, vlan) };
+            related::verdict((v4, v6), around, &mut frame, l3)
+                .or_else(|| ipsec::verdict((v4, v6), around, &mut frame, l3))
+        }
+    };
+    if let Some(verdict) = related {
+        settle(desk, (frame, link), verdict);
+        return;
     }
-    match related.unwrap_or(verdict) {
+    let mut way = Way { links: &mut *desk.links, mesh: desk.mesh, world };
+    let stray = Stray { frame, link, l3, vlan, names: None };
+    if let Some(frame) = way.sort_in(reunions, stray) {
+        settle(desk, (frame, link), verdict);
+    }
+}
+
+/// The same once nothing is left to decide.
+fn settle<Q: Queue>(mut desk: Desk<'_, Q>, (frame, link): (Q::Frame, u8), verdict: Verdict) {
+    match verdict {
         Verdict::Out { link } => desk.links.push(link, frame),
         Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
         Verdict::Fragment { hop, l3, mtu } => desk.transmit_in_pieces(hop, frame, l3, mtu),
@@ -539,12 +637,12 @@ fn carry_out<Q: Queue>(
 fn world<'b>(
     snapshot: &'b Snapshot,
     shared: &'b Shared,
-    (steering, worker): (&'b Steering, u16),
+    (steering, worker, serves): (&'b Steering, u16, [bool; 2]),
     origins: &'b [u8],
     now: Tick,
 ) -> World<'b> {
     let Shared { lines, frames, .. } = shared;
-    World { snapshot, lines, steering, frames, worker, now, origins }
+    World { snapshot, lines, steering, frames, worker, serves, now, origins }
 }
 
 /// Gives a frame to its owner.

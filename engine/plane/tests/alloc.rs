@@ -284,6 +284,22 @@ fn pieces_take_no_memory() {
 }
 
 #[test]
+fn fragments_find_their_connections_without_memory() {
+    let (mut rig, _) = director(2, LIMITS);
+    for (number, (_, port)) in METHODS.into_iter().enumerate() {
+        let from = client(false, u16::try_from(number).unwrap());
+        let pieces = fragments(&may_fragment(udp(from, vip(false, port), &[7; 1400])), 200);
+        for _ in 0..20 {
+            // In order, later ones first, and later ones alone.
+            let backwards = pieces.iter().rev().chain(&pieces[1..]);
+            assert_eq!(send(&mut rig, 0, pieces.iter().chain(backwards).map(|it| inward(it))), 0);
+            rig.now += 4;
+        }
+    }
+    rig.finish();
+}
+
+#[test]
 fn neighbors_come_and_go_without_memory() {
     // As many as a hash table of 64 places holds: one that has no room to spare would grow.
     let limits = Limits { neighbors: 56, ..LIMITS };

@@ -12,8 +12,8 @@ mod rig;
 
 use core::net::{IpAddr, SocketAddr};
 use rig::frames::{
-    ACK, FIN, ICMP, ICMPV6, L3, RST, SYN, Seen, TCP, UDP, changed, ethernet, fragments, mac_at,
-    may_fragment, packet_octets, read_packet, reassembled, segment_sum, tagged, tcp, trimmed, udp,
+    ACK, FIN, ICMP, ICMPV6, L3, RST, SYN, Seen, TCP, UDP, changed, ethernet, mac_at, may_fragment,
+    packet_octets, read_packet, reassembled, segment_sum, tagged, tcp, trimmed, udp,
     udp_without_checksum, with_extension, with_hops, with_options,
 };
 use rig::{
@@ -748,18 +748,6 @@ fn of_two_connections_that_a_destination_cannot_tell_apart_the_newest_gets_the_r
         assert_eq!((bench.load(1).total(), bench.load(4).total()), (1, 1));
         bench.through(tcp(case.client(1000), case.vip(), SYN, b""));
         assert_eq!(bench.answers(0, 1000, SYN | ACK).source, case.vip());
-    }
-}
-
-#[test]
-fn a_fragment_of_a_packet_to_a_service_is_dropped_by_name() {
-    for case in CASES {
-        let mut bench = case.bench(1500);
-        let whole = may_fragment(udp(bench.client(), case.vip(), &[1; 400]));
-        let pieces = fragments(&whole, 200);
-        assert_eq!(bench.sends(&pieces), []);
-        assert_eq!(bench.dropped("fragment"), 3);
-        assert_eq!(bench.rig.conns(), 0);
     }
 }
 

@@ -7,7 +7,8 @@ use core::net::{IpAddr, SocketAddr};
 use rig::frames::{ACK, SYN, TCP, ethernet, icmp, read, read_packet, tcp, with_hops};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
-use rvs_model::SchedulerKind;
+use rvs_model::{SchedulerKind, ServiceId};
+use rvs_wire::mac::MacAddr;
 
 struct Ends {
     client: SocketAddr,
@@ -133,4 +134,25 @@ fn an_error_moves_no_timer_and_one_that_is_spoilt_or_about_nobody_goes_nowhere()
         rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &error)]);
     }
     assert_eq!(rig.conns(), 0, "SYN_RECV ends after 60 s whatever routers say");
+}
+
+#[test]
+fn an_error_for_a_group_from_nowhere_or_without_a_service_concerns_no_connection() {
+    let ends = ends(false);
+    let failed = tcp(ends.vip, ends.client, ACK, b"page");
+    let from = |router: IpAddr| too_big(router, ends.vip.ip(), &failed);
+    let good = from(ends.router);
+    let mut rig = connected(Masquerade, &ends, 1);
+    let broadcast = MacAddr([0xff; 6]);
+    assert_eq!(rig.send(0, &[ethernet(broadcast, CLIENT_MAC, &good)]), vec![]);
+    for martian in ["127.0.0.1", "224.0.0.5", "198.51.100.1", "198.51.100.255"] {
+        let error = from(martian.parse().unwrap());
+        assert_eq!(rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &error)]), vec![]);
+    }
+    assert_eq!((rig.drops()["multicast"], rig.drops()["martian"]), (1, 4));
+    let sent = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &good)]);
+    assert_eq!(sent.len(), 1, "and this one does");
+    rig.remove_service(ServiceId(0));
+    let sent = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &good)]);
+    assert!(sent.iter().all(|(link, _)| *link == 0), "nothing to the destination: {sent:?}");
 }

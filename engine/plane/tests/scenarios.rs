@@ -303,7 +303,7 @@ fn every_scenario_says_what_it_shows_and_none_is_forgotten() {
 /// out: where the quotation is cut, tshark sums up what is left of it and calls that wrong, in the
 /// kernel's own errors too.
 const COMPLAINTS: &str = "_ws.malformed || ip.checksum.status == 0 \
-    || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 \
+    || sctp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 \
     || (_ws.expert.severity >= 0x00600000 && _ws.expert.group == 0x07000000) \
     || (!icmp && !icmpv6 && (tcp.checksum.status == 0 || udp.checksum.status == 0 \
         || (_ws.expert.severity >= 0x00600000 && _ws.expert.group == 0x01000000)))";
@@ -316,6 +316,7 @@ fn tshark(capture: &[u8], name: &str) -> Option<Vec<usize>> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-n", "-r"]).arg(&file).args(["-Y", COMPLAINTS]);
     tshark.args(["-T", "fields", "-e", "frame.number"]);
+    tshark.args(["-o", "sctp.checksum:CRC-32C"]);
     for checked in ["ip", "tcp", "udp"] {
         tshark.args(["-o", &format!("{checked}.check_checksum:TRUE")]);
     }

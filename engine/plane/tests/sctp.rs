@@ -5,38 +5,18 @@
 mod rig;
 
 use core::net::{IpAddr, SocketAddr};
-use rig::frames::{L3, ethernet, icmp, ip, read, trimmed};
+use rig::frames::{
+    ABORT, COOKIE_ACK, COOKIE_ECHO, DATA, INIT, INIT_ACK, L3, SCTP, crc32c, ethernet, icmp, read,
+    sctp, trimmed,
+};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
 use rvs_model::{SchedulerKind, State};
 
-const SCTP: u8 = 132;
-const DATA: u8 = 0;
-const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
-const ABORT: u8 = 6;
-const COOKIE_ECHO: u8 = 10;
-const COOKIE_ACK: u8 = 11;
-
-/// RFC 9260 appendix A, bit by bit.
-fn crc32c(octets: &[u8]) -> [u8; 4] {
-    let crc = octets.iter().fold(!0_u32, |crc, octet| {
-        (0..8).fold(crc ^ u32::from(*octet), |crc, _| {
-            crc >> 1 ^ if crc & 1 == 0 { 0 } else { 0x82f6_3b78 }
-        })
-    });
-    (!crc).to_le_bytes()
-}
-
 /// A packet of one chunk with `octets` of value.
 fn packet(from: SocketAddr, to: SocketAddr, chunk: u8, octets: usize) -> Vec<u8> {
-    let mut sctp = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
-    sctp.extend([1, 2, 3, 4, 0, 0, 0, 0, chunk, 3]);
-    sctp.extend(u16::try_from(4 + octets).unwrap().to_be_bytes());
-    sctp.extend((0..octets.next_multiple_of(4)).map(|at| u8::try_from(at % 251).unwrap()));
-    let sum = crc32c(&sctp);
-    sctp[8..12].copy_from_slice(&sum);
-    ip(from.ip(), to.ip(), SCTP, 64, &sctp)
+    let value: Vec<u8> = (0..octets).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    sctp(from, to, chunk, &value)
 }
 
 /// Source and destination of a packet whose checksum is right.

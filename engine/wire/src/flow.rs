@@ -21,6 +21,10 @@ pub mod protocol {
     pub const IPV6: u8 = 41;
     /// Generic routing encapsulation, RFC 2784.
     pub const GRE: u8 = 47;
+    /// Encapsulating security payload, RFC 4303.
+    pub const ESP: u8 = 50;
+    /// Authentication header, RFC 4302.
+    pub const AH: u8 = 51;
     /// ICMPv6, RFC 4443.
     pub const ICMPV6: u8 = 58;
     /// SCTP, RFC 9260.

@@ -21,6 +21,7 @@ pub mod golden;
 pub mod judge;
 pub mod marks;
 pub mod packet;
+pub mod pieces;
 pub mod report;
 pub mod rows;
 pub mod scene;

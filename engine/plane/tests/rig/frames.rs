@@ -12,6 +12,15 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
+
+/// Types of SCTP chunks.
+pub const DATA: u8 = 0;
+pub const INIT: u8 = 1;
+pub const INIT_ACK: u8 = 2;
+pub const ABORT: u8 = 6;
+pub const COOKIE_ECHO: u8 = 10;
+pub const COOKIE_ACK: u8 = 11;
 
 /// Octets of an Ethernet header without a tag.
 pub const L3: usize = 14;
@@ -177,6 +186,28 @@ pub fn udp_without_checksum(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Ve
     datagram.extend([0, 0]);
     datagram.extend(data);
     ip(from.ip(), to.ip(), UDP, 64, &datagram)
+}
+
+/// RFC 9260 appendix A, bit by bit.
+pub fn crc32c(octets: &[u8]) -> [u8; 4] {
+    let crc = octets.iter().fold(!0_u32, |crc, octet| {
+        (0..8).fold(crc ^ u32::from(*octet), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 0 { 0 } else { 0x82f6_3b78 }
+        })
+    });
+    (!crc).to_le_bytes()
+}
+
+/// An SCTP packet of one chunk with `value`.
+pub fn sctp(from: SocketAddr, to: SocketAddr, chunk: u8, value: &[u8]) -> Vec<u8> {
+    let mut packet = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    packet.extend([1, 2, 3, 4, 0, 0, 0, 0, chunk, 3]);
+    packet.extend(short(4 + value.len()));
+    packet.extend(value);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let sum = crc32c(&packet);
+    packet[8..12].copy_from_slice(&sum);
+    ip(from.ip(), to.ip(), SCTP, 64, &packet)
 }
 
 /// An ICMP or ICMPv6 packet; `message` begins with type and code, its checksum is filled in.

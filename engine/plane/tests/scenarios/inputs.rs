@@ -2,9 +2,10 @@
 //! can change one.
 
 use crate::frames::{
-    ACK, ARP_REPLY, ARP_REQUEST, FIN, ICMP, PSH, SOLICITED, SYN, Segment, UDP, advertisement, arp,
-    changed, echo_request, ethernet, fragments, ip, may_fragment, solicitation, tagged, tcp, udp,
-    with_extension, with_hops, with_options,
+    ACK, ARP_REPLY, ARP_REQUEST, COOKIE_ACK, COOKIE_ECHO, DATA, FIN, ICMP, INIT, INIT_ACK, PSH,
+    SOLICITED, SYN, Segment, UDP, advertisement, arp, changed, echo_request, ethernet, fragments,
+    ip, may_fragment, sctp, solicitation, tagged, tcp, udp, with_extension, with_hops,
+    with_options,
 };
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rvs_wire::mac::MacAddr;
@@ -69,18 +70,20 @@ impl Film {
 pub type Script = fn(&mut Film);
 
 /// Every scenario, by the name of its folder.
-pub const ALL: [(&str, Script); 16] = [
+pub const ALL: [(&str, Script); 18] = [
     ("a-full-round-of-wrr-follows-the-weights", rounds),
     ("arp-and-neighbour-discovery-find-servers-while-frames-wait", unknown_neighbours),
     ("corrupt-frames-are-counted-by-name", corrupt),
     ("direct-routing-changes-ethernet-addresses-and-hop-limit-only", without_way_back),
     ("echo-to-a-vip-is-answered", echo),
+    ("fragments-find-their-connection-in-any-order", scattered),
     ("frames-for-others-are-left-alone", others),
     ("hop-limit-ends-at-the-director", hop_limit),
     ("ipv4-options-and-ipv6-extension-headers-are-carried-along", options),
     ("nat-maps-address-and-port-there-and-back", masquerade),
     ("neighbours-are-told-where-director-and-vips-are", asked),
     ("no-real-server-is-port-unreachable", no_server),
+    ("sctp-keeps-a-right-checksum-through-nat", associated),
     ("too-long-and-not-to-be-fragmented-is-told-to-the-sender", too_long),
     ("too-long-but-may-be-fragmented-arrives-in-pieces", in_pieces),
     ("tunnels-carry-packets-whole", without_way_back),
@@ -394,4 +397,40 @@ fn corrupt(film: &mut Film) {
     }
     // And a good one.
     film.ask(3000, &tcp(at(client(false), 40_001), at(vip(false), 80), SYN, b""));
+}
+
+/// A question in three pieces and its answer in four, each in an order of its own.
+fn scattered(film: &mut Film) {
+    for (v6, start) in [(false, 0), (true, 1000)] {
+        let (from, to) = (at(client(v6), 40_000), at(vip(v6), 7007));
+        let dest = at(server(v6, 0x11), 17_007);
+        let question = fragments(&may_fragment(udp(from, to, &[b'q'; 1200])), 408);
+        for (place, ms) in [1, 0, 2].into_iter().zip(start..) {
+            film.ask(ms, &question[place]);
+        }
+        let answer = fragments(&may_fragment(udp(dest, from, &[b'a'; 1400])), 400);
+        for (place, ms) in [3, 2, 1, 0].into_iter().zip(start + 500..) {
+            film.answer(ms, 0x11, &answer[place]);
+        }
+    }
+}
+
+/// An association: its handshake, data there and back.
+fn associated(film: &mut Film) {
+    for (v6, start) in [(false, 0), (true, 1000)] {
+        let (from, to) = (at(client(v6), 40_000), at(vip(v6), 3868));
+        let dest = at(server(v6, 0x11), 13868);
+        // Tag, window, streams out and in, first number.
+        let init = [9, 9, 9, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1];
+        // And the cookie, a parameter.
+        let granted = [&init[..], &[0, 7, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8]].concat();
+        // Number, stream, sequence, protocol.
+        let data = [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0][..], b"hello"].concat();
+        film.ask(start, &sctp(from, to, INIT, &init));
+        film.answer(start + 1, 0x11, &sctp(dest, from, INIT_ACK, &granted));
+        film.ask(start + 2, &sctp(from, to, COOKIE_ECHO, &[1, 2, 3, 4, 5, 6, 7, 8]));
+        film.answer(start + 3, 0x11, &sctp(dest, from, COOKIE_ACK, &[]));
+        film.ask(start + 4, &sctp(from, to, DATA, &data));
+        film.answer(start + 5, 0x11, &sctp(dest, from, DATA, &data));
+    }
 }

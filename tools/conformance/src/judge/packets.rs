@@ -3,12 +3,12 @@
 use super::Maybe;
 use crate::golden::Golden;
 use crate::packet::{self, Look};
+use crate::pieces;
 use crate::rows;
 use crate::scene::{self, Scene};
 use crate::stage::{Sent, Side};
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::fmt::Write as _;
-use core::net::{IpAddr, SocketAddr};
 use rvs_wire::checksum::{self, Delta};
 use rvs_wire::ethernet::{self, Ethernet};
 use rvs_wire::flow::protocol;
@@ -39,15 +39,9 @@ struct Out {
     smac: Option<String>,
 }
 
-/// What later events are not compared for, because of events that were left out.
-#[derive(Default)]
-struct Missing {
-    /// Services, by protocol and address, for which the recorded kernel counted more.
-    counted: Vec<(u8, IpAddr)>,
-}
-
 pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> Result<(), Failure> {
-    let mut missing = Missing::default();
+    // Fragments that left so far of a packet that the recorded kernel has not forwarded yet.
+    let mut pieces = Vec::new();
     for (event, number) in golden.events.iter().zip(0..) {
         let Ok(event) = serde_json::from_value::<Event>(event.clone()) else {
             super::leave_rest(golden, number, ledger);
@@ -61,30 +55,26 @@ pub(super) fn play(golden: &Golden, scene: &mut Scene, ledger: &mut Ledger) -> R
             compare_states(scene, ledger, place, rows);
         }
         if let (Some(given), Some(out)) = (&event.given, &event.out) {
-            give(scene, ledger, place, given, out, &mut missing)?;
+            give(scene, ledger, place, given, out, &mut pieces)?;
         }
     }
     if let Some(rows) = golden.field::<Vec<String>>("lnc") {
         compare_states(scene, ledger, || Place::whole("ipvsadm -Lnc at the end"), &rows);
     }
     if let Some(stats) = golden.field::<String>("stats") {
-        compare_stats(scene, ledger, &stats, &missing);
+        compare_stats(scene, ledger, &stats);
     }
     Ok(())
 }
 
 /// Counters, service by service.
-fn compare_stats(scene: &mut Scene, ledger: &mut Ledger, stats: &str, missing: &Missing) {
+fn compare_stats(scene: &mut Scene, ledger: &mut Ledger, stats: &str) {
     let got = scene.ipvsadm("-Ln --stats --exact").stdout;
     let (expected, got) = (blocks(stats), blocks(&got));
     let place = || Place::whole("ipvsadm -Ln --stats --exact at the end");
     ledger.compare(Aspect::Counts, place, &expected.len(), &got.len());
     for (expected, got) in expected.iter().zip(&got) {
-        if service(expected).is_some_and(|service| missing.counted.contains(&service)) {
-            ledger.leave_out("counters of services with packets that are not covered", 1);
-        } else {
-            ledger.compare(Aspect::Counts, place, expected, got);
-        }
+        ledger.compare(Aspect::Counts, place, expected, got);
     }
 }
 
@@ -101,17 +91,6 @@ fn blocks(listing: &str) -> Vec<String> {
         }
     }
     blocks
-}
-
-/// Protocol and address of the service that a block begins with.
-fn service(block: &str) -> Option<(u8, IpAddr)> {
-    let mut words = block.split_whitespace();
-    let protocol = match words.next()? {
-        "TCP" => protocol::TCP,
-        "UDP" => protocol::UDP,
-        _ => return None,
-    };
-    Some((protocol, words.next()?.parse::<SocketAddr>().ok()?.ip()))
 }
 
 /// Connections and their states; the recording does not tell how much time went by.
@@ -132,24 +111,30 @@ fn give(
     place: impl Fn() -> Place,
     given: &Given,
     out: &[Out],
-    missing: &mut Missing,
+    held: &mut Vec<Leaving>,
 ) -> Result<(), Failure> {
     let side = if given.side == Side::Client.name() { Side::Client } else { Side::Servers };
     let (Some(packet), Some(expected)) = (octets(&given.hex), recorded(out)) else {
         ledger.leave_out("octets that cannot be read", 1);
         return Ok(());
     };
-    let beyond = is_beyond(&packet, missing);
     let sent = match side {
         Side::Client => scene.from_client(&packet)?,
         Side::Servers => scene.from_server(&packet)?,
     };
-    if let Some(reason) = beyond {
-        ledger.leave_out(reason, 1);
-        return Ok(());
-    }
     let mut expected: Vec<Leaving> = expected;
     let mut got: Vec<Leaving> = sent.iter().filter_map(leaving).collect();
+    if packet::look(&packet).is_some_and(|look| look.is_fragment) {
+        held.append(&mut got);
+        if expected.is_empty() {
+            return Ok(());
+        }
+        got = core::mem::take(held);
+        got.sort_by_key(|leaving| pieces::offset(&leaving.packet));
+        if let Some((theirs, ours)) = through_tunnel(&expected).zip(through_tunnel(&got)) {
+            (expected, got) = (vec![theirs], vec![ours]);
+        }
+    }
     for (expected, got) in expected.iter_mut().zip(&mut got) {
         // Told of its tunnel, the director tells the client.
         level(expected, got, if is_about_tunnel(&packet) { Side::Client } else { side });
@@ -158,6 +143,16 @@ fn give(
     let told = || (Maybe(Some(told(&expected))).to_string(), told(&got));
     ledger.judge(Aspect::Bytes, expected == got, place, told);
     Ok(())
+}
+
+/// The packet whose fragments go through a tunnel in these, which are otherwise alike.
+fn through_tunnel(all: &[Leaving]) -> Option<Leaving> {
+    let is_tunnel = |leaving: &Leaving| {
+        packet::look(&leaving.packet).is_some_and(|look| scene::OWN.contains(&look.source))
+    };
+    let packets: Vec<_> = all.iter().map(|leaving| leaving.packet.clone()).collect();
+    let packet = pieces::through_tunnel(&packets).filter(|_| all.iter().all(is_tunnel))?;
+    Some(Leaving { packet, ..all.first()?.clone() })
 }
 
 /// A packet on its way out.
@@ -289,16 +284,6 @@ fn level_v6(packet: &mut [u8]) {
     if let Some(identification) = packet.get_mut(44..48).filter(|_| is_fragment) {
         identification.fill(0);
     }
-}
-
-/// What a packet asks for that this version does not do; takes note of what follows from that.
-fn is_beyond(packet: &[u8], missing: &mut Missing) -> Option<String> {
-    let look = packet::look(packet)?;
-    if look.is_fragment {
-        missing.counted.push((look.protocol, look.destination));
-        return Some("fragments of packets to services".to_owned());
-    }
-    None
 }
 
 fn octets(hex: &str) -> Option<Vec<u8>> {
