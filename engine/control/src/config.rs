@@ -12,6 +12,7 @@
 //! nothing starts. Services are not configured here but through the control socket.
 
 mod check;
+mod dpdk;
 mod file;
 mod links;
 mod marks;
@@ -20,6 +21,7 @@ mod tests;
 
 use crate::access::Rules;
 use core::fmt;
+pub use dpdk::{Dpdk, DpdkLink, Side};
 pub use links::LINKS_MAX;
 use rvs_model::{Sysctls, Timeouts};
 use rvs_plane::marks::Rule;
@@ -36,6 +38,8 @@ pub struct Config {
     pub workers: Workers,
     /// How much fits.
     pub tables: Tables,
+    /// How DPDK starts, if links are its.
+    pub dpdk: Dpdk,
     /// The devices, by the link index that [`Network`]'s interfaces refer to.
     pub links: Links,
     /// Interfaces, addresses, routes, configured neighbours.
@@ -123,6 +127,8 @@ pub enum Links {
     Tap(Vec<TapLink>),
     /// Captures.
     Pcap(Vec<PcapLink>),
+    /// Network cards driven by DPDK.
+    Dpdk(Vec<DpdkLink>),
 }
 
 impl Links {
@@ -132,6 +138,7 @@ impl Links {
         match self {
             Self::Tap(links) => links.len(),
             Self::Pcap(links) => links.len(),
+            Self::Dpdk(links) => links.len(),
         }
     }
 
@@ -141,6 +148,7 @@ impl Links {
         match self {
             Self::Tap(_) => "tap",
             Self::Pcap(_) => "pcap",
+            Self::Dpdk(_) => "dpdk",
         }
     }
 }

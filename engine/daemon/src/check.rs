@@ -40,7 +40,11 @@ impl Display for Told<'_> {
                 (0, device) => write!(f, "{device}")?,
                 (vlan, device) => write!(f, "VLAN {vlan} of {device}")?,
             }
-            write!(f, ", mac {}, mtu {}", interface.mac, interface.mtu)?;
+            if has_own_mac(links, interface.link) {
+                write!(f, ", mac the device's own, mtu {}", interface.mtu)?;
+            } else {
+                write!(f, ", mac {}, mtu {}", interface.mac, interface.mtu)?;
+            }
             if !addresses.is_empty() {
                 write!(f, ", {}", addresses.join(", "))?;
             }
@@ -63,10 +67,17 @@ pub fn placement(config: &Config) -> String {
     }
 }
 
+/// Whether only the device knows our Ethernet address on `link`.
+fn has_own_mac(links: &Links, link: u8) -> bool {
+    let Links::Dpdk(all) = links else { return false };
+    all.get(usize::from(link)).is_some_and(|link| link.mac.is_none())
+}
+
 fn device(links: &Links, link: u8) -> String {
     let link = usize::from(link);
     match links {
         Links::Tap(all) => all.get(link).map(|tap| format!("tap {}", tap.device)),
+        Links::Dpdk(all) => all.get(link).map(|dpdk| format!("dpdk {}", dpdk.device)),
         Links::Pcap(all) => all.get(link).map(|pcap| {
             let name = |file: &Option<std::path::PathBuf>| {
                 file.as_ref().map_or("nothing".to_owned(), |file| file.display().to_string())

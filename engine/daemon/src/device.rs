@@ -4,21 +4,45 @@ use crate::Failure;
 use arrayvec::ArrayVec;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rvs_control::config::{LINKS_MAX, PcapLink, TapLink};
+use rvs_control::config::{Config, LINKS_MAX, PcapLink, TapLink};
 use rvs_io::pcap::{CaptureError, PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
-use rvs_io::{Queue, RoomFrame, RoomPool};
+use rvs_io::{Queue, Reserve, RoomFrame, RoomPool};
+use rvs_wire::mac::MacAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::SystemTime;
 
+/// All links of a director, open.
+pub struct Opened<D: Device> {
+    /// For each worker a queue of every link, and its empty frames.
+    pub workers: Vec<(Vec<D>, D::Pool)>,
+    /// The operator's ends of the links, where there is something to see.
+    pub ends: Vec<Box<dyn End>>,
+    /// Our Ethernet addresses that only devices knew, by link.
+    pub macs: Vec<(u8, MacAddr)>,
+}
+
+/// An operator's end of a link.
+pub trait End {
+    /// What is new, as a line: looked at once a second.
+    fn look(&mut self) -> Option<String>;
+    /// What an operator may want to know at the end, as lines.
+    fn account(&self) -> Vec<String>;
+}
+
 /// A queue of a link that rvsd can open.
-pub trait Device: Queue<Frame = RoomFrame, Pool = RoomPool> + Sized + 'static {
+pub trait Device: Queue + Sized + 'static {
     /// What the configuration says of a link of this kind.
     type Link;
+    /// What makes a thread a worker's; it ends on that thread.
+    type Seat;
 
-    /// Opens `link` with a queue for each of `workers` workers.
-    fn open(link: &Self::Link, workers: u16) -> Result<Vec<Self>, Failure>;
+    /// Opens `links`, each with a queue for every worker of `config`.
+    fn open(links: &[Self::Link], config: &Config) -> Result<Opened<Self>, Failure>;
+
+    /// Makes the calling thread, which is pinned, a worker's.
+    fn sit_down() -> Result<Self::Seat, String>;
 
     /// Tells it the time, counted from 1970.
     fn tell_time(&mut self, _now: Duration) {}
@@ -46,12 +70,37 @@ pub trait Device: Queue<Frame = RoomFrame, Pool = RoomPool> + Sized + 'static {
     }
 }
 
+/// Links whose frames are in rooms: `open` makes a queue of one link for every worker.
+pub fn in_rooms<D: Device<Frame = RoomFrame, Pool = RoomPool>>(
+    links: &[D::Link],
+    config: &Config,
+    open: impl Fn(&D::Link, u16) -> Result<Vec<D>, Failure>,
+) -> Result<Opened<D>, Failure> {
+    let count = config.workers.count();
+    let frames = config.tables.frames.saturating_mul(usize::from(count));
+    let reserve = Reserve::new(frames, config.tables.frame_octets);
+    let mut workers: Vec<_> = (0..count).map(|_| (Vec::new(), reserve.pool())).collect();
+    for link in links {
+        for ((queues, _), queue) in workers.iter_mut().zip(open(link, count)?) {
+            queues.push(queue);
+        }
+    }
+    Ok(Opened { workers, ends: Vec::new(), macs: Vec::new() })
+}
+
 impl Device for TapQueue {
     type Link = TapLink;
+    type Seat = ();
 
-    fn open(link: &TapLink, workers: u16) -> Result<Vec<Self>, Failure> {
-        let host = HostEnd { mtu: link.mtu, mac: None };
-        Ok(tap::open(&link.device, workers, &host)?)
+    fn open(links: &[TapLink], config: &Config) -> Result<Opened<Self>, Failure> {
+        in_rooms(links, config, |link: &TapLink, workers| {
+            let host = HostEnd { mtu: link.mtu, mac: None };
+            Ok(tap::open(&link.device, workers, &host)?)
+        })
+    }
+
+    fn sit_down() -> Result<(), String> {
+        Ok(())
     }
 
     fn wait(queues: &[Self], at_most: Duration) -> bool {
@@ -72,15 +121,23 @@ impl Device for TapQueue {
 
 impl Device for PcapQueue {
     type Link = PcapLink;
+    type Seat = ();
 
-    fn open(link: &PcapLink, _one: u16) -> Result<Vec<Self>, Failure> {
-        let named = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| Failure::Capture { path, source }
-        };
-        let replay = link.read.as_ref().map(|path| Replay::open(path).map_err(named(path)));
-        let recorder = link.write.as_ref().map(|path| Recorder::create(path).map_err(named(path)));
-        Ok(vec![Self { replay: replay.transpose()?, recorder: recorder.transpose()? }])
+    fn open(links: &[PcapLink], config: &Config) -> Result<Opened<Self>, Failure> {
+        in_rooms(links, config, |link: &PcapLink, _one| {
+            let named = |path: &PathBuf| {
+                let path = path.clone();
+                move |source| Failure::Capture { path, source }
+            };
+            let replay = link.read.as_ref().map(|path| Replay::open(path).map_err(named(path)));
+            let recorder =
+                link.write.as_ref().map(|path| Recorder::create(path).map_err(named(path)));
+            Ok(vec![Self { replay: replay.transpose()?, recorder: recorder.transpose()? }])
+        })
+    }
+
+    fn sit_down() -> Result<(), String> {
+        Ok(())
     }
 
     fn tell_time(&mut self, now: Duration) {

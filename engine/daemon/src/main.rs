@@ -4,6 +4,8 @@
 
 mod check;
 mod device;
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod run;
 mod turn;
 
@@ -88,6 +90,15 @@ enum Failure {
     Socket(#[from] rvs_control::socket::SocketError),
     #[error(transparent)]
     Tap(#[from] rvs_io::tap::TapError),
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] rvs_dpdk::DpdkError),
+    #[cfg(not(feature = "dpdk"))]
+    #[error(
+        "this rvsd was built without DPDK; build one with it: apt-get install libdpdk-dev \
+         pkg-config && cargo build --release -p rvs-daemon --features dpdk"
+    )]
+    NoDpdk,
     #[error("capture {}: {source}", path.display())]
     Capture { path: PathBuf, source: rvs_io::pcap::CaptureError },
     #[error("worker {worker}: {what}")]

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::check::placement;
-use crate::device::Device;
+use crate::device::{Device, End, Opened};
 use crate::turn::Turns;
 use crate::{Failure, exit, log, print};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,6 @@ use rvs_control::director::{Director, Lines};
 use rvs_control::socket::{Kind, Server, Socket};
 use rvs_control::summary::Summary;
 use rvs_control::{netlink, server};
-use rvs_io::Reserve;
 use rvs_io::pcap::PcapQueue;
 use rvs_io::tap::TapQueue;
 use rvs_plane::{Mesh, Setup, Shared, Steering, Worker};
@@ -42,6 +41,10 @@ pub fn run(config: &Config) -> Result<ExitCode, Failure> {
     Ok(match &config.links {
         Links::Tap(links) => Running::<TapQueue>::start(config, links)?.until_the_end(),
         Links::Pcap(links) => Running::<PcapQueue>::start(config, links)?.until_the_end(),
+        #[cfg(feature = "dpdk")]
+        Links::Dpdk(links) => Running::<rvs_dpdk::DpdkQueue>::start(config, links)?.until_the_end(),
+        #[cfg(not(feature = "dpdk"))]
+        Links::Dpdk(_) => return Err(Failure::NoDpdk),
     })
 }
 
@@ -60,6 +63,7 @@ enum Event {
 /// A director at work.
 struct Running<'c, D: Device> {
     links: &'c [D::Link],
+    ends: Vec<Box<dyn End>>,
     workers: Vec<Option<JoinHandle<Vec<D>>>>,
     shared: Vec<Shared>,
     desk: Arc<Desk>,
@@ -78,24 +82,26 @@ impl<'c, D: Device> Running<'c, D> {
         let control = Socket::bind(Kind::Control, &config.control)?;
         let netlink = Socket::bind(Kind::Netlink, &config.control)?;
         let count = config.workers.count();
-        let queues = open(links, count)?;
+        let Opened { workers: outfits, mut ends, macs } = D::open(links, config)?;
+        let mut config = config.clone();
+        for (link, mac) in macs {
+            config.network = config.network.with_mac(link, mac);
+        }
+        let config = &config;
+        ends.iter_mut().filter_map(|end| end.look()).for_each(log);
 
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
         let director = Director::new(config, shared.clone());
-        let reserve = Reserve::new(
-            config.tables.frames.saturating_mul(usize::from(count)),
-            config.tables.frame_octets,
-        );
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let (mesh, steering) = (Mesh::new(count), Steering::new(count));
         let all_lines = Lines::new(&shared).to_vec();
         let barrier = Arc::new(Barrier::new(usize::from(count)));
         let mut workers = Vec::new();
-        for ((queues, shared), id) in queues.into_iter().zip(&shared).zip(0..) {
+        for (((queues, pool), shared), id) in outfits.into_iter().zip(&shared).zip(0..) {
             let setup = Setup {
                 id,
                 queues,
-                pool: reserve.pool(),
+                pool,
                 reader: director.reader(),
                 shared: shared.clone(),
                 all_lines: all_lines.clone(),
@@ -131,7 +137,7 @@ impl<'c, D: Device> Running<'c, D> {
             config.links.kind(),
             if config.links.count() == 1 { "link" } else { "links" },
         ));
-        Ok(Self { links, workers, shared, desk, servers, stop, events, start, told_to_stop })
+        Ok(Self { links, ends, workers, shared, desk, servers, stop, events, start, told_to_stop })
     }
 
     fn until_the_end(mut self) -> ExitCode {
@@ -143,6 +149,7 @@ impl<'c, D: Device> Running<'c, D> {
                 Ok(Event::Started(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     self.desk.director().tick(self.start.elapsed());
+                    self.ends.iter_mut().filter_map(|end| end.look()).for_each(log);
                     for ((watch, shared), worker) in watch.iter_mut().zip(&self.shared).zip(0..) {
                         if let Some(line) = watch.look(worker, shared.frames.read().breaths) {
                             log(line);
@@ -181,6 +188,7 @@ impl<'c, D: Device> Running<'c, D> {
             }
             left -= 1;
         }
+        notes.extend(self.ends.iter().flat_map(|end| end.account()));
         let summary = Summary::of(&self.shared);
         print(&summary);
         for note in notes.iter().chain(&failures) {
@@ -202,17 +210,6 @@ impl<'c, D: Device> Running<'c, D> {
     }
 }
 
-/// The queues of each worker: one of every link.
-fn open<D: Device>(links: &[D::Link], workers: u16) -> Result<Vec<Vec<D>>, Failure> {
-    let mut of_worker: Vec<Vec<D>> = (0..workers).map(|_| Vec::new()).collect();
-    for link in links {
-        for (queues, queue) in of_worker.iter_mut().zip(D::open(link, workers)?) {
-            queues.push(queue);
-        }
-    }
-    Ok(of_worker)
-}
-
 /// Starts a worker on `core`. Its thread gives the queues back.
 fn spawn<D: Device>(
     setup: Setup<D>,
@@ -229,8 +226,8 @@ fn spawn<D: Device>(
             // The main thread listens until the process ends.
             let _nobody = events.send(event);
         };
-        let mut worker = match prepare(setup, core) {
-            Ok(worker) => worker,
+        let (mut worker, _seat) = match prepare(setup, core) {
+            Ok(prepared) => prepared,
             Err(what) => {
                 tell(Event::Started(number, Err(what)));
                 return Vec::new();
@@ -250,13 +247,18 @@ fn spawn<D: Device>(
 }
 
 /// On its own core, so that its memory is near it.
-fn prepare<D: Device>(setup: Setup<D>, core: Option<usize>) -> Result<Worker<D>, String> {
+fn prepare<D: Device>(
+    setup: Setup<D>,
+    core: Option<usize>,
+) -> Result<(Worker<D>, D::Seat), String> {
     if let Some(id) = core
         && !core_affinity::set_for_current(core_affinity::CoreId { id })
     {
         return Err(format!("cannot be pinned to core {id}"));
     }
-    Worker::new(setup).map_err(|error| error.to_string())
+    let seat = D::sit_down()?;
+    let worker = Worker::new(setup).map_err(|error| error.to_string())?;
+    Ok((worker, seat))
 }
 
 /// Tells the main thread that a worker's thread is over, however it came to that.

@@ -205,6 +205,24 @@ fn what_cannot_be_opened_is_one_line_too() {
 }
 
 #[test]
+#[cfg(not(feature = "dpdk"))]
+fn a_build_without_dpdk_says_how_to_get_one_that_has_it() {
+    let folder = Folder::new("dpdk");
+    let config = folder.write(
+        "rvs.toml",
+        "[control]\nsocket = \"rvsd.sock\"\n[[link]]\nname = \"a\"\nkind = \"dpdk\"\n\
+         device = \"0000:01:00.0\"\n",
+    );
+    assert_eq!(with_file("check", &config).status.code(), Some(0));
+    let ended = with_file("run", &config);
+    assert_eq!(ended.status.code(), Some(1));
+    let line = text(&ended.stderr);
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.contains("cargo build --release -p rvs-daemon --features dpdk"), "{line}");
+    assert!(!folder.0.join("rvsd.sock").exists());
+}
+
+#[test]
 fn check_says_what_the_configuration_describes() {
     let folder = Folder::new("check");
     let ended = with_file("check", &folder.config(""));

@@ -160,6 +160,23 @@ impl Network {
         &self.own
     }
 
+    /// The same network with another Ethernet address of ours on `link`, which only the device knew.
+    #[must_use]
+    pub fn with_mac(&self, link: u8, mac: MacAddr) -> Self {
+        let mut network = self.clone();
+        let new = IpAddr::V6(link_local(mac));
+        for interface in network.interfaces.iter_mut().filter(|interface| interface.link == link) {
+            let old = IpAddr::V6(link_local(interface.mac));
+            interface.mac = mac;
+            network.local.remove(&old);
+            for own in network.own.iter_mut().filter(|own| own.address == old) {
+                own.address = new;
+            }
+        }
+        network.local.insert(new);
+        network
+    }
+
     /// All interfaces, by [`InterfaceId`].
     #[inline]
     #[must_use]
@@ -349,6 +366,19 @@ mod tests {
             route("2001:db8:d::/64", 2, Some("2001:db8:e::9")),
         ];
         Network::new(interfaces, routes, vec!["203.0.113.0/28".parse().unwrap()], vec![], true)
+    }
+
+    #[test]
+    fn a_device_may_bring_its_own_ethernet_address() {
+        let mac = MacAddr([2, 0, 0, 0, 7, 7]);
+        let [old, new] = [MacAddr([2, 0, 0, 0, 1, 1]), mac].map(|mac| IpAddr::V6(link_local(mac)));
+        let network = network().with_mac(1, mac);
+        let macs: Vec<_> = network.interfaces().iter().map(|it| it.mac.0[4]).collect();
+        assert_eq!(macs, [0, 7, 2], "on that link only");
+        assert!(network.is_local(new) && !network.is_local(old));
+        let own: Vec<_> = network.own().iter().filter(|own| own.address == new).collect();
+        assert_eq!(own, [&Own { interface: InterfaceId(1), address: new }]);
+        assert!(network.own().iter().all(|own| own.address != old));
     }
 
     #[test]

@@ -13,10 +13,11 @@ enum May {
     UseAll,
 }
 
-const TABLE: [(&str, May); 18] = [
+const TABLE: [(&str, May); 19] = [
     ("rvs-wire", May::Use(&[])),
     ("rvs-cache", May::Use(&[])),
     ("rvs-io", May::Use(&[])),
+    ("rvs-dpdk", May::Use(&["rvs-io"])),
     ("rvs-model", May::Use(&["rvs-wire"])),
     ("rvs-schedulers", May::Use(&["rvs-model", "rvs-wire"])),
     ("rvs-conntrack", May::Use(&["rvs-model", "rvs-wire", "rvs-cache"])),
@@ -45,7 +46,18 @@ const TABLE: [(&str, May); 18] = [
             "rvs-wire",
         ]),
     ),
-    ("rvs-daemon", May::Use(&["rvs-control", "rvs-plane", "rvs-io", "rvs-model", "rvs-api"])),
+    (
+        "rvs-daemon",
+        May::Use(&[
+            "rvs-control",
+            "rvs-plane",
+            "rvs-io",
+            "rvs-dpdk",
+            "rvs-model",
+            "rvs-wire",
+            "rvs-api",
+        ]),
+    ),
     ("rvs-adm", May::Use(&["rvs-api", "rvs-model"])),
     ("rvs-preload", May::Use(&[])),
     ("rvs-pktgen", May::Use(&["rvs-io", "rvs-wire"])),
@@ -56,7 +68,7 @@ const TABLE: [(&str, May); 18] = [
 ];
 
 /// Crates whose purpose is `unsafe`: links, the prefetch hint, and functions that C programs call.
-const UNSAFE: [&str; 3] = ["rvs-io", "rvs-cache", "rvs-preload"];
+const UNSAFE: [&str; 4] = ["rvs-io", "rvs-dpdk", "rvs-cache", "rvs-preload"];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A program and the Debian package that has it.
+/// A program, or a file by its path, and the Debian package that has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
     program: &'static str,
@@ -22,6 +22,9 @@ const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
+const LIBDPDK: Tool = Tool { program: "/usr/include/dpdk/rte_ethdev.h", package: "libdpdk-dev" };
+const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config" };
+const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
 /// Instruction counts.
 pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 
@@ -40,7 +43,8 @@ pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
 pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For everything.
-pub const ALL: [Tool; 8] = [NGINX, CURL, IP, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED];
+pub const ALL: [Tool; 11] =
+    [NGINX, CURL, IP, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG, TESTPMD];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";

@@ -47,6 +47,7 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
         doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
         steps.run("doc", &mut doc, none)?;
     }
+    dpdk(workspace, &mut steps, quick)?;
     labs(workspace, &mut steps, quick)?;
     if quick {
         steps.skip("icount", "--quick");
@@ -101,6 +102,30 @@ fn tests(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     steps.run("tests", tests.env("CARGO_TERM_COLOR", "never"), |text| {
         let summary = text.lines().rfind(|line| line.trim_start().starts_with("Summary"))?;
         Some(summary.split_once(']')?.1.trim().to_owned())
+    })?;
+    Ok(())
+}
+
+/// The DPDK link, which the default build leaves out, against the system's libdpdk.
+fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
+    if quick {
+        steps.skip("dpdk", "--quick");
+        return Ok(());
+    }
+    let packages = ["-p", "rvs-dpdk", "-p", "rvs-daemon"];
+    let features = ["--features", "rvs-dpdk/rings,rvs-daemon/dpdk"];
+    let mut clippy = workspace.cargo();
+    clippy.arg("clippy").args(packages).args(features);
+    clippy.args(["--all-targets", "--", "-D", "warnings"]).env("CARGO_TERM_COLOR", "never");
+    steps.run("dpdk clippy", &mut clippy, |_| None)?;
+    let mut tests = workspace.cargo();
+    tests.arg("test").args(packages).args(features).env("CARGO_TERM_COLOR", "never");
+    // Processes of DPDK's poll: side by side they would only wait for each other.
+    tests.args(["--lib", "--bins", "--tests", "--", "--test-threads", "1"]);
+    steps.run("dpdk", &mut tests, |text| {
+        let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+        let counts = passed.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        Some(format!("{} tests passed", counts.sum::<u32>()))
     })?;
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Values in range, names known: what needs no knowledge of networks.
 
 use super::file::{self, File, Number, Text, Whole};
-use super::{Config, ConfigError, Control, Links, Machine, Tables, Workers, links, marks};
+use super::{
+    Config, ConfigError, Control, Idle, Links, Machine, Tables, Workers, dpdk, links, marks,
+};
 use crate::access::Rules;
 use crate::state::TIMEOUT_SECONDS_MAX;
 use core::fmt::Display;
@@ -119,8 +121,9 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
     let file: File = toml::from_str(text)
         .map_err(|error| Flaw { place: error.span(), message: error.message().to_owned() })?;
     let control = control(&file.control, folder)?;
-    let workers = workers(&file.workers, text, machine)?;
     let (links, network) = links::links_and_network(&file, text, folder, machine)?;
+    let dpdk = dpdk::settings(file.dpdk.as_ref(), &links)?;
+    let workers = workers(&file.workers, text, machine, default_idle(&links))?;
     if let (Links::Pcap(_), Some(cores)) = (&links, &file.workers.cores)
         && cores.get_ref().len() > 1
     {
@@ -133,7 +136,7 @@ pub(super) fn config(text: &str, folder: &Path, machine: &Machine) -> Result<Con
     let timeouts = timeouts(&file)?;
     let sysctls = sysctls(&file)?;
     let marks = marks::rules(&file, text, &network)?;
-    Ok(Config { control, workers, tables, links, network, marks, timeouts, sysctls })
+    Ok(Config { control, workers, tables, dpdk, links, network, marks, timeouts, sysctls })
 }
 
 fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
@@ -216,7 +219,20 @@ fn id(
     id.ok_or_else(|| Flaw::at(name, format!("{key} is {found:?}, expected {expected}")))
 }
 
-fn workers(written: &file::Workers, text: &str, machine: &Machine) -> Result<Workers, Flaw> {
+/// A card's ring is full within 100 µs at line rate: who has one wants to poll it.
+fn default_idle(links: &Links) -> Idle {
+    match links {
+        Links::Dpdk(_) => Idle::Poll,
+        Links::Tap(_) | Links::Pcap(_) => Idle::default(),
+    }
+}
+
+fn workers(
+    written: &file::Workers,
+    text: &str,
+    machine: &Machine,
+    idle: Idle,
+) -> Result<Workers, Flaw> {
     let mut cores = Vec::new();
     if let Some(listed) = &written.cores {
         let count = listed.get_ref().len();
@@ -241,7 +257,7 @@ fn workers(written: &file::Workers, text: &str, machine: &Machine) -> Result<Wor
         cores,
         burst: number_or("burst", &written.burst, &(1..=256), 64)?,
         huge_pages: written.huge_pages.unwrap_or(true),
-        idle: written.idle,
+        idle: written.idle.unwrap_or(idle),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The configuration as it is written: every value keeps its place, nothing is checked but types.
 
-use super::Idle;
+use super::{Idle, Side};
 use core::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
@@ -94,6 +94,7 @@ pub(super) struct File {
     pub(super) control: Control,
     pub(super) workers: Workers,
     pub(super) tables: Tables,
+    pub(super) dpdk: Option<Spanned<Dpdk>>,
     pub(super) link: Vec<Spanned<Link>>,
     pub(super) route: Vec<Spanned<Route>>,
     pub(super) neighbor: Vec<Neighbor>,
@@ -120,7 +121,7 @@ pub(super) struct Workers {
     pub(super) cores: Option<Spanned<Vec<Spanned<Whole>>>>,
     pub(super) burst: Number,
     pub(super) huge_pages: Option<bool>,
-    pub(super) idle: Idle,
+    pub(super) idle: Option<Idle>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,11 +136,19 @@ pub(super) struct Tables {
     pub(super) frame_octets: Number,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Dpdk {
+    pub(super) eal: Vec<Text>,
+    pub(super) no_huge: bool,
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
     Tap,
     Pcap,
+    Dpdk,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +163,10 @@ pub(super) struct Link {
     pub(super) addresses: Vec<Text>,
     pub(super) read: Option<Text>,
     pub(super) write: Option<Text>,
+    pub(super) side: Option<Spanned<Side>>,
+    pub(super) rx_descriptors: Number,
+    pub(super) tx_descriptors: Number,
+    pub(super) promiscuous: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) vlan: Vec<Vlan>,
 }

@@ -2,7 +2,7 @@
 
 use super::check::{Flaw, Unique, number, parsed};
 use super::file::{self, File, Kind, Text};
-use super::{Links, Machine, PcapLink, TapLink, derived_mac};
+use super::{Links, Machine, PcapLink, TapLink, derived_mac, dpdk};
 use core::net::IpAddr;
 use ipnet::IpNet;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
@@ -13,13 +13,13 @@ use toml::Spanned;
 /// Links at most: each costs every worker a queue and a burst.
 pub const LINKS_MAX: usize = 64;
 /// The shortest packet that every IPv4 link carries: RFC 791 section 3.2.
-const MTU_MIN: i64 = 68;
+pub(super) const MTU_MIN: i64 = 68;
 /// The shortest MTU of an IPv6 link: RFC 8200 section 5.
 const MTU_MIN_V6: u16 = 1280;
 /// What a frame of 65 535 octets leaves for the packet; the kernel's limit for TAP devices.
-const MTU_MAX: i64 = 65_521;
+pub(super) const MTU_MAX: i64 = 65_521;
 /// Ethernet's.
-const MTU_DEFAULT: u16 = 1500;
+pub(super) const MTU_DEFAULT: u16 = 1500;
 /// Octets of a device's name: Linux `IFNAMSIZ` less the NUL.
 const NAME_MAX: usize = 15;
 
@@ -81,6 +81,7 @@ fn devices(file: &File, text: &str, folder: &Path) -> Result<Links, Flaw> {
         let word = match kind {
             Kind::Tap => "tap",
             Kind::Pcap => "pcap",
+            Kind::Dpdk => "dpdk",
         };
         let message = format!(
             "link {name:?} is of another kind than link {first:?}, expected \"{word}\": all links \
@@ -99,11 +100,16 @@ fn devices(file: &File, text: &str, folder: &Path) -> Result<Links, Flaw> {
             let links = links.map(|link| pcap(link, folder, &mut files));
             links.collect::<Result<_, _>>().map(Links::Pcap)
         }
+        Kind::Dpdk => {
+            let mut devices = Unique::new(text);
+            let links = links.map(|link| dpdk::link(link, &mut devices));
+            links.collect::<Result<_, _>>().map(Links::Dpdk)
+        }
     }
 }
 
 /// Refuses a key that the link's kind has no use for.
-fn foreign(kind: &str, key: &str, value: Option<&Text>) -> Result<(), Flaw> {
+pub(super) fn foreign<T>(kind: &str, key: &str, value: Option<&Spanned<T>>) -> Result<(), Flaw> {
     match value {
         None => Ok(()),
         Some(value) => {
@@ -116,6 +122,7 @@ fn foreign(kind: &str, key: &str, value: Option<&Text>) -> Result<(), Flaw> {
 fn tap(link: &file::Link, devices: &mut Unique<'_, String>) -> Result<TapLink, Flaw> {
     foreign("tap", "read", link.read.as_ref())?;
     foreign("tap", "write", link.write.as_ref())?;
+    dpdk::foreign("tap", link)?;
     if let Some(device) = &link.device {
         check_name("device", device)?;
     }
@@ -132,6 +139,7 @@ fn pcap(
     files: &mut Unique<'_, PathBuf>,
 ) -> Result<PcapLink, Flaw> {
     foreign("pcap", "device", link.device.as_ref())?;
+    dpdk::foreign("pcap", link)?;
     if link.read.is_none() && link.write.is_none() {
         let message = format!("link {:?} has neither `read` nor `write`", link.name.get_ref());
         return Err(Flaw::at(&link.name, format!("{message}, expected one of them or both")));
@@ -159,7 +167,7 @@ fn check_name(key: &str, name: &Text) -> Result<(), Flaw> {
     Err(Flaw::at(name, format!("{key} is {text:?}, expected {A_NAME}")))
 }
 
-fn host_mac(value: &Text) -> Result<MacAddr, Flaw> {
+pub(super) fn host_mac(value: &Text) -> Result<MacAddr, Flaw> {
     let mac: MacAddr = parsed("mac", value, A_MAC)?;
     if mac.is_multicast() || mac == MacAddr::UNSPECIFIED {
         let message = format!("mac is {mac}, expected the address of one host: an even first");

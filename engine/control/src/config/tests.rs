@@ -1,5 +1,7 @@
 //! Each claim about a wrong file is the one line that an operator sees.
 
+mod dpdk;
+
 use super::*;
 use core::fmt::Write;
 use rvs_model::{SYSCTLS, State, Sysctl, Tunables};
@@ -274,7 +276,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "forwards = true\n",
             "1:1: unknown field `forwards`, expected one of `local`, `forwarding`, `announce`, `control`, \
-             `workers`, `tables`, `link`, `route`, `neighbor`, `mark`, `timeouts`, `ipvs`",
+             `workers`, `tables`, `dpdk`, `link`, `route`, `neighbor`, `mark`, `timeouts`, `ipvs`",
         ),
         (
             "[control]\npath = 1\n",
@@ -293,7 +295,8 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "[[link]]\nname = \"a\"\nkind = \"tap\"\nqueues = 2\n",
             "4:1: unknown field `queues`, expected one of `name`, `kind`, `device`, `mac`, `mtu`, \
-             `addresses`, `read`, `write`, `vlan`",
+             `addresses`, `read`, `write`, `side`, `rx_descriptors`, `tx_descriptors`, \
+             `promiscuous`, `vlan`",
         ),
         (
             "[[link]]\nname = \"a\"\nkind = \"tap\"\n[[link.vlan]]\nid = 1\nmac = \"x\"\n",
@@ -402,8 +405,8 @@ fn the_mtu_of_an_ipv6_link_is_at_least_1280() {
 fn words_that_are_none_are_refused_with_those_there_are() {
     wrong(&[
         (
-            "[[link]]\nname = \"a\"\nkind = \"dpdk\"\n",
-            "3:8: unknown variant `dpdk`, expected `tap` or `pcap`",
+            "[[link]]\nname = \"a\"\nkind = \"veth\"\n",
+            "3:8: unknown variant `veth`, expected one of `tap`, `pcap`, `dpdk`",
         ),
         (
             "[workers]\nidle = \"sleep\"\n",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::in_rooms;
 use core::sync::atomic::AtomicU32;
 use rvs_control::config::Machine;
 use rvs_io::{Burst, Queue, RoomFrame, RoomPool};
@@ -50,9 +51,16 @@ impl Queue for IllQueue {
 
 impl Device for IllQueue {
     type Link = Ill;
+    type Seat = ();
 
-    fn open(link: &Ill, workers: u16) -> Result<Vec<Self>, Failure> {
-        Ok((0..workers).map(|_| Self { ill: *link, looks: 0 }).collect())
+    fn open(links: &[Ill], config: &Config) -> Result<Opened<Self>, Failure> {
+        in_rooms(links, config, |link: &Ill, workers| {
+            Ok((0..workers).map(|_| Self { ill: *link, looks: 0 }).collect())
+        })
+    }
+
+    fn sit_down() -> Result<(), String> {
+        Ok(())
     }
 
     fn is_exhausted(&self) -> bool {

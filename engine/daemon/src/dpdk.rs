@@ -1,0 +1,143 @@
+//! Links of DPDK's: from the configuration to queues.
+
+use crate::device::{Device, End, Opened};
+use crate::{Failure, log};
+use core::time::Duration;
+use rvs_control::config::{Config, DpdkLink, Side};
+use rvs_dpdk::host::Host;
+use rvs_dpdk::{Descriptors, DpdkQueue, Eal, EalPlan, Lcore, Plan, Port};
+use rvs_io::BURST_MAX;
+use rvs_io::frame::CACHE;
+use rvs_wire::mac::MacAddr;
+use std::thread;
+
+/// Descriptors where none are configured.
+const DESCRIPTORS: u32 = 1024;
+/// Frames that wait elsewhere than in a device: in other workers' rings.
+const HANDED: u32 = 1024;
+/// The longest rest: a card's ring takes in that much without us.
+const WAIT: Duration = Duration::from_micros(20);
+
+impl Device for DpdkQueue {
+    type Link = DpdkLink;
+    type Seat = Lcore;
+
+    fn open(links: &[DpdkLink], config: &Config) -> Result<Opened<Self>, Failure> {
+        let workers = config.workers.count();
+        let octets = config.tables.frame_octets;
+        let pools = links.iter().map(|link| {
+            let frames = frames_of(link, links, config);
+            (node_of(link), rvs_dpdk::Device::pool_octets(workers, frames, octets))
+        });
+        let eal = Eal::start(&EalPlan {
+            arguments: config.dpdk.eal.clone(),
+            devices: links.iter().map(|link| link.device.clone()).collect(),
+            no_huge: config.dpdk.no_huge,
+            pools: pools.collect(),
+        })?;
+        let mut queues: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut pools = Vec::new();
+        let (mut ends, mut macs): (Vec<Box<dyn End>>, _) = (Vec::new(), Vec::new());
+        for (link, number) in links.iter().zip(0..) {
+            let plan = Plan {
+                device: &link.device,
+                queues: workers,
+                mtu: link.mtu,
+                mac: link.mac.map(|mac| mac.0),
+                side: match link.side {
+                    Side::Clients => rvs_dpdk::Side::Clients,
+                    Side::Servers => rvs_dpdk::Side::Servers,
+                    Side::Both => rvs_dpdk::Side::Both,
+                },
+                descriptors: Descriptors { rx: link.rx_descriptors, tx: link.tx_descriptors },
+                promiscuous: link.promiscuous,
+                frames: frames_of(link, links, config),
+                frame_octets: octets,
+            };
+            let (port, of_link) = rvs_dpdk::Device::find(eal, &link.device)?.open(&plan)?;
+            log(about(link, &port));
+            if let Some(far) = far_from(&port, config) {
+                log(far);
+            }
+            for (queues, (queue, pool)) in queues.iter_mut().zip(of_link) {
+                queues.push(queue);
+                if number == 0 {
+                    pools.push(pool);
+                }
+            }
+            macs.push((number, MacAddr(port.mac())));
+            ends.push(Box::new(Watched { name: link.name.clone(), port }));
+        }
+        Ok(Opened { workers: queues.into_iter().zip(pools).collect(), ends, macs })
+    }
+
+    fn sit_down() -> Result<Lcore, String> {
+        Lcore::register().map_err(|error| error.to_string())
+    }
+
+    fn wait(_queues: &[Self], at_most: Duration) -> bool {
+        thread::sleep(at_most.min(WAIT));
+        false
+    }
+}
+
+/// Frames of a queue's pool: as configured, and never so few that full queues elsewhere starve it.
+fn frames_of(link: &DpdkLink, links: &[DpdkLink], config: &Config) -> u32 {
+    let count = |asked: Option<u16>| asked.map_or(DESCRIPTORS, u32::from);
+    let leaving: u32 = links.iter().map(|link| count(link.tx_descriptors)).sum();
+    let own = u32::try_from(CACHE + CACHE / 2 + BURST_MAX).unwrap_or_default();
+    let least = count(link.rx_descriptors) + leaving + own + HANDED;
+    u32::try_from(config.tables.frames).unwrap_or(u32::MAX).max(least)
+}
+
+/// Where its pools will be, as far as that is known before it is opened.
+fn node_of(link: &DpdkLink) -> u16 {
+    rvs_dpdk::host::pci_address(&link.device)
+        .map_or(0, |address| Host::this().node_of_card(&address))
+}
+
+/// The line of the start.
+fn about(link: &DpdkLink, port: &Port) -> String {
+    let (name, device, driver) = (&link.name, &link.device, port.driver());
+    let (mac, spreading) = (MacAddr(port.mac()), port.spreading());
+    format!("rvsd: link {name}: {device} ({driver}), mac {mac}; {spreading}")
+}
+
+/// A worker that fetches its frames from another node pays for each of them.
+fn far_from(port: &Port, config: &Config) -> Option<String> {
+    let (node, host) = (port.node()?, Host::this());
+    let mut cores = config.workers.cores.iter();
+    let core = cores.find(|core| host.node_of_cpu(**core).is_some_and(|its| its != node))?;
+    let device = port.configured();
+    Some(format!(
+        "rvsd: device {device} is on NUMA node {node}, core {core} is not: frames cross between them"
+    ))
+}
+
+/// A link that is looked at.
+struct Watched {
+    name: String,
+    port: Port,
+}
+
+impl End for Watched {
+    fn look(&mut self) -> Option<String> {
+        Some(format!("rvsd: link {}: {}", self.name, self.port.look()?))
+    }
+
+    fn account(&self) -> Vec<String> {
+        let counters = self.port.counters();
+        let counted: Vec<_> = counters
+            .iter()
+            .filter(|(name, value)| *value > 0 && !is_of_a_queue(name))
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        vec![format!("link {}: {}", self.name, counted.join(", "))]
+    }
+}
+
+/// `rx_q0_packets` and the like: as many as there are workers, and their sum is there.
+fn is_of_a_queue(name: &str) -> bool {
+    let rest = name.strip_prefix("rx_q").or_else(|| name.strip_prefix("tx_q"));
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
