@@ -12,9 +12,9 @@ use core::ops::Not;
 #[must_use]
 pub fn fold(sum: u32) -> u16 {
     // Two words give at most one carry, and a carry leaves room for itself.
-    let [a, b, c, d] = sum.to_be_bytes();
-    let (sum, carry) = u16::from_be_bytes([a, b]).overflowing_add(u16::from_be_bytes([c, d]));
-    sum.wrapping_add(u16::from(carry))
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    u16::try_from(sum & 0xffff).unwrap_or_default()
 }
 
 #[inline]
@@ -63,6 +63,19 @@ pub fn is_right(octets: &[u8], more: u32) -> bool {
     checksum(octets, more) == [0, 0]
 }
 
+/// The same for an IPv4 header without options, before every packet: 20 octets, which are not all
+/// zero.
+///
+/// In ones' complement a sum is right when it is a multiple of `0xffff`, whatever the order of the
+/// octets in a word: nothing is turned round or folded.
+#[inline(always)]
+#[must_use]
+pub fn is_header_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    sum.is_multiple_of(0xffff)
+}
+
 /// The sum of the words of an IPv4 address, not folded.
 #[inline]
 #[must_use]
@@ -96,6 +109,8 @@ pub fn pseudo6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, octets: u1
 ///
 /// RFC 1624 section 3, eqn 3: `HC' = ~(~HC + ~m + m')`. The part that does not depend on the
 /// packet is summed once. In ones' complement the way back is the complement: see `Not`.
+///
+/// Octets are as on the wire, so that nothing is turned round when it is applied.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Delta(u16);
 
@@ -103,27 +118,27 @@ impl Delta {
     /// No change.
     pub const NONE: Self = Self(0);
     /// One hop less in the word of TTL and protocol: `~m + (m - 0x0100)`.
-    pub const TTL: Self = Self(0xfeff);
+    pub const TTL: Self = Self(0xfeff_u16.to_be());
 
     /// From one 16-bit word to another.
     #[inline]
     #[must_use]
     pub fn word(from: u16, to: u16) -> Self {
-        Self(fold(u32::from(!from) + u32::from(to)))
+        Self(fold(u32::from(!from) + u32::from(to)).to_be())
     }
 
     /// From one IPv4 address to another.
     #[inline]
     #[must_use]
     pub fn address(from: Ipv4Addr, to: Ipv4Addr) -> Self {
-        Self(!fold(address(from))).and(Self(fold(address(to))))
+        Self(!fold(address(from)).to_be()).and(Self(fold(address(to)).to_be()))
     }
 
     /// From one IPv6 address to another.
     #[inline]
     #[must_use]
     pub fn address6(from: Ipv6Addr, to: Ipv6Addr) -> Self {
-        Self(!fold(address6(from))).and(Self(fold(address6(to))))
+        Self(!fold(address6(from)).to_be()).and(Self(fold(address6(to)).to_be()))
     }
 
     /// From one end to another: what it does to the IP header (nothing, in IPv6), and what to TCP
@@ -147,8 +162,8 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        let before = u16::from_be_bytes(checksum);
-        (!fold(u32::from(!before) + u32::from(self.0))).to_be_bytes()
+        let before = u16::from_ne_bytes(checksum);
+        (!fold(u32::from(!before) + u32::from(self.0))).to_ne_bytes()
     }
 
     /// A UDP checksum after the change, which must not be zero before.
@@ -201,6 +216,25 @@ mod tests {
                 self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 self.0.to_be_bytes()[0]
             })
+        }
+    }
+
+    #[test]
+    fn a_header_is_right_when_its_sum_is_whatever_it_holds() {
+        let mut seed = 1_u64;
+        for _ in 0..100_000 {
+            let mut header = [0; 20];
+            for octet in &mut header {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                *octet = seed.to_be_bytes()[0];
+            }
+            header[0] = 0x45;
+            assert_eq!(is_header_right(&header), is_right(&header, 0));
+            [header[10], header[11]] = [0, 0];
+            [header[10], header[11]] = checksum(&header, 0);
+            assert!(is_header_right(&header) && is_right(&header, 0));
+            header[10] ^= 1;
+            assert!(!is_header_right(&header));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::ipv6::{self, Ipv6};
 use crate::ipv6_ext;
 use crate::mac::MacAddr;
 use crate::sctp;
-use crate::tcp::Tcp;
+use crate::tcp::{self, Tcp};
 use crate::udp::Udp;
 use crate::unusable::Unusable;
 
@@ -138,12 +138,12 @@ pub fn plain(frame: &[u8], me: MacAddr) -> Option<Plain> {
 fn plain_v4(packet: &[u8]) -> Option<Packet<V4>> {
     let ip = packet.first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let fragment = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_MASK != 0;
-    if ip[0] != 0x45 || fragment || !checksum::is_right(ip, 0) {
+    if ip[0] != 0x45 || fragment || !checksum::is_header_right(ip) {
         return None;
     }
     let packet_octets = u16::from_be_bytes([ip[2], ip[3]]);
     let segment = packet.get(ipv4::HEADER_LEN..usize::from(packet_octets))?;
-    let flags = flags(ip[9], segment).ok()??;
+    let flags = plain_flags(ip[9], segment)?;
     let key = Key { ends: ends4(ip, segment)?, protocol: ip[9] };
     Some(Packet { key, l3: UNTAGGED, l4: 20, packet_octets, vlan: 0, flags })
 }
@@ -157,7 +157,7 @@ fn plain_v6(packet: &[u8]) -> Option<Packet<V6>> {
         return None;
     }
     let segment = rest.get(..usize::from(payload_octets))?;
-    let flags = flags(ip[6], segment).ok()??;
+    let flags = plain_flags(ip[6], segment)?;
     let key = Key { ends: ends6(ip, segment)?, protocol: ip[6] };
     Some(Packet { key, l3: UNTAGGED, l4: 40, packet_octets, vlan: 0, flags })
 }
@@ -181,6 +181,19 @@ fn flags(protocol: u8, segment: &[u8]) -> Result<Option<u8>, Unusable> {
         protocol::SCTP => sctp::event(segment).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The same for a segment or datagram whose header is in order; `None` for all others. Written out:
+/// an error that is made and thrown away costs more than the checks.
+#[inline(always)]
+fn plain_flags(protocol: u8, segment: &[u8]) -> Option<u8> {
+    if protocol == protocol::TCP {
+        let tcp = segment.first_chunk::<{ tcp::HEADER_LEN }>()?;
+        let header_len = usize::from(tcp[12] >> 4) * 4;
+        let is_whole = header_len >= tcp::HEADER_LEN && header_len <= segment.len();
+        return is_whole.then_some(tcp[13]);
+    }
+    flags(protocol, segment).ok()?
 }
 
 /// [`classify`] for frames that are not [`plain`]; the same answer for those that are.
