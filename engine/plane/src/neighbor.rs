@@ -476,17 +476,22 @@ impl<F> Neighbors<F> {
         held
     }
 
-    /// Ends a breath: looks at some neighbours; once a tick at each of them.
-    pub fn tick(&mut self, now: Tick) -> Due<F> {
-        let mut due = Due { questions: ArrayVec::new(), given_up: ArrayVec::new() };
+    /// Ends a breath: looks at some neighbours; once a tick at each of them. `None` when all were
+    /// looked at, as in nearly every breath.
+    #[inline]
+    pub fn tick(&mut self, now: Tick) -> Option<Due<F>> {
         self.breath = self.breath.wrapping_add(1);
-        let (tick, mut next) = self.round;
-        if next >= self.entries.len() {
-            if tick == now {
-                return due;
-            }
-            next = 0;
+        let (tick, next) = self.round;
+        if next < self.entries.len() {
+            return Some(self.look(now, next));
         }
+        if tick == now { None } else { Some(self.look(now, 0)) }
+    }
+
+    /// Looks at some neighbours, from the one at `next` on.
+    #[inline(never)]
+    fn look(&mut self, now: Tick, mut next: usize) -> Due<F> {
+        let mut due = Due { questions: ArrayVec::new(), given_up: ArrayVec::new() };
         for _ in 0..LOOKS {
             if due.given_up.remaining_capacity() < HELD {
                 break;

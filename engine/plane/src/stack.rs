@@ -169,7 +169,7 @@ impl<Q: Queue> Desk<'_, Q> {
         if !self.stack.announcer.is_silent() {
             self.announce();
         }
-        let due = self.stack.neighbors.tick(self.now);
+        let Some(due) = self.stack.neighbors.tick(self.now) else { return };
         for question in due.questions {
             self.ask(question);
         }
