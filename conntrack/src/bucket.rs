@@ -1,7 +1,7 @@
 //! One cache line of the index: eight tags, eight entries, and how many live elsewhere.
 
 use crate::conn::Direction;
-use crate::num::{at, low16};
+use crate::num::at;
 use crate::table::Found;
 
 /// A [`Found`] in 32 bits, and whether it lives away from home.
@@ -43,9 +43,8 @@ pub(crate) const WAYS: usize = 8;
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
-    /// Four tags a word; way `w` is lane `w / 2` of word `w % 2`. Compared all at once as numbers:
-    /// LLVM makes a dozen shuffles of a loop over `[u16; 8]`.
-    tags: [u64; 2],
+    /// 0 in a free way.
+    tags: [u16; WAYS],
     entries: [Entry; WAYS],
     /// How many entries call this bucket home and live in another. As wide as an index: whoever
     /// knows the seed can send more than 65 535 of them away from one bucket.
@@ -54,33 +53,27 @@ pub(crate) struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// A one in each lane.
-const LANES: u64 = 0x0001_0001_0001_0001;
-
-/// A set of ways: way `w` is bit `16 * (w / 2) + w % 2`.
-struct Ways(u64);
+/// A set of ways: way `w` is bits `2 * w` and `2 * w + 1`.
+struct Ways(u32);
 
 impl Iterator for Ways {
     type Item = usize;
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        let bit = self.0.trailing_zeros();
-        self.0 &= self.0.checked_sub(1)?;
-        Some(at(bit >> 3 | bit & 1))
+        if self.0 == 0 {
+            return None;
+        }
+        let way = self.0.trailing_zeros() / 2;
+        self.0 &= !(3 << (2 * way));
+        Some(at(way))
     }
 }
 
 impl Bucket {
     /// The ways with this tag.
-    #[inline]
+    #[inline(always)]
     fn ways(&self, tag: u16) -> Ways {
-        let wanted = u64::from(tag) * LANES;
-        // A lane's top bit stays clear only if all its bits are.
-        let equal = |word: u64| {
-            let other = word ^ wanted;
-            !(((other & (LANES * 0x7fff)) + LANES * 0x7fff) | other) & (LANES << 15)
-        };
-        Ways(equal(self.tags[0]) >> 15 | equal(self.tags[1]) >> 14)
+        Ways(rvs_cache::equal_lanes(&self.tags, tag))
     }
 
     /// The first entry with this tag, or nobody's.
@@ -99,7 +92,7 @@ impl Bucket {
     /// What is in `way`: its tag, 0 if free, and its entry.
     #[inline]
     pub(crate) fn way(&self, way: usize) -> (u16, Entry) {
-        let tag = low16(self.tags.get(way % 2).copied().unwrap_or_default() >> (way / 2 * 16));
+        let tag = self.tags.get(way).copied().unwrap_or_default();
         (tag, self.entries.get(way).copied().unwrap_or_default())
     }
 
@@ -111,9 +104,8 @@ impl Bucket {
 
     #[inline]
     fn set_tag(&mut self, way: usize, tag: u16) {
-        if let Some(word) = self.tags.get_mut(way % 2) {
-            let lane = way / 2 * 16;
-            *word = *word & !(0xffff << lane) | u64::from(tag) << lane;
+        if let Some(place) = self.tags.get_mut(way) {
+            *place = tag;
         }
     }
 
