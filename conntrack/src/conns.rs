@@ -13,7 +13,7 @@
 
 use crate::conn::{Conn, Direction};
 use crate::half_open::HalfOpen;
-use crate::hash::Seed;
+use crate::hash::{Hash, Seed};
 use crate::state::{self, View, tcp};
 use crate::table::{Capacity, Found, Full, Table};
 use crate::template::TOLD;
@@ -26,9 +26,17 @@ use rvs_wire::flow::{Family, Key};
 /// Armed entries for each connection that the wheel has room for: its own, and a stale one.
 const ENTRIES_PER_CONN: u32 = 2;
 
+/// Connections whose way back is not in the index yet: long enough for its bucket to arrive.
+const PENDING: usize = 8;
+
 /// The connections of one family.
 pub struct Conns<F: Family> {
     table: Table<F>,
+    /// Opened in this burst: the hash of the way back, whose bucket was asked for, and the index.
+    /// Oldest first; whoever searches, ends or replaces settles these first.
+    pending: ArrayVec<(Hash, u32), PENDING>,
+    /// Had no room in the index for the way back after all; to be shown to whoever counts.
+    unlinked: ArrayVec<Conn<F>, PENDING>,
     timers: Timers,
     half_open: HalfOpen,
     /// Where the search for connections that outlive a shortened timeout goes on.
@@ -109,32 +117,42 @@ impl<F: Family> Held<'_, F> {
     /// change then.
     #[inline(always)]
     pub fn packet(&mut self, flags: u8, now: Tick) -> Option<State> {
-        let Found { index, direction } = self.found;
         let conn = &mut *self.conn;
         conn.seen = now;
-        if direction == Direction::Inbound {
+        if self.found.direction == Direction::Inbound {
             conn.packets = conn.packets.wrapping_add(1);
         }
         // Nearly every packet there is: an acknowledgement in a connection that stands.
         if conn.state == State::Established && tcp::is_plain_ack(flags) {
             return None;
         }
-        let view = View::of(conn.method, direction);
-        let state = state::next(conn.state, conn.protocol, flags, view, self.timers.secure);
-        if state == conn.state {
-            // Linux 6.1 ip_vs_proto_udp.c udp_state_transition(): an answer is what assures.
-            if conn.control != 0 && state == State::Udp && direction == Direction::Outbound {
-                self.timers.assure(conn);
-            }
-            return None;
-        }
-        if conn.control != 0 && matches!(state, State::Established | State::SctpEstablished) {
-            self.timers.assure(conn);
-        }
-        let before = core::mem::replace(&mut conn.state, state);
-        self.timers.shorten(conn, index);
-        Some(before)
+        turn(conn, self.timers, flags, self.found)
     }
+}
+
+/// Moves the state of `conn`, which was found so, and says which one it left.
+#[inline(never)]
+fn turn<F: Family>(
+    conn: &mut Conn<F>,
+    timers: &mut Timers,
+    flags: u8,
+    found: Found,
+) -> Option<State> {
+    let view = View::of(conn.method, found.direction);
+    let state = state::next(conn.state, conn.protocol, flags, view, timers.secure);
+    if state == conn.state {
+        // Linux 6.1 ip_vs_proto_udp.c udp_state_transition(): an answer is what assures.
+        if conn.control != 0 && state == State::Udp && found.direction == Direction::Outbound {
+            timers.assure(conn);
+        }
+        return None;
+    }
+    if conn.control != 0 && matches!(state, State::Established | State::SctpEstablished) {
+        timers.assure(conn);
+    }
+    let before = core::mem::replace(&mut conn.state, state);
+    timers.shorten(conn, found.index);
+    Some(before)
 }
 
 impl<F: Family> Conns<F> {
@@ -150,6 +168,8 @@ impl<F: Family> Conns<F> {
         };
         Self {
             table: Table::new(capacity, seed, huge),
+            pending: ArrayVec::new(),
+            unlinked: ArrayVec::new(),
             timers,
             half_open: HalfOpen::new(capacity.conns_max()),
             resetting: None,
@@ -200,12 +220,19 @@ impl<F: Family> Conns<F> {
     /// [`Full`] if there is no room; nothing has changed then.
     #[inline]
     pub fn open(&mut self, conn: &Conn<F>, first: State, now: Tick) -> Result<u32, Full> {
-        let index = self.table.insert(conn)?;
+        if self.pending.is_full() {
+            self.settle();
+        }
+        let (index, way_back) = self.table.insert_inbound(conn)?;
         let lifetime = self.timers.lifetime(conn, first);
         let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(lifetime)) else {
-            self.table.remove(index);
+            self.table.remove_inbound(index);
             return Err(Full::Timers);
         };
+        if let Some(hash) = way_back {
+            // Fits: they were settled.
+            let _fits = self.pending.try_push((hash, index));
+        }
         self.hold_template(conn);
         if let Some(conn) = self.table.conn_mut(index) {
             conn.seen = now;
@@ -213,6 +240,42 @@ impl<F: Family> Conns<F> {
         }
         self.note_half_open(conn, index);
         Ok(index)
+    }
+
+    /// The whole lookup at once, for those that a burst could not guess.
+    #[inline]
+    pub fn find(&mut self, key: &Key<F>, hash: Hash) -> Option<Found> {
+        let found = self.table.find(key, hash);
+        if found.is_some() || !self.pending.iter().any(|(other, _)| *other == hash) {
+            return found;
+        }
+        self.settle();
+        self.table.find(key, hash)
+    }
+
+    /// Makes the ways back of the connections that were opened last known to the index. To be called
+    /// at a burst's end.
+    ///
+    /// [`Conns::open`] leaves it to this, or the burst would wait for a bucket in every connection
+    /// it opens: which one follows from the destination, and that is chosen last.
+    #[inline]
+    pub fn settle(&mut self) {
+        if !self.pending.is_empty() {
+            self.settle_pending();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_pending(&mut self) {
+        for (hash, index) in core::mem::take(&mut self.pending) {
+            if self.table.link_outbound(hash, index).is_err()
+                && let Some(conn) = self.table.remove_inbound(index)
+            {
+                // Packets of it that were forwarded meanwhile get no answer; its client tries again.
+                self.release_template(&conn);
+                let _counted = self.unlinked.try_push(conn);
+            }
+        }
     }
 
     /// The same in the place of connection `index`, whose timer it inherits: for a client that uses
@@ -235,6 +298,7 @@ impl<F: Family> Conns<F> {
         now: Tick,
         gone: impl FnOnce(&Conn<F>),
     ) -> Result<(), Full> {
+        self.settle();
         let old = self.table.conn(index).copied().filter(Conn::is_live).ok_or(Full::Conns)?;
         gone(&old);
         self.hold_template(conn);
@@ -307,6 +371,7 @@ impl<F: Family> Conns<F> {
         if self.table.conn(index).is_some_and(|conn| conn.is_template() && conn.control > 0) {
             return None;
         }
+        self.settle();
         let conn = self.table.remove(index)?;
         self.release_template(&conn);
         Some(conn)
@@ -341,7 +406,9 @@ impl<F: Family> Conns<F> {
     ///
     /// Each line is asked for before the first is used: `N` misses are in flight at once.
     #[inline]
-    pub fn expire<const N: usize>(&mut self, now: Tick, gone: impl FnMut(&Conn<F>)) -> usize {
+    pub fn expire<const N: usize>(&mut self, now: Tick, mut gone: impl FnMut(&Conn<F>)) -> usize {
+        self.settle();
+        self.unlinked.drain(..).for_each(|conn| gone(&conn));
         if !self.timers.assured.is_empty() {
             self.assure_templates();
         }

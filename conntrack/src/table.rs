@@ -149,6 +149,47 @@ impl<F: Family> Table<F> {
         Ok(index)
     }
 
+    /// The first half of [`Table::insert`]: the inbound key only. Returns the hash of the outbound one,
+    /// if there is to be one, whose bucket was asked for: it is [`Table::link_outbound`]'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::insert`].
+    #[inline]
+    pub(crate) fn insert_inbound(&mut self, conn: &Conn<F>) -> Result<(u32, Option<Hash>), Full> {
+        let index = *self.free.last().ok_or(Full::Conns)?;
+        self.link(conn, Direction::Inbound, index)?;
+        self.free.pop();
+        if let Some(place) = self.conn_mut(index) {
+            *place = *conn;
+        }
+        let way_back = conn.has_way_back().then(|| self.hash(&conn.key(Direction::Outbound)));
+        if let Some(hash) = way_back {
+            self.touch(hash);
+        }
+        Ok((index, way_back))
+    }
+
+    /// The second half.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Index`]: the connection is to be taken out by [`Table::remove_inbound`].
+    #[inline]
+    pub(crate) fn link_outbound(&mut self, hash: Hash, index: u32) -> Result<(), Full> {
+        self.link_hash(hash, Entry::new(index, Direction::Outbound))
+    }
+
+    /// Forgets a connection whose outbound key is not there.
+    #[cold]
+    pub(crate) fn remove_inbound(&mut self, index: u32) -> Option<Conn<F>> {
+        let conn = self.live(index)?;
+        self.unlink(&conn, Direction::Inbound, index);
+        self.conn_mut(index)?.protocol = 0;
+        self.free.push(index);
+        Some(conn)
+    }
+
     /// Puts `conn` into the line of another connection, which is forgotten.
     ///
     /// # Errors
@@ -356,8 +397,12 @@ impl<F: Family> Table<F> {
 
     #[inline]
     fn link(&mut self, conn: &Conn<F>, direction: Direction, index: u32) -> Result<(), Full> {
-        let hash = self.hash(&conn.key(direction));
-        let (home, tag, entry) = (self.home(hash), hash.tag(), Entry::new(index, direction));
+        self.link_hash(self.hash(&conn.key(direction)), Entry::new(index, direction))
+    }
+
+    #[inline]
+    fn link_hash(&mut self, hash: Hash, entry: Entry) -> Result<(), Full> {
+        let (home, tag) = (self.home(hash), hash.tag());
         if self.put(home, tag, entry) { Ok(()) } else { self.link_away(home, tag, entry) }
     }
 

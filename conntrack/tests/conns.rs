@@ -24,8 +24,7 @@ fn held<'c, F: Family>(
     direction: Direction,
 ) -> Option<Held<'c, F>> {
     let key = like.key(direction);
-    let table = conns.table();
-    let found = table.find(&key, table.hash(&key))?;
+    let found = conns.find(&key, conns.table().hash(&key))?;
     conns.held(found, &key)
 }
 
@@ -404,6 +403,36 @@ fn established_connections_that_close_and_open_again_all_day_do_not_fill_the_whe
             now += 1;
             while conns.expire::<64>(now, |_| {}) == 64 {}
         }
+        assert!(conns.is_empty());
+    }
+}
+
+#[test]
+fn replies_are_found_and_connections_end_as_soon_as_they_were_opened() {
+    // More than are ever left to be settled, and each of them at every place among those.
+    for count in 1..20_u32 {
+        let all: Vec<Conn<V4>> =
+            (0..count).map(|number| conn(number, ForwardMethod::Masquerade)).collect();
+        let mut conns = conns::<V4>(64, 0);
+        let opened = |conns: &mut Conns<V4>| -> Vec<u32> {
+            all.iter().map(|conn| conns.open(conn, State::SynRecv, 0).unwrap()).collect()
+        };
+        let indices = opened(&mut conns);
+        for conn in all.iter().rev() {
+            assert!(held(&mut conns, conn, Direction::Outbound).is_some(), "{count}");
+        }
+        for index in indices {
+            assert!(conns.remove(index).is_some());
+        }
+        let indices = opened(&mut conns);
+        assert!(conns.remove(indices[0]).is_some());
+        conns.settle();
+        for (number, conn) in all.iter().enumerate() {
+            for direction in [Direction::Inbound, Direction::Outbound] {
+                assert_eq!(held(&mut conns, conn, direction).is_some(), number > 0);
+            }
+        }
+        conns.expire::<64>(ticks(1000), |_| {});
         assert!(conns.is_empty());
     }
 }

@@ -168,11 +168,11 @@ impl Director {
             ..Conn::default()
         };
         self.replaced = 0;
-        let table = self.conns.table();
-        let mut found = table.find(&key, table.hash(&key));
+        let hash = self.conns.table().hash(&key);
+        let mut found = self.conns.find(&key, hash);
         match found {
             Some(known) => {
-                let state = table.conn(known.index).unwrap().state;
+                let state = self.conns.table().conn(known.index).unwrap().state;
                 let no_output = self.method != ForwardMethod::Masquerade;
                 if direction == Direction::Inbound
                     && is_opening(self.protocol, flags)
@@ -193,8 +193,7 @@ impl Director {
             {
                 self.conns.open(&conn, first, self.now).unwrap();
                 self.load[1] += 1;
-                let table = self.conns.table();
-                found = table.find(&key, table.hash(&key));
+                found = self.conns.find(&key, hash);
             }
             None => {}
         }

@@ -135,7 +135,9 @@ fn too_long<F: Rewrite>(
 }
 
 /// Puts the headers of the destination's tunnel before the packet.
-#[inline(always)]
+///
+/// Not part of its caller's loop, which has few enough registers as it is.
+#[inline(never)]
 fn tunnel<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
     direction: Direction,

@@ -60,7 +60,7 @@ fn of_family<F: Local, B: Frame>(
         let elsewhere = !world.steering.is_single() && owner != world.worker;
         return elsewhere.then_some(Verdict::Handoff(owner));
     };
-    let conn = conns.held(found, &key)?;
+    let mut conn = conns.held(found, &key)?;
     let line = line_of(world.lines, &conn)?;
     let is_outbound = found.direction == Direction::Outbound;
     if !is_outbound && !line.has(DestLine::AVAILABLE) {
@@ -77,7 +77,7 @@ fn of_family<F: Local, B: Frame>(
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
     let sent = forward::apply(&conn, found.direction, &packet, hop, paths, pmtu_disc, frame);
     if sent.is_sent() || !is_outbound {
-        note(conn, line, &packet, is_outbound, world.now);
+        note(&mut conn, line, &packet, is_outbound, world.now);
     }
     Some(sent.verdict(hop_id, l3))
 }

@@ -21,7 +21,7 @@ use crate::steering::Steering;
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, Held, state};
 use rvs_io::{BURST_MAX, Frame};
-use rvs_model::{DestLine, ForwardMethod, Tick};
+use rvs_model::{DestLine, ForwardMethod, State, Tick};
 use rvs_wire::flow::{Ends as _, Key};
 use rvs_wire::icmp;
 use rvs_wire::packet::Packet;
@@ -102,6 +102,11 @@ impl World<'_> {
     }
 }
 
+/// Destinations whose counters stay in the nearest cache: with more, a packet asks for those of the
+/// packet that comes [`LOOK_AHEAD`] behind it, whose connection has arrived by then.
+const LINES_NEAR: usize = 256;
+const LOOK_AHEAD: usize = 8;
+
 /// One packet of the burst.
 #[derive(Clone, Copy, Debug)]
 struct Slot<F: Rewrite> {
@@ -162,17 +167,29 @@ impl<F: Rewrite> Lane<F> {
         frames: &mut [B],
         verdicts: &mut Verdicts,
     ) {
+        let lines_are_far = world.lines.len() > LINES_NEAR;
         for (slot, number) in self.slots.iter().zip(0u16..) {
+            if lines_are_far {
+                self.touch_line(world.lines, usize::from(number) + LOOK_AHEAD);
+            }
             let at = usize::from(slot.frame);
             let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
                 continue;
             };
-            match known::<F, B, false>(&mut self.conns, world, hops, paths, slot, frame) {
-                Some(decided) => *verdict = decided,
-                None => {
-                    let _fits = self.strays.try_push(number);
-                }
+            if !known::<F, B, false>(&mut self.conns, world, hops, paths, slot, (frame, verdict)) {
+                let _fits = self.strays.try_push(number);
             }
+        }
+    }
+
+    /// Asks for the counters that the packet in slot `number` will need.
+    #[inline]
+    fn touch_line(&self, lines: &[DestLine], number: usize) {
+        if let Some(slot) = self.slots.get(number)
+            && let Some(conn) = self.conns.table().conn(slot.found.index)
+            && let Some(line) = line_of(lines, conn)
+        {
+            rvs_cache::prefetch(line);
         }
     }
 
@@ -191,6 +208,7 @@ impl<F: Rewrite> Lane<F> {
         if !self.strays.is_empty() {
             self.admit_strays(world, balance, neighbors, paths, (frames, verdicts));
         }
+        self.conns.settle();
         self.slots.clear();
         self.strays.clear();
     }
@@ -218,25 +236,26 @@ impl<F: Rewrite> Lane<F> {
             };
             let mut settle =
                 Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths };
-            *verdict = match settle.find(&mut self.conns, slot) {
+            match settle.find(&mut self.conns, slot) {
                 Ok(Way::Held(found)) => {
                     slot.found = found;
-                    let hops = neighbors.hops();
-                    let decided =
-                        known::<F, B, true>(&mut self.conns, world, hops, paths, slot, frame);
-                    decided.unwrap_or(DropReason::NoRoute.into())
+                    let (conns, hops) = (&mut self.conns, neighbors.hops());
+                    let place = (frame, &mut *verdict);
+                    if !known::<F, B, true>(conns, world, hops, paths, slot, place) {
+                        *verdict = DropReason::NoRoute.into();
+                    }
                 }
                 Ok(Way::Once(conn)) => {
-                    once(&conn, world, neighbors.hops(), paths, &slot.packet, frame)
+                    *verdict = once(&conn, world, neighbors.hops(), paths, &slot.packet, frame);
                 }
-                Err(verdict) => verdict,
-            };
+                Err(other) => *verdict = other,
+            }
         }
     }
 }
 
 /// Moves the state, counts and rewrites, if the slot's guess is its connection and nothing needs a
-/// second thought; `None` otherwise, and nothing has changed then.
+/// second thought; `false` otherwise, and nothing has changed then.
 ///
 /// A hop that is not resolved gets its packet only if it is `KEPT`: its place may be given to
 /// somebody else in this breath, and the packet with it.
@@ -247,39 +266,53 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     hops: &[Hop],
     paths: &Paths,
     slot: &Slot<F>,
-    frame: &mut B,
-) -> Option<Verdict> {
+    (frame, verdict): (&mut B, &mut Verdict),
+) -> bool {
     let packet = &slot.packet;
-    let conn = conns.held(slot.found, &packet.key)?;
-    let line = line_of(world.lines, &conn)?;
+    let Some(mut conn) = conns.held(slot.found, &packet.key) else { return false };
+    let Some(line) = line_of(world.lines, &conn) else { return false };
     let direction = slot.found.direction;
     let is_outbound = direction == Direction::Outbound;
     if !is_outbound && needs_thought(&conn, line, packet.flags, world) {
-        return None;
+        return false;
     }
     let hop_id = if is_outbound { conn.client_hop } else { conn.next_hop };
-    let hop = hops.get(usize::from(hop_id))?;
+    let Some(hop) = hops.get(usize::from(hop_id)) else { return false };
     let towards = if is_outbound { conn.inbound.source().0 } else { conn.outbound.source().0 };
     if !hop.leads_to(peer(towards.into())) || !KEPT && !hop.is_ready() {
-        return None;
+        return false;
     }
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
     let sent = forward::apply(&conn, direction, packet, hop, paths, pmtu_disc, frame);
     if sent == Sent::Framed {
-        note(conn, line, packet, is_outbound, world.now);
-        return Some(Verdict::Out { link: hop.link });
+        *verdict = Verdict::Out { link: hop.link };
+        note(&mut conn, line, packet, is_outbound, world.now);
+    } else {
+        *verdict = sent.verdict(hop_id, packet.l3);
+        note_unframed(conn, line, packet, sent, is_outbound, world.now);
     }
-    let verdict = sent.verdict(hop_id, packet.l3);
+    true
+}
+
+/// The same as [`note`] for a packet that does not simply go out.
+#[cold]
+#[inline(never)]
+fn note_unframed<F: Rewrite>(
+    mut conn: Held<'_, F>,
+    line: &DestLine,
+    packet: &Packet<F>,
+    sent: Sent,
+    is_outbound: bool,
+    now: Tick,
+) {
     // Linux 6.1 checks an outbound packet's hop limit and length in ip_forward(), before IPVS sees
     // it; an inbound one's in ip_vs_xmit.c, after it was counted.
     if sent.is_sent() || !is_outbound {
-        let is_masqueraded = conn.method == ForwardMethod::Masquerade;
-        note(conn, line, packet, is_outbound, world.now);
-        if !sent.is_sent() && !is_masqueraded {
+        note(&mut conn, line, packet, is_outbound, now);
+        if !sent.is_sent() && conn.method != ForwardMethod::Masquerade {
             count_refusal::<F>(line, packet.packet_octets);
         }
     }
-    Some(verdict)
 }
 
 /// The same for a connection that nobody remembers: `-o`.
@@ -312,7 +345,7 @@ fn once<F: Rewrite, B: Frame>(
 /// Counts a packet of a connection and moves its state.
 #[inline(always)]
 pub(crate) fn note<F: Rewrite>(
-    mut conn: Held<'_, F>,
+    conn: &mut Held<'_, F>,
     line: &DestLine,
     packet: &Packet<F>,
     is_outbound: bool,
@@ -323,13 +356,19 @@ pub(crate) fn note<F: Rewrite>(
         line.count_packet(is_outbound, packet.packet_octets.into());
     }
     if let Some(before) = conn.packet(packet.flags, now) {
-        let after = conn.state;
-        if before.is_active() != after.is_active() {
-            line.step_load(before.is_active(), false);
-            line.step_load(after.is_active(), true);
-        }
+        moved(line, before, conn.state);
     }
 }
+
+/// Counts a connection that left one state for another.
+#[inline(never)]
+fn moved(line: &DestLine, before: State, after: State) {
+    if before.is_active() != after.is_active() {
+        line.step_load(before.is_active(), false);
+        line.step_load(after.is_active(), true);
+    }
+}
+
 /// Counts the error that tells a client that its packet of `octets` goes no further.
 ///
 /// Linux 6.1 `ip_vs_core.c` `ip_vs_out_icmp()` sees it leave and counts it outbound where the packet
@@ -395,7 +434,7 @@ impl<B> Settle<'_, '_, B> {
     ) -> Result<Way<F>, Verdict> {
         let key = &slot.packet.key;
         let mut over = None;
-        if let Some(found) = conns.table().find(key, slot.hash) {
+        if let Some(found) = conns.find(key, slot.hash) {
             if self.still_holds(conns, slot, found)? {
                 return Ok(Way::Held(found));
             }
