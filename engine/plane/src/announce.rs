@@ -103,6 +103,9 @@ impl Announcer {
         if self.waiting > 0 {
             return self.next_report(network);
         }
+        if self.rounds == 0 {
+            return None;
+        }
         if self.next == 0 {
             if now.wrapping_sub(self.began) < TICKS_PER_SECOND {
                 return None;
