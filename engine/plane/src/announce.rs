@@ -13,11 +13,16 @@
 //! One worker does the rounds; whichever a question reaches answers it. Nothing is kept of what was
 //! announced, so a new VIP announces the others again.
 
-use crate::network::{InterfaceId, Network, Own};
+use crate::network::{InterfaceId, Network, Own, link_local};
+use crate::stack::Desk;
 use core::net::{IpAddr, Ipv6Addr};
+use rvs_io::Queue;
 use rvs_model::{TICKS_PER_SECOND, Tick};
-use rvs_wire::mld::{GROUPS_MAX, Reason};
-use rvs_wire::ndp::solicited_node;
+use rvs_wire::arp::Arp;
+use rvs_wire::ethernet::ethertype;
+use rvs_wire::mac::MacAddr;
+use rvs_wire::mld::{self, GROUPS_MAX, Reason};
+use rvs_wire::ndp::{Message, solicited_node};
 
 /// Addresses announced per tick: about a hundred a second, of which no switch takes notice.
 const PER_TICK: usize = 12;
@@ -41,7 +46,7 @@ pub(crate) struct Announcer {
 
 /// Something to be said.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Say {
+enum Say {
     /// An address.
     Address(Own),
     /// Groups of an interface, of our addresses from a place on.
@@ -95,7 +100,7 @@ impl Announcer {
 
     /// What to say next, if it is time to: to be called until there is nothing.
     #[cold]
-    pub(crate) fn next(&mut self, network: &Network, now: Tick, said: usize) -> Option<Say> {
+    fn next(&mut self, network: &Network, now: Tick, said: usize) -> Option<Say> {
         if said >= PER_TICK || said == 0 && self.spoke == now {
             return None;
         }
@@ -134,9 +139,54 @@ impl Announcer {
     }
 }
 
+impl<Q: Queue> Desk<'_, Q> {
+    /// Says something of our addresses.
+    #[cold]
+    pub(crate) fn announce(&mut self) {
+        let network = &self.snapshot.network;
+        let mut said = 0;
+        while let Some(say) = self.stack.announcer.next(network, self.now, said) {
+            said += 1;
+            match say {
+                Say::Address(own) => self.announce_address(own),
+                Say::Groups(at, from, reason) => self.report_groups(at, from, reason),
+            }
+        }
+    }
+
+    fn announce_address(&mut self, Own { interface, address }: Own) {
+        let network = &self.snapshot.network;
+        let Some(interface) = network.interface(interface) else { return };
+        match address {
+            IpAddr::V4(address) => {
+                let request = Arp::request((interface.mac, address), address);
+                let to = MacAddr::BROADCAST;
+                self.send_message(interface, to, ethertype::ARP, &request.octets());
+            }
+            IpAddr::V6(address) => {
+                let ours = (interface.mac, address);
+                let message = Message::advertisement(ours, None, network.forwards());
+                self.send_message(interface, message.to, ethertype::IPV6, &message.packet);
+            }
+        }
+    }
+
+    fn report_groups(&mut self, at: InterfaceId, from: usize, reason: Reason) {
+        let network = &self.snapshot.network;
+        let Some(interface) = network.interface(at) else { return };
+        let mut place = [0; mld::REPORT_MAX];
+        let groups = groups(network, at, from).map(|(_, group)| group);
+        let source = link_local(interface.mac);
+        let packet = mld::report(&mut place, source, reason, groups);
+        if let Some(packet) = packet.and_then(|octets| place.get(..octets)) {
+            self.send_message(interface, mld::ROUTERS_MAC, ethertype::IPV6, packet);
+        }
+    }
+}
+
 /// The groups that we listen to on an interface, each with the place of its address among ours, from
 /// a place on. Two addresses may have the same one.
-pub(crate) fn groups(
+fn groups(
     network: &Network,
     interface: InterfaceId,
     from: usize,

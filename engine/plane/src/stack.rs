@@ -11,7 +11,7 @@
 //! Not for speed: these packets are few, and what a flood of them can make the director do is bounded
 //! by [`Limiter`], the neighbour table and the queue of each neighbour.
 
-use crate::announce::{self, Announcer, Say};
+use crate::announce::Announcer;
 use crate::balance::{is_martian, is_no_host};
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::fragment;
@@ -20,7 +20,7 @@ use crate::icmp::{Limiter, Local, Look, segment_is_right, write_abort, write_res
 use crate::ident::Idents;
 use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
-use crate::network::{Interface, InterfaceId, NextHop, Own};
+use crate::network::{Interface, InterfaceId, NextHop};
 use crate::snapshot::Snapshot;
 use core::net::{IpAddr, Ipv6Addr};
 use rvs_io::{Frame, Queue};
@@ -76,10 +76,10 @@ impl<B: Frame> Stack<B> {
 pub(crate) struct Desk<'d, Q: Queue> {
     pub(crate) stack: &'d mut Stack<Q::Frame>,
     pub(crate) links: &'d mut Links<Q>,
-    snapshot: &'d Snapshot,
+    pub(crate) snapshot: &'d Snapshot,
     pub(crate) mesh: &'d Mesh<Q::Frame>,
     worker: u16,
-    now: Tick,
+    pub(crate) now: Tick,
 }
 
 impl<Q: Queue> Desk<'_, Q> {
@@ -192,49 +192,6 @@ impl<Q: Queue> Desk<'_, Q> {
             self.refuse::<V6>(frame, from, l3, error, reason);
         } else {
             self.refuse::<V4>(frame, from, l3, error, reason);
-        }
-    }
-
-    /// Says something of our addresses.
-    #[cold]
-    fn announce(&mut self) {
-        let network = &self.snapshot.network;
-        let mut said = 0;
-        while let Some(say) = self.stack.announcer.next(network, self.now, said) {
-            said += 1;
-            match say {
-                Say::Address(own) => self.announce_address(own),
-                Say::Groups(at, from, reason) => self.report_groups(at, from, reason),
-            }
-        }
-    }
-
-    fn announce_address(&mut self, Own { interface, address }: Own) {
-        let network = &self.snapshot.network;
-        let Some(interface) = network.interface(interface) else { return };
-        match address {
-            IpAddr::V4(address) => {
-                let request = Arp::request((interface.mac, address), address);
-                let to = MacAddr::BROADCAST;
-                self.send_message(interface, to, ethertype::ARP, &request.octets());
-            }
-            IpAddr::V6(address) => {
-                let ours = (interface.mac, address);
-                let message = Message::advertisement(ours, None, network.forwards());
-                self.send_message(interface, message.to, ethertype::IPV6, &message.packet);
-            }
-        }
-    }
-
-    fn report_groups(&mut self, at: InterfaceId, from: usize, reason: mld::Reason) {
-        let network = &self.snapshot.network;
-        let Some(interface) = network.interface(at) else { return };
-        let mut place = [0; mld::REPORT_MAX];
-        let groups = announce::groups(network, at, from).map(|(_, group)| group);
-        let source = crate::network::link_local(interface.mac);
-        let packet = mld::report(&mut place, source, reason, groups);
-        if let Some(packet) = packet.and_then(|octets| place.get(..octets)) {
-            self.send_message(interface, mld::ROUTERS_MAC, ethertype::IPV6, packet);
         }
     }
 
@@ -674,7 +631,13 @@ impl<Q: Queue> Desk<'_, Q> {
     }
 
     /// Sends a message of our own in a frame of its own.
-    fn send_message(&mut self, interface: &Interface, to: MacAddr, kind: u16, message: &[u8]) {
+    pub(crate) fn send_message(
+        &mut self,
+        interface: &Interface,
+        to: MacAddr,
+        kind: u16,
+        message: &[u8],
+    ) {
         let plain = header(to, interface.mac, kind);
         let tagged = tagged_header(to, interface.mac, interface.vlan, kind);
         let front = if interface.vlan == 0 { plain.as_slice() } else { tagged.as_slice() };

@@ -31,7 +31,7 @@ fn of_file(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     let path = source.path.display();
     let lines = without_tests(&source.text).count();
-    let is_test = source.path.iter().any(|part| part == "tests");
+    let is_test = source.path.iter().any(|part| part == "tests" || part == "tests.rs");
     if source.is("rs") && !is_test && lines > LINES_MAX {
         complaints.push(format!("{path}: {lines} lines without tests, {LINES_MAX} at most"));
     }
