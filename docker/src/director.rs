@@ -45,6 +45,21 @@ impl Director {
         &self.socket
     }
 
+    /// The netlink socket.
+    #[must_use]
+    pub fn netlink(&self) -> PathBuf {
+        self.socket.with_extension("netlink")
+    }
+
+    /// Kills rvsd, so that it can end nothing in order.
+    ///
+    /// # Errors
+    ///
+    /// It had ended before.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.signal("KILL")
+    }
+
     /// Runs rvsadm and returns what it printed.
     ///
     /// # Errors
@@ -93,7 +108,8 @@ impl Director {
 /// rvsd's configuration for the topology's director.
 fn configuration(topology: &Topology, socket: &Path) -> Result<String> {
     let mut text = String::new();
-    writeln!(text, "[control]\nsocket = \"{}\"\n\n[workers]\ncores = [0]", socket.display())?;
+    writeln!(text, "[control]\nsocket = \"{}\"\nstate = \"state\"", socket.display())?;
+    writeln!(text, "\n[workers]\ncores = [0]")?;
     for interface in &topology.director.interfaces {
         let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(

@@ -41,7 +41,7 @@ pub struct Lab<'t> {
     inspection: Option<Inspection>,
     // In this order: programs end before their namespaces.
     programs: Vec<Daemon>,
-    _netns: Netns<'t>,
+    netns: Netns<'t>,
 }
 
 impl<'t> Lab<'t> {
@@ -66,7 +66,7 @@ impl<'t> Lab<'t> {
         let inspection =
             setup.inspect.then(|| Inspection::start(topology, &netns, &dir, limits)).transpose()?;
         let programs = Vec::new();
-        let mut lab = Self { topology, director, dir, inspection, programs, _netns: netns };
+        let mut lab = Self { topology, director, dir, inspection, programs, netns };
         lab.start_programs(setup, limits)?;
         Ok(lab)
     }
@@ -101,6 +101,16 @@ impl<'t> Lab<'t> {
         }
         limits.say(self.topology, &said.join(", "));
         Ok(())
+    }
+
+    /// Starts rvsd again after it died, with the same files, and plugs its links in.
+    ///
+    /// # Errors
+    ///
+    /// It does not get ready, or a network has only one host, whose interface went with rvsd's link.
+    pub fn restart_director(&mut self, bin: &Path, limits: &Limits) -> Result<()> {
+        self.director = Director::start(self.topology, bin, &self.dir, limits)?;
+        self.netns.plug_in().context("plugging in rvsd's links")
     }
 
     /// Ends rvsd and returns its summary, and what was found in its frames if they were inspected.

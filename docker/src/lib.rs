@@ -17,6 +17,7 @@ pub mod cases;
 pub mod decap;
 pub mod director;
 pub mod inspect;
+pub mod keepalived;
 pub mod lab;
 pub mod netns;
 pub mod process;

@@ -11,12 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
-use rvs_lab::decap;
 use rvs_lab::lab::{Lab, Setup};
 use rvs_lab::process;
 use rvs_lab::process::Limits;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
-use rvs_lab::traffic;
+use rvs_lab::{decap, keepalived, traffic};
 
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
@@ -64,6 +63,8 @@ enum Action {
     },
     /// Thousands of packets of rvs-pktgen through rvsd, each of them judged.
     Traffic(Options),
+    /// Debian's keepalived manages rvsd, while servers and rvsd itself die and come back.
+    Keepalived(Options),
     /// Unwraps IP in IP for the network namespace it runs in: a real server of LVS-TUN.
     Decap,
 }
@@ -124,6 +125,11 @@ fn act(action: &Action) -> Result<bool> {
             traffic::act(&setup, &Limits::new(Duration::from_secs(options.timeout_s))?)
         }
         Action::Up { topology, options } => up(&Topology::load(topology)?, options),
+        Action::Keepalived(options) => {
+            let setup = prepare(options)?;
+            let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
+            keepalived::run_scenario(&setup, &limits)
+        }
         Action::Decap => decap::run().map(|()| true),
     }
 }

@@ -75,6 +75,16 @@ impl<'t> Netns<'t> {
     ///
     /// Whatever `ip` complains about.
     pub fn connect(&self) -> Result<()> {
+        self.plug_in()?;
+        self.topology.hosts.iter().try_for_each(|host| ip(&host.name, &host_script(host)?))
+    }
+
+    /// Plugs in the director's TAPs.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `ip` complains about.
+    pub fn plug_in(&self) -> Result<()> {
         let mut moves = String::new();
         let mut switch = String::new();
         for network in self.topology.director.interfaces.iter().map(|i| i.network.as_str()) {
@@ -87,8 +97,7 @@ impl<'t> Netns<'t> {
             }
         }
         ip(DIRECTOR, &moves)?;
-        ip(SWITCH, &switch)?;
-        self.topology.hosts.iter().try_for_each(|host| ip(&host.name, &host_script(host)?))
+        ip(SWITCH, &switch)
     }
 
     /// Where the kernel's end of the director's TAP is, once connected: namespace and device.

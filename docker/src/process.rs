@@ -209,16 +209,32 @@ impl Daemon {
         limits.wait(&format!("the end of {name}"), most, || Ok(self.child.try_wait()?))
     }
 
+    /// Its process, and the group of all that it starts.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, by name.
+    ///
+    /// # Errors
+    ///
+    /// It ended before by itself.
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} had ended before with {status}:\n{}", self.name, self.errors());
+        }
+        let kill = format!("kill -{name} {}", self.child.id());
+        run(Command::new("sh").args(["-c", &kill])).map(drop)
+    }
+
     /// Asks it to end, by SIGTERM, and waits for that.
     ///
     /// # Errors
     ///
     /// It ended before by itself, or does not end.
     pub fn terminate(&mut self, limits: &Limits) -> Result<ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("{} had ended before with {status}:\n{}", self.name, self.errors());
-        }
-        run(Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]))?;
+        self.signal("TERM")?;
         self.wait(PATIENCE, limits)
     }
 }

@@ -24,6 +24,8 @@ pub enum Errno {
     NoDev,
     /// `EINVAL`: an attribute is missing or makes no sense.
     Inval,
+    /// `ENOSPC`: what was asked for cannot be kept.
+    NoSpc,
     /// `ERANGE`: a weight or a threshold is out of range.
     Range,
     /// `EMSGSIZE`: a message has the wrong size.
@@ -49,6 +51,7 @@ impl Errno {
             Self::Exist => 17,
             Self::NoDev => 19,
             Self::Inval => 22,
+            Self::NoSpc => 28,
             Self::Range => 34,
             Self::MsgSize => 90,
             Self::NoProtoOpt => 92,
@@ -69,6 +72,7 @@ impl Errno {
             Self::Exist => "File exists",
             Self::NoDev => "No such device",
             Self::Inval => "Invalid argument",
+            Self::NoSpc => "No space left on device",
             Self::Range => "Numerical result out of range",
             Self::MsgSize => "Message too long",
             Self::NoProtoOpt => "Protocol not available",

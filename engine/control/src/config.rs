@@ -20,6 +20,7 @@ mod marks;
 mod tests;
 
 use crate::access::Rules;
+use crate::store::Sync;
 use core::fmt;
 pub use dpdk::{Dpdk, DpdkLink, Side};
 pub use links::LINKS_MAX;
@@ -67,6 +68,10 @@ pub struct Control {
     pub group: Option<u32>,
     /// Who may do what there.
     pub rules: Rules,
+    /// Where services are kept; `None` if they end with rvsd.
+    pub state: Option<PathBuf>,
+    /// When what is kept is on the disk.
+    pub sync: Sync,
 }
 
 /// What a worker does when there is nothing to do.

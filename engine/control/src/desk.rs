@@ -91,9 +91,9 @@ impl Desk {
     /// told to publish.
     pub(crate) fn carry_out_one(&self, request: Request, peer: Option<Peer>) -> Outcome {
         let line = line(&request, peer);
-        let outcome = self.director().carry_out(request);
-        self.log_changes(vec![line], core::slice::from_ref(&outcome));
-        outcome
+        let mut outcomes = self.director().carry_out(vec![request]);
+        self.log_changes(vec![line], &outcomes);
+        outcomes.pop().unwrap_or_else(|| Err(Errno::Io.into()))
     }
 
     fn log_changes(&self, lines: Vec<Option<String>>, outcomes: &[Outcome]) {

@@ -7,12 +7,14 @@ use crate::compile::Compiler;
 use crate::config::Config;
 use crate::rates::STEP_SECONDS;
 use crate::state::{Limits, Readings, State};
+use crate::store::{Store, StoreError, Sync};
 use core::net::SocketAddr;
 use core::time::Duration;
 use rvs_api::{Outcome, Request, ServiceFlags, ServiceKey, Totals};
-use rvs_model::{DestId, DestLine, Load};
+use rvs_model::{DestId, DestLine, Load, Sysctls, Timeouts};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What all workers counted for destinations, added up.
@@ -71,6 +73,11 @@ pub struct Director {
     steps: u64,
     /// Breaths of each worker when places were last freed.
     breaths: Vec<u64>,
+    /// Where the table is kept, if anywhere.
+    store: Option<Store>,
+    /// What the configuration says, to tell it from what was changed.
+    timeouts: Timeouts,
+    sysctls: Sysctls,
 }
 
 impl Director {
@@ -99,6 +106,9 @@ impl Director {
             lines,
             published,
             steps: 0,
+            store: None,
+            timeouts: config.timeouts,
+            sysctls: config.sysctls.clone(),
         }
     }
 
@@ -108,18 +118,43 @@ impl Director {
         self.publisher.reader()
     }
 
+    /// Makes the table that is kept in a file, and keeps it there from now on. To be called before
+    /// anything else is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the file is as it was.
+    pub fn keep_in(&mut self, path: &Path, sync: Sync) -> Result<(), StoreError> {
+        let (mut store, kept) = Store::open(path, sync)?;
+        for (line, request) in kept {
+            self.change(request).map_err(|refusal| StoreError::Refused {
+                path: path.to_owned(),
+                line,
+                refusal,
+            })?;
+        }
+        self.publish();
+        store.rewrite(&self.state.as_requests(&self.timeouts, &self.sysctls))?;
+        self.store = Some(store);
+        Ok(())
+    }
+
     /// Carries out `requests` in their order, whether those before were refused or not, and shows
     /// workers the result once. [`Request::ListConns`] is not for the director: see
     /// [`crate::conns`].
     pub fn apply(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<Outcome> {
-        let outcomes = requests.into_iter().map(|request| self.carry_out(request)).collect();
+        let outcomes = self.carry_out(requests.into_iter().collect());
         self.publish();
         outcomes
     }
 
-    /// What is due at `now`, counted from the start: rates, places that became free. To be called
-    /// once a second or so.
-    pub fn tick(&mut self, now: Duration) {
+    /// What is due at `now`, counted from the start: rates, places that became free, a file that grew
+    /// long. To be called once a second or so.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written anew; the old one is good still.
+    pub fn tick(&mut self, now: Duration) -> Result<(), StoreError> {
         let due = now.as_secs() / STEP_SECONDS;
         // After a pause of the process one step makes up for all: rates are about now.
         if self.steps < due {
@@ -138,6 +173,12 @@ impl Director {
             self.state.reclaim(now.as_secs(), &self.lines);
         }
         self.publisher.reclaim();
+        match &mut self.store {
+            Some(store) if store.is_long() => {
+                store.shorten(&self.state.as_requests(&self.timeouts, &self.sysctls))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Address and port of a destination, deleted ones included.
@@ -146,12 +187,33 @@ impl Director {
         Some(self.state.dest(id)?.address())
     }
 
-    /// Carries out one request; workers see it with the next publication.
-    ///
-    /// # Errors
-    ///
-    /// As [`State::apply`].
-    pub fn carry_out(&mut self, request: Request) -> Outcome {
+    /// Carries out `requests` in their order; workers see the result with the next publication. What
+    /// cannot be kept is refused, all of it.
+    pub fn carry_out(&mut self, requests: Vec<Request>) -> Vec<Outcome> {
+        let Some(mut store) = self.store.take() else {
+            return requests.into_iter().map(|request| self.change(request)).collect();
+        };
+        let outcomes = match store.write(&requests) {
+            Ok(mut written) => {
+                let carry_out = |request: Request| {
+                    let outcome = self.change(request.clone());
+                    store.conclude(&mut written, &request, outcome.is_err());
+                    outcome
+                };
+                requests.into_iter().map(carry_out).collect()
+            }
+            Err(refusal) => {
+                let carry_out = |request: Request| {
+                    if request.is_read_only() { self.change(request) } else { Err(refusal.clone()) }
+                };
+                requests.into_iter().map(carry_out).collect()
+            }
+        };
+        self.store = Some(store);
+        outcomes
+    }
+
+    fn change(&mut self, request: Request) -> Outcome {
         let Self { state, compiler, lines, .. } = self;
         let concerned = concerned(&request);
         let before = state.version();

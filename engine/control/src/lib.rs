@@ -19,4 +19,5 @@ pub mod rates;
 pub mod server;
 pub mod socket;
 pub mod state;
+pub mod store;
 pub mod summary;

@@ -305,3 +305,6 @@ impl Table for Asker<'_> {
         self.desk.carry_out_one(request, self.peer)
     }
 }
+
+#[cfg(test)]
+mod tests;

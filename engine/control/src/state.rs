@@ -19,6 +19,7 @@
 mod checks;
 mod daemons;
 mod dests;
+mod kept;
 mod listing;
 mod rows;
 mod services;

@@ -89,6 +89,8 @@ enum Failure {
     #[error(transparent)]
     Socket(#[from] rvs_control::socket::SocketError),
     #[error(transparent)]
+    Store(#[from] rvs_control::store::StoreError),
+    #[error(transparent)]
     Tap(#[from] rvs_io::tap::TapError),
     #[cfg(feature = "dpdk")]
     #[error(transparent)]

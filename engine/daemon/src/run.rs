@@ -91,7 +91,10 @@ impl<'c, D: Device> Running<'c, D> {
         ends.iter_mut().filter_map(|end| end.look()).for_each(log);
 
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
-        let director = Director::new(config, shared.clone());
+        let mut director = Director::new(config, shared.clone());
+        if let Some(path) = &config.control.state {
+            director.keep_in(path, config.control.sync)?;
+        }
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let (mesh, steering) = (Mesh::new(count), Steering::new(count));
         let all_lines = Lines::new(&shared).to_vec();
@@ -148,7 +151,9 @@ impl<'c, D: Device> Running<'c, D> {
                 Ok(Event::Over(worker)) => return self.died(worker),
                 Ok(Event::Started(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    self.desk.director().tick(self.start.elapsed());
+                    if let Err(error) = self.desk.director().tick(self.start.elapsed()) {
+                        log(format_args!("rvsd: {error}"));
+                    }
                     self.ends.iter_mut().filter_map(|end| end.look()).for_each(log);
                     for ((watch, shared), worker) in watch.iter_mut().zip(&self.shared).zip(0..) {
                         if let Some(line) = watch.look(worker, shared.frames.read().breaths) {

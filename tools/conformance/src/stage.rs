@@ -97,7 +97,9 @@ impl<Q: Queue> Stage<Q> {
     pub fn pass_tick(&mut self) {
         self.now += 1;
         if self.now.is_multiple_of(TICKS_PER_SECOND) {
-            self.director.tick(Duration::from_secs((self.now / TICKS_PER_SECOND).into()));
+            let now = Duration::from_secs((self.now / TICKS_PER_SECOND).into());
+            // Nothing is kept here, so nothing can fail.
+            let _nothing_kept = self.director.tick(now);
         }
         self.settle();
     }

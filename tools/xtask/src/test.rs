@@ -9,8 +9,8 @@ use crate::workspace::Workspace;
 use crate::{deps, differences, install, tidy};
 
 /// What the lab is made of.
-const RELEASED: [&str; 8] =
-    ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-pktgen", "-p", "rvs-lab"];
+const RELEASED: [&str; 10] =
+    ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-preload", "-p", "rvs-pktgen", "-p", "rvs-lab"];
 
 /// Runs all steps, or those that need neither root nor long builds.
 ///
@@ -144,6 +144,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     } else if install::is_root()? {
         steps.run("labs", lab(workspace, "demo").arg("--inspect"), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
+        let mut keepalived = lab(workspace, "keepalived");
+        steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
     } else {
         steps.skip("labs", "network namespaces and TAP devices take root");
     }
@@ -158,7 +160,7 @@ pub fn release(workspace: &Workspace) -> Command {
     cargo
 }
 
-/// The lab, as [`release`] built it: its `demo` or its `traffic`, with all cases.
+/// The lab, as [`release`] built it: its `demo`, its `traffic` or `keepalived`, with all cases.
 #[must_use]
 pub fn lab(workspace: &Workspace, action: &str) -> Command {
     let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));

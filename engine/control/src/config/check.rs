@@ -172,6 +172,8 @@ fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
         mode,
         owner: written.owner.as_ref().map(owner).transpose()?,
         group: written.group.as_ref().map(|name| group("group", name)).transpose()?,
+        state: written.state.as_ref().map(|path| state_path(path, folder)).transpose()?,
+        sync: written.sync,
         rules: Rules {
             change: groups("change_groups", &written.change_groups)?,
             read: groups("read_groups", &written.read_groups)?,
@@ -184,6 +186,13 @@ fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
         }
         _ => Ok(control),
     }
+}
+
+fn state_path(path: &Text, folder: &Path) -> Result<PathBuf, Flaw> {
+    if path.get_ref().is_empty() {
+        return Err(Flaw::at(path, "state is empty, expected the path of a file".to_owned()));
+    }
+    Ok(folder.join(path.get_ref()))
 }
 
 fn socket_path(name: &str, path: &Text, folder: &Path) -> Result<PathBuf, Flaw> {

@@ -1,6 +1,7 @@
 //! The configuration as it is written: every value keeps its place, nothing is checked but types.
 
 use super::{Idle, Side};
+use crate::store::Sync;
 use core::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
@@ -113,6 +114,8 @@ pub(super) struct Control {
     pub(super) group: Option<Text>,
     pub(super) change_groups: Vec<Text>,
     pub(super) read_groups: Vec<Text>,
+    pub(super) state: Option<Text>,
+    pub(super) sync: Sync,
 }
 
 #[derive(Debug, Default, Deserialize)]

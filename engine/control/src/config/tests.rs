@@ -281,7 +281,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         (
             "[control]\npath = 1\n",
             "2:1: unknown field `path`, expected one of `socket`, `netlink`, `mode`, `owner`, `group`, \
-             `change_groups`, `read_groups`",
+             `change_groups`, `read_groups`, `state`, `sync`",
         ),
         (
             "[workers]\nthreads = 1\n",
@@ -670,7 +670,7 @@ fn the_manual_tells_the_truth() {
     let manual = include_str!("../../../../docs/manual/configuration.md");
     let examples: Vec<_> =
         manual.split("```toml\n").skip(1).map(|from| from.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for example in &examples {
         good(example);
     }

@@ -95,8 +95,8 @@ fn rates_are_estimated_every_two_seconds() {
         for _ in 0..10 {
             workers[0].lines[0].count_packet(false, 100);
         }
-        director.tick(Duration::from_secs(second));
-        director.tick(Duration::from_millis(second * 1000 + 500));
+        director.tick(Duration::from_secs(second)).unwrap();
+        director.tick(Duration::from_millis(second * 1000 + 500)).unwrap();
     }
     let outcome = director.apply([Request::ListServices { service: None }]).remove(0);
     let Ok(Reply::Services(services)) = outcome else { panic!("{outcome:?}") };
@@ -109,7 +109,7 @@ fn places_are_not_freed_while_a_worker_holds_its_breath() {
     director.apply([add_service(), add_dest(11)]);
     director.apply([Request::DeleteDest { service: vip(), dest: ([192, 0, 2, 11], 80).into() }]);
     for second in (0..1_000).step_by(10) {
-        director.tick(Duration::from_secs(second));
+        director.tick(Duration::from_secs(second)).unwrap();
     }
     assert!(director.dest(DestId(0)).is_some(), "nobody knows what a stuck worker still does");
 }
@@ -129,4 +129,74 @@ fn a_tunable_reaches_workers_and_one_without_meaning_publishes_nothing() {
     assert_eq!(reader.generation(), before);
     director.apply([set("secure_tcp", "3")]);
     assert_eq!(reader.refresh().tunables.secure_tcp, 3);
+}
+
+/// A file of its own, gone with the test.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("rvs-state-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+fn list(director: &mut Director) -> Outcome {
+    director.apply([Request::ListServices { service: None }]).remove(0)
+}
+
+#[test]
+fn a_table_outlives_its_director_at_any_moment() {
+    let file = File::new("outlives");
+    let mut first = director(&[Shared::new(8)]);
+    first.keep_in(&file.0, Sync::Always).unwrap();
+    first.apply([add_dest(11), add_service(), add_dest(11), add_dest(12), add_dest(12)]);
+    first.apply([Request::DeleteDest { service: vip(), dest: ([192, 0, 2, 11], 80).into() }]);
+    let (name, value) = ("sync_threshold".to_owned(), "5 10".to_owned());
+    first.carry_out(vec![add_dest(13), Request::SetTunable { name: name.clone(), value }]);
+    let before = list(&mut first);
+    // It is not told to end: what is there was written with each change.
+    drop(first.store.take());
+
+    let mut second = director(&[Shared::new(8)]);
+    let mut reader = second.reader();
+    second.keep_in(&file.0, Sync::Soon).unwrap();
+    assert_eq!(list(&mut second), before);
+    assert_eq!(second.state.sysctls().get(&name).as_deref(), Some("5 10"));
+    let snapshot = reader.refresh();
+    assert_eq!(snapshot.services[0].as_ref().unwrap().dests.len(), 2, "workers see it");
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_done_and_what_only_asks_is() {
+    let file = File::new("full");
+    let mut director = director(&[Shared::new(8)]);
+    director.keep_in(&file.0, Sync::Soon).unwrap();
+    director.apply([add_service()]);
+    let before = list(&mut director);
+    director.store.as_mut().unwrap().fill_disk();
+    let outcomes = director.apply([add_dest(11), Request::GetInfo, Request::Flush]);
+    let errnos: Vec<_> = outcomes.iter().map(|it| it.as_ref().err().map(|no| no.errno)).collect();
+    assert_eq!(errnos, [Some(Errno::NoSpc), None, Some(Errno::NoSpc)]);
+    assert_eq!(list(&mut director), before);
+}
+
+#[test]
+fn a_file_that_no_longer_fits_the_configuration_is_named_with_its_line() {
+    let file = File::new("fits");
+    let service = |last: u8| {
+        let address = ([203, 0, 113, last], 80).into();
+        let service = ServiceKey::Address { protocol: Protocol::Tcp, address };
+        let attributes = ServiceAttributes::new("rr", AddressFamily::V4);
+        serde_json::to_string(&Request::AddService { service, attributes }).unwrap()
+    };
+    let lines: Vec<_> = (1..=5).map(service).collect();
+    std::fs::write(&file.0, format!("{{\"rvs_state\":1}}\n{}\n", lines.join("\n"))).unwrap();
+    let error = director(&[Shared::new(8)]).keep_in(&file.0, Sync::Soon).unwrap_err().to_string();
+    assert!(error.contains("line 6 is refused: rvsd: all 4 places"), "{error}");
 }

@@ -4,6 +4,7 @@ use crate::config::{Config, Control, Machine};
 use crate::conns::Conns;
 use crate::director::Director;
 use crate::socket::Kind;
+use crate::store::Sync;
 use rvs_api::{AddressFamily, Client, Errno, Reply, ServiceAttributes, ServiceKey};
 use rvs_model::{DestId, Protocol, State};
 use rvs_plane::shared::{Command, ConnRow, Shared};
@@ -52,6 +53,8 @@ impl Folder {
             owner: None,
             group: None,
             rules: Rules::default(),
+            state: None,
+            sync: Sync::Soon,
         }
     }
 }
