@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Code;
 use rustix::net::{RecvFlags, SendFlags};
 use rvs_api::{Access, Errno, Outcome, Request, ServiceFlags, ServiceKey};
-use rvs_netlink::files::Conns;
+use rvs_netlink::files::{Conns, Written};
 use rvs_netlink::{Answer, REQUEST_OCTETS_MAX, Table};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
@@ -158,8 +158,14 @@ impl Loop {
             }
             let peer = peer(&stream);
             let access = self.desk.access(peer);
-            let client =
-                Client { socket: stream, peer, access, owed: VecDeque::new(), since: None };
+            let client = Client {
+                socket: stream,
+                peer,
+                access,
+                owed: VecDeque::new(),
+                since: None,
+                written: None,
+            };
             self.clients.push(client);
         }
     }
@@ -229,6 +235,8 @@ struct Client {
     owed: VecDeque<Vec<u8>>,
     /// Since when it takes nothing.
     since: Option<Instant>,
+    /// Where it writes to, if it does.
+    written: Option<Written>,
 }
 
 impl Client {
@@ -256,9 +264,17 @@ impl Client {
                 return self.left(desk, "a datagram that is too long");
             };
             let mut asker = Asker { desk, peer: self.peer };
+            if let Some(file) = &self.written {
+                self.owed.extend(file.write(request, &mut asker));
+                continue;
+            }
             match rvs_netlink::answer(request, self.access, &mut asker) {
                 Ok(Answer::Datagrams(datagrams)) => self.owed.extend(datagrams),
                 Ok(Answer::Conns(conns)) => return Fate::Lists(conns),
+                Ok(Answer::Written(datagrams, file)) => {
+                    self.owed.extend(datagrams);
+                    self.written = Some(file);
+                }
                 Err(error) => return self.left(desk, &error.to_string()),
             }
         }

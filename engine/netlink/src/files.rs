@@ -23,6 +23,11 @@ use rvs_model::{ForwardMethod, Protocol};
 const LOOK: u8 = 1;
 /// What is in it.
 const READ: u8 = 2;
+/// What the client sends from now on shall be in it.
+const WRITE: u8 = 3;
+
+/// Where sysctls are.
+const SYSCTLS: &str = "sys/net/ipv4/vs/";
 
 const NAME: u16 = 1;
 const NAME_OCTETS_MAX: usize = 255;
@@ -36,17 +41,22 @@ const HZ: u32 = 250;
 
 /// A file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum File {
+enum File<'n> {
     /// `ip_vs`: services and destinations.
     Services,
     /// `ip_vs_stats`: all services together.
     Stats,
     /// `ip_vs_conn`, and with where connections are from `ip_vs_conn_sync`.
     Conns { with_origin: bool },
+    /// A sysctl, by its name.
+    Sysctl(&'n str),
 }
 
-impl File {
-    fn named(name: &str) -> Option<Self> {
+impl<'n> File<'n> {
+    fn named(name: &'n str) -> Option<Self> {
+        if let Some(sysctl) = name.strip_prefix(SYSCTLS) {
+            return Some(Self::Sysctl(sysctl));
+        }
         Some(match name {
             "net/ip_vs" => Self::Services,
             "net/ip_vs_stats" => Self::Stats,
@@ -57,13 +67,23 @@ impl File {
     }
 }
 
-/// Answers a message about a file; `Some` is a listing of connections that the caller goes on with.
+/// How the answer about a file goes on.
+pub(crate) enum Next {
+    /// It does not.
+    Nothing(Done),
+    /// By a listing of connections, which the caller has.
+    Conns(Conns),
+    /// By contents that the client writes.
+    Written(Written),
+}
+
+/// Answers a message about a file.
 pub(crate) fn answer(
     message: &Message,
     access: Access,
     table: &mut impl Table,
     answers: &mut Answers,
-) -> Result<(Done, Option<Conns>), Errno> {
+) -> Result<Next, Errno> {
     let Genl { command, attributes } = Genl::of(message)?;
     let asked = Attributes::parse(attributes, &SHAPES)?;
     let name = asked.text(NAME).ok_or(Errno::Inval)?;
@@ -71,22 +91,66 @@ pub(crate) fn answer(
         return Err(Errno::Perm);
     }
     let file = File::named(&name).ok_or(Errno::NoEnt)?;
-    match command {
-        LOOK => return Ok((Done::Acknowledge, None)),
-        READ => {}
-        _ => return Err(Errno::OpNotSupp),
-    }
-    let text = match file {
-        File::Services => services(table)?,
-        File::Stats => stats(table)?,
-        File::Conns { with_origin } => {
-            let Message { seq, port, .. } = *message;
-            return Ok((Done::Told, Some(Conns { seq, port, with_origin, begun: false })));
+    let Message { seq, port, .. } = *message;
+    let text = match (command, file) {
+        (LOOK, File::Sysctl(name)) => {
+            sysctl(name, table)?;
+            return Ok(Next::Nothing(Done::Acknowledge));
         }
+        (LOOK, _) => return Ok(Next::Nothing(Done::Acknowledge)),
+        (READ, File::Services) => services(table)?,
+        (READ, File::Stats) => stats(table)?,
+        (READ, File::Sysctl(name)) => sysctl(name, table)? + "\n",
+        (READ, File::Conns { with_origin }) => {
+            return Ok(Next::Conns(Conns { seq, port, with_origin, begun: false }));
+        }
+        (WRITE, File::Sysctl(name)) => {
+            sysctl(name, table)?;
+            if access < Access::Change {
+                return Err(Errno::Perm);
+            }
+            answers.ack(message);
+            return Ok(Next::Written(Written { seq, port, name: name.to_owned() }));
+        }
+        (WRITE, _) => return Err(Errno::Perm),
+        _ => return Err(Errno::OpNotSupp),
     };
     pieces(&text, message, answers);
     answers.done(message);
-    Ok((Done::Told, None))
+    Ok(Next::Nothing(Done::Told))
+}
+
+/// What a sysctl is set to.
+fn sysctl(name: &str, table: &mut impl Table) -> Result<String, Errno> {
+    let request = Request::ListTunables { name: Some(name.to_owned()) };
+    match table.carry_out(request).map_err(|refusal| refusal.errno)? {
+        Reply::Tunables(list) => list.into_iter().next().map(|it| it.value).ok_or(Errno::NoEnt),
+        _ => Err(Errno::Io),
+    }
+}
+
+/// A sysctl that was opened to be written to.
+#[derive(Clone, Debug)]
+pub struct Written {
+    seq: u32,
+    port: u32,
+    name: String,
+}
+
+impl Written {
+    /// Carries out a write of `content`, and says how it ended. What the kernel tolerates in a number
+    /// is blanks around it.
+    pub fn write(&self, content: &[u8], table: &mut impl Table) -> Vec<Vec<u8>> {
+        let message = Message::empty(FILES_ID, self.seq, self.port);
+        let value = String::from_utf8_lossy(content).trim().to_owned();
+        let request = Request::SetTunable { name: self.name.clone(), value };
+        let mut answers = Answers::default();
+        match table.carry_out(request) {
+            Ok(_) => answers.ack(&message),
+            Err(refusal) => answers.error(&message, refusal.errno),
+        }
+        answers.datagrams()
+    }
 }
 
 fn pieces(text: &str, message: &Message, answers: &mut Answers) {

@@ -25,6 +25,7 @@ mod service;
 mod stats;
 mod wire;
 
+use files::Next;
 pub use numbers::FAMILY_ID;
 use numbers::{FILES_ID, GENL_ID_CTRL, NLM_F_ACK, NLM_F_REQUEST, NLMSG_MIN_TYPE};
 use rvs_api::{Access, Errno, Outcome, Request, ServiceFlags, ServiceKey};
@@ -57,6 +58,8 @@ pub enum Answer {
     Datagrams(Vec<Vec<u8>>),
     /// A listing of connections, which the caller has from workers, piece by piece.
     Conns(files::Conns),
+    /// These datagrams; and what the client sends from now on is no netlink, but written to a file.
+    Written(Vec<Vec<u8>>, files::Written),
 }
 
 /// It is no netlink message: nothing in it says where an answer would belong. The kernel drops it
@@ -89,8 +92,11 @@ pub fn answer(
                 GENL_ID_CTRL => ctrl::answer(&message, &mut answers),
                 FAMILY_ID => ipvs::answer(&message, access, table, &mut answers),
                 FILES_ID => match files::answer(&message, access, table, &mut answers) {
-                    Ok((_, Some(conns))) => return Ok(Answer::Conns(conns)),
-                    Ok((done, None)) => Ok(done),
+                    Ok(Next::Conns(conns)) => return Ok(Answer::Conns(conns)),
+                    Ok(Next::Written(file)) => {
+                        return Ok(Answer::Written(answers.datagrams(), file));
+                    }
+                    Ok(Next::Nothing(done)) => Ok(done),
                     Err(errno) => Err(errno),
                 },
                 // genetlink.c genl_rcv_msg()

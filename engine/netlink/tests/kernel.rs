@@ -21,7 +21,7 @@ const EAFNOSUPPORT: i32 = 97;
 fn datagrams(state: &mut State, access: Access, request: &[u8]) -> Vec<Vec<u8>> {
     match rvs_netlink::answer(request, access, state).unwrap() {
         Answer::Datagrams(datagrams) => datagrams,
-        Answer::Conns(_) => panic!("a listing of connections"),
+        Answer::Conns(_) | Answer::Written(..) => panic!("more to come"),
     }
 }
 

@@ -42,6 +42,10 @@ fn judge(state: &mut State, datagram: &[u8]) {
             }
         }
         Ok(Answer::Conns(conns)) => assert!(!conns.end(Ok(())).is_empty()),
+        Ok(Answer::Written(acknowledged, file)) => {
+            assert_eq!(acknowledged.len(), 1);
+            assert_eq!(file.write(datagram, state).len(), 1);
+        }
         Err(NotNetlink) => {
             let whole = datagram.first_chunk().map(|len| u32::from_ne_bytes(*len));
             let fits = whole

@@ -150,7 +150,7 @@ fn serve(client: &OwnedFd, table: &mut Table) -> bool {
             datagrams.append(&mut conns.end(Ok(())));
             datagrams
         }
-        Err(_) => return false,
+        Ok(Answer::Written(..)) | Err(_) => return false,
     };
     // ipvsadm may go without reading an acknowledgement.
     datagrams.iter().all(|it| rustix::net::send(client, it, SendFlags::NOSIGNAL).is_ok())
