@@ -175,7 +175,7 @@ class Stage:
                 rules = ['%s meta mark set %d' % (mark['match'], mark['mark'])
                          for mark in marks if mark.get('family', 'ip') == family]
                 if rules:
-                    must('nft', '-f', '-', stdin='table %s m { chain p { type filter hook prerouting priority -150;\n%s\n} }\n'
+                    must('nft', '-f', '-', stdin='table %s m { chain p { type filter hook prerouting priority -150;\n%s\n}\n}\n'
                          % (family, '\n'.join(rules)))
         for namespace, device in ((self.client, 'cd'), (self.director, 'dc'), (self.director, 'dr'), (self.servers, 'rd')):
             finish_checksums(namespace, device)
