@@ -31,7 +31,7 @@ pub use reply::{
     ConnEngine, ConnEntry, ConnState, DestEntry, Info, Outcome, Rates, Reply, ServiceEntry, Totals,
     Tunable,
 };
-pub use request::{Daemon, DaemonState, Request, TimeoutsChange};
+pub use request::{ConnFilter, Daemon, DaemonState, Request, TimeoutsChange};
 pub use service::{
     AddressFamily, DestAttributes, FwMark, Netmask, ServiceAttributes, ServiceFlags, ServiceKey,
     Tunnel, TunnelChecksum, TunnelKind,

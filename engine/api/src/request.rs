@@ -1,7 +1,8 @@
 //! What can be asked of rvsd.
 
-use crate::{DestAttributes, ServiceAttributes, ServiceKey};
+use crate::{ConnEntry, DestAttributes, ServiceAttributes, ServiceKey};
 use core::net::{IpAddr, SocketAddr};
+use rvs_model::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// One thing to do or to tell, in IPVS terms. Each names the ipvsadm command it serves.
@@ -62,6 +63,24 @@ pub enum Request {
     },
     /// `-Lc`.
     ListConns,
+    /// `-Lc` of some connections only. Not ipvsadm's. Answered like [`Request::ListConns`].
+    ListConnsWhere(ConnFilter),
+    /// `kill`: ends one connection at once. Not ipvsadm's.
+    KillConn {
+        /// Which transport protocol.
+        protocol: Protocol,
+        /// The client.
+        client: SocketAddr,
+        /// What it is connected to, as `-Lc` lists it.
+        vip: SocketAddr,
+    },
+    /// The end of `drain`: ends all connections of a destination whose weight is 0. Not ipvsadm's.
+    EndConns {
+        /// Whose destination.
+        service: ServiceKey,
+        /// Address and port.
+        dest: SocketAddr,
+    },
     /// `-Z`: counters start at zero again, of all services or of one that must exist.
     Zero {
         /// The one; all when `None`.
@@ -93,6 +112,46 @@ pub enum Request {
     StopDaemon(DaemonState),
     /// `-L --daemon`.
     ListDaemons,
+}
+
+/// Which connections are meant; each that is `None` means all.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnFilter {
+    /// Of this service.
+    pub service: Option<ServiceKey>,
+    /// To this address, and to this port if there is one.
+    pub dest: Option<(IpAddr, Option<u16>)>,
+    /// Of clients whose addresses begin with so many bits of this one.
+    pub client: Option<(IpAddr, u8)>,
+    /// In the state of this name.
+    pub state: Option<String>,
+}
+
+impl ConnFilter {
+    /// Whether `conn`, of a destination of `service`, is meant.
+    #[must_use]
+    pub fn admits(&self, conn: &ConnEntry, service: Option<&ServiceKey>) -> bool {
+        let same_dest = |(ip, port): (IpAddr, Option<u16>)| {
+            ip == conn.dest.ip() && port.is_none_or(|port| port == conn.dest.port())
+        };
+        self.service.as_ref().is_none_or(|wanted| service == Some(wanted))
+            && self.dest.is_none_or(same_dest)
+            && self.client.is_none_or(|network| contains(network, conn.client.ip()))
+            && self.state.as_ref().is_none_or(|name| name == conn.state.name())
+    }
+}
+
+/// Whether `address` is in a network of `bits` bits.
+fn contains((network, bits): (IpAddr, u8), address: IpAddr) -> bool {
+    let differing = match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            u128::from(network.to_bits() ^ address.to_bits()) << 96
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => network.to_bits() ^ address.to_bits(),
+        _ => return false,
+    };
+    differing.leading_zeros() >= bits.into()
 }
 
 /// Seconds that connections outlive their last packet; in a change, zero keeps what is.
@@ -147,6 +206,7 @@ impl Request {
             self,
             Self::ListServices { .. }
                 | Self::ListConns
+                | Self::ListConnsWhere(_)
                 | Self::GetTimeouts
                 | Self::GetInfo
                 | Self::ListDaemons

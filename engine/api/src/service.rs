@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU32;
-use rvs_model::{ForwardMethod, Protocol, Weight};
+use rvs_model::{ForwardMethod, Protocol, StaleUdp, Weight};
 use serde::{Deserialize, Serialize};
 
 /// IPv4 or IPv6.
@@ -142,6 +142,9 @@ pub struct ServiceAttributes {
     /// `--pe`: a persistence engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// `--stale-udp`. Not ipvsadm's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stale_udp: StaleUdp,
 }
 
 /// The longest scheduler name that counts (Linux `IP_VS_SCHEDNAME_MAXLEN` less the NUL).
@@ -161,6 +164,7 @@ impl ServiceAttributes {
             timeout_s: 0,
             netmask: Netmask::host(family),
             engine: None,
+            stale_udp: StaleUdp::Keep,
         }
     }
 }

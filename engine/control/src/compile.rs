@@ -16,7 +16,7 @@ use rvs_api::{
     AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key, Tunnel,
     TunnelChecksum, TunnelKind,
 };
-use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, ticks};
+use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, StaleUdp, ticks};
 use rvs_plane::grain::Grains;
 use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::Network;
@@ -41,6 +41,8 @@ pub struct Compiler {
     lines: Vec<Arc<[DestLine]>>,
     /// Maps that workers have, or may have. They are freed here, when all are back.
     lent: Vec<Maps>,
+    /// Whether workers are to end connections of destinations that are marked so.
+    purges: bool,
 }
 
 /// Where a service's scheduler stands that has seen every change and no connection.
@@ -60,7 +62,7 @@ impl Compiler {
     #[must_use]
     pub fn new(network: Network, lines: Vec<Arc<[DestLine]>>) -> Self {
         let last = Snapshot::new(network.clone());
-        Self { network, last, turns: Vec::new(), lines, lent: Vec::new() }
+        Self { network, last, turns: Vec::new(), lines, lent: Vec::new(), purges: false }
     }
 
     /// Takes note of a change of the service of `key`, or of its destinations if `dests`. To be
@@ -73,7 +75,7 @@ impl Compiler {
 
     /// The snapshot of `state`, to be published, after which [`Compiler::retire`] is due for the
     /// destinations that it returns: no new connection finds them then.
-    pub fn compile(&mut self, state: &State) -> (Snapshot, Vec<DestId>) {
+    pub fn compile(&mut self, state: &State) -> (Snapshot, Vec<Gone>) {
         self.lent.retain(Maps::is_in_use);
         let mut lent = Vec::new();
         let mut services: Vec<Option<Arc<Service>>> = Vec::new();
@@ -89,6 +91,8 @@ impl Compiler {
                 turn.is_some_and(|turn| (turn.epoch, turn.version) == (old.epoch, old.version))
                     && old.table.flags() == hash_flags(row)
                     && old.persistence == persistence(row)
+                    && old.rules.one_packet == is_one_packet(row)
+                    && old.rules.stale_udp == row.attributes().stale_udp
             };
             if let Some(old) = old.filter(|old| same(old)) {
                 services.push(Some(Arc::clone(old)));
@@ -106,11 +110,14 @@ impl Compiler {
                 service.map(|it| it.dests.iter().map(|dest| dest.id).collect()).unwrap_or_default()
             };
             let listed = dests(new.as_ref());
-            gone.extend(dests(old.map(Arc::as_ref)).into_iter().filter(|id| !listed.contains(id)));
+            let of_stale = stale_flags(row.attributes().stale_udp);
+            let missing = dests(old.map(Arc::as_ref)).into_iter().filter(|id| !listed.contains(id));
+            gone.extend(missing.map(|id| Gone { id, flags: of_stale }));
             for candidate in new.iter().flat_map(|new| &new.candidates) {
                 let drained = !candidate.weight.is_eligible();
-                let flags = DestLine::AVAILABLE | if drained { DestLine::DRAINED } else { 0 };
-                self.flag(candidate.id, flags);
+                let more = if drained { DestLine::DRAINED | of_stale } else { 0 };
+                self.flag(candidate.id, DestLine::AVAILABLE | more);
+                self.purges |= more & DestLine::ENDS_UDP != 0;
             }
             services.push(new.map(Arc::new));
         }
@@ -144,10 +151,23 @@ impl Compiler {
     }
 
     /// From now on no packet reaches these destinations.
-    pub fn retire(&self, gone: &[DestId]) {
-        for id in gone {
-            self.flag(*id, 0);
+    pub fn retire(&mut self, gone: &[Gone]) {
+        for Gone { id, flags } in gone {
+            self.flag(*id, *flags);
+            self.purges |= flags & DestLine::ENDS_UDP != 0;
         }
+    }
+
+    /// Marks a destination so that the next purge ends all its connections.
+    pub fn end_conns(&mut self, id: DestId) {
+        let line = place_of(id).and_then(|place| self.lines.first()?.get(place));
+        self.flag(id, line.map(DestLine::flags).unwrap_or_default() | DestLine::ENDS);
+        self.purges = true;
+    }
+
+    /// Whether a purge is due since this was asked last.
+    pub fn take_purge(&mut self) -> bool {
+        core::mem::take(&mut self.purges)
     }
 
     /// The scheduler of a service, brought up to date; `dests` if what changed is its destinations.
@@ -189,12 +209,12 @@ impl Compiler {
         &self,
         services: &mut Vec<Option<Arc<Service>>>,
         end: usize,
-        gone: &mut Vec<DestId>,
+        gone: &mut Vec<Gone>,
         same_keys: &mut bool,
     ) {
         while services.len() < end {
             if let Some(old) = self.at(services.len()) {
-                gone.extend(old.dests.iter().map(|dest| dest.id));
+                gone.extend(old.dests.iter().map(|dest| Gone { id: dest.id, flags: 0 }));
                 *same_keys = false;
             }
             services.push(None);
@@ -210,13 +230,38 @@ impl Compiler {
     }
 
     fn flag(&self, id: DestId, flags: u32) {
-        let Ok(place) = usize::try_from(id.0) else { return };
+        let Some(place) = place_of(id) else { return };
         for lines in &self.lines {
             if let Some(line) = lines.get(place) {
                 line.set_flags(flags);
             }
         }
     }
+}
+
+/// A destination that is listed no longer, and what its lines are to say of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gone {
+    /// Which.
+    pub id: DestId,
+    flags: u32,
+}
+
+/// What `--stale-udp` makes of a destination that was removed or drained.
+fn stale_flags(policy: StaleUdp) -> u32 {
+    match policy {
+        StaleUdp::Keep => 0,
+        StaleUdp::Rebind => DestLine::STALE_UDP,
+        StaleUdp::Expire => DestLine::STALE_UDP | DestLine::ENDS_UDP,
+    }
+}
+
+fn is_one_packet(row: &Row) -> bool {
+    row.attributes().flags.has(ServiceFlags::ONE_PACKET)
+}
+
+fn place_of(id: DestId) -> Option<usize> {
+    usize::try_from(id.0).ok()
 }
 
 fn place(id: ServiceId) -> Option<usize> {
@@ -291,7 +336,8 @@ fn service(state: &State, row: &Row, turn: &Turn, maps: Option<Maps>) -> Service
         maps,
         persistence: persistence(row),
         rules: Rules {
-            one_packet: row.attributes().flags.has(ServiceFlags::ONE_PACKET),
+            one_packet: is_one_packet(row),
+            stale_udp: row.attributes().stale_udp,
             limits: limits(state, row),
         },
     }

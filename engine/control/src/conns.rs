@@ -12,7 +12,7 @@
 use core::time::Duration;
 use rvs_api::{ConnEntry, ConnState};
 use rvs_model::{Protocol, State, TICKS_PER_SECOND};
-use rvs_plane::shared::{Command, ConnRow, Dump, Shared};
+use rvs_plane::shared::{Command, ConnRow, Dump, Kill, Shared};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -66,7 +66,11 @@ impl Conns {
                 let mut dump = Dump { v6, from: 0, rows: Vec::with_capacity(ROWS), done: false };
                 while !dump.done {
                     dump.rows.clear();
-                    dump = desk.ask(dump, self.patience).ok_or(NoAnswer(number))?;
+                    let answer = desk.ask(Command::Dump(dump), self.patience);
+                    let Some(Command::Dump(filled)) = answer else {
+                        return Err(NoAnswer(number).into());
+                    };
+                    dump = filled;
                     page(&dump.rows)?;
                 }
             }
@@ -75,18 +79,36 @@ impl Conns {
     }
 }
 
+impl Conns {
+    /// Ends a connection, and says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`].
+    pub fn kill(&self, kill: Kill) -> Result<bool, NoAnswer> {
+        let mut found = false;
+        for (desk, number) in self.workers.iter().zip(0..) {
+            match desk.ask(Command::Kill(kill), self.patience) {
+                Some(Command::Kill(answer)) => found |= answer.found,
+                _ => return Err(NoAnswer(number)),
+            }
+        }
+        Ok(found)
+    }
+}
+
 impl Desk {
-    fn ask(&self, dump: Dump, patience: Duration) -> Option<Dump> {
+    fn ask(&self, command: Command, patience: Duration) -> Option<Command> {
         let mut owes = self.owes.lock().unwrap_or_else(PoisonError::into_inner);
         if *owes {
             self.shared.replies.pop()?;
             *owes = false;
         }
-        self.shared.commands.push(Command::Dump(dump)).ok()?;
+        self.shared.commands.push(command).ok()?;
         let until = Instant::now() + patience;
         loop {
-            if let Some(Command::Dump(dump)) = self.shared.replies.pop() {
-                return Some(dump);
+            if let Some(answer) = self.shared.replies.pop() {
+                return Some(answer);
             }
             if Instant::now() >= until {
                 *owes = true;
@@ -167,7 +189,15 @@ mod tests {
 
     /// Answers one command as a worker with `held` connections of each family would.
     fn answer(worker: &Shared, held: u16) -> bool {
-        let Some(Command::Dump(mut dump)) = worker.commands.pop() else { return false };
+        let mut dump = match worker.commands.pop() {
+            Some(Command::Dump(dump)) => dump,
+            Some(Command::Kill(kill)) => {
+                let found = kill.client.port() < held;
+                worker.replies.push(Command::Kill(Kill { found, ..kill })).unwrap();
+                return true;
+            }
+            None => return false,
+        };
         let first = u16::try_from(dump.from).unwrap();
         let room = u16::try_from(dump.rows.capacity()).unwrap();
         let next = held.min(first + room);

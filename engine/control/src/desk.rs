@@ -3,7 +3,7 @@
 //! ```text
 //!  server  ─frames──►                 ┌─► Director, under its lock ─► one publication per batch
 //!  netlink ─datagrams─► access? ─► Desk
-//!                                     └─► ListConns ─► Conns, without the lock
+//!                                     └─► connections ─► Conns, without the lock
 //! ```
 //!
 //! The lock is held while requests are carried out, never while anybody is waited for. Every change
@@ -14,7 +14,8 @@ use crate::conns::{Conns, NoAnswer, entry};
 use crate::director::Director;
 use crate::journal::{Peer, ending, line};
 use rvs_api::codec::{AnswerWriter, FrameError};
-use rvs_api::{Access, ConnEntry, Errno, Outcome, Refusal, Reply, Request};
+use rvs_api::{Access, ConnEntry, ConnFilter, Errno, Outcome, Refusal, Reply, Request};
+use rvs_plane::shared::{ConnRow, Kill};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -67,14 +68,28 @@ impl Desk {
                 answers.push(Err(Errno::Perm.into()))?;
                 continue;
             }
-            if first == Request::ListConns {
-                self.list_conns(answers)?;
-                continue;
+            match first {
+                Request::ListConns => {
+                    self.list_conns(&ConnFilter::default(), answers)?;
+                    continue;
+                }
+                Request::ListConnsWhere(filter) => {
+                    self.list_conns(&filter, answers)?;
+                    continue;
+                }
+                Request::KillConn { .. } => {
+                    let lines = vec![line(&first, peer)];
+                    let outcome = self.kill(&first);
+                    self.log_changes(lines, core::slice::from_ref(&outcome));
+                    answers.push(outcome)?;
+                    continue;
+                }
+                _ => {}
             }
             // Lists are long: one at a time. Everything else between two lists goes together.
             let mut together = vec![first];
-            if !together.iter().any(is_list) {
-                let goes_along = |next: &Request| !is_list(next) && access >= needed(next);
+            if !together.iter().any(is_alone) {
+                let goes_along = |next: &Request| !is_alone(next) && access >= needed(next);
                 together.extend(core::iter::from_fn(|| requests.next_if(goes_along)));
             }
             let lines: Vec<_> = together.iter().map(|request| line(request, peer)).collect();
@@ -104,22 +119,45 @@ impl Desk {
         }
     }
 
-    /// Shows all connections to `page`, some at a time, until it fails.
+    /// Ends one connection: the workers' business, not the director's.
+    fn kill(&self, request: &Request) -> Outcome {
+        let Request::KillConn { protocol, client, vip } = *request else {
+            return Err(Errno::Inval.into());
+        };
+        let kill = Kill { protocol: protocol.number(), client, vip, found: false };
+        match self.conns.kill(kill) {
+            Ok(true) => Ok(Reply::Done),
+            Ok(false) => Err(Refusal::with_message(Errno::NoEnt, "rvsd: no such connection")),
+            Err(error) => Err(Refusal::with_message(Errno::Io, format!("rvsd: {error}"))),
+        }
+    }
+
+    /// Shows the connections that `filter` admits to `page`, some at a time, until it fails.
     pub(crate) fn each_page_of_conns<E: From<NoAnswer>>(
         &self,
+        filter: &ConnFilter,
         mut page: impl FnMut(Vec<ConnEntry>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.conns.each_page(|rows| {
             let entries = {
                 let director = self.director();
-                rows.iter().filter_map(|row| entry(row, director.dest(row.dest_id))).collect()
+                let told = |row: &ConnRow| {
+                    let told = entry(row, director.dest(row.dest_id))?;
+                    let service = director.service_of(row.dest_id);
+                    filter.admits(&told, service.as_ref()).then_some(told)
+                };
+                rows.iter().filter_map(told).collect()
             };
             page(entries)
         })
     }
 
-    fn list_conns(&self, answers: &mut AnswerWriter<impl Write>) -> Result<(), FrameError> {
-        let listed = self.each_page_of_conns(|entries| {
+    fn list_conns(
+        &self,
+        filter: &ConnFilter,
+        answers: &mut AnswerWriter<impl Write>,
+    ) -> Result<(), FrameError> {
+        let listed = self.each_page_of_conns(filter, |entries| {
             answers.push_piece(Reply::Conns(entries)).map_err(Unlisted::Client)
         });
         match listed {
@@ -136,8 +174,15 @@ fn needed(request: &Request) -> Access {
     if request.is_read_only() { Access::Read } else { Access::Change }
 }
 
-fn is_list(request: &Request) -> bool {
-    matches!(request, Request::ListServices { .. } | Request::ListConns)
+/// Whether a request is answered by itself.
+fn is_alone(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::ListServices { .. }
+            | Request::ListConns
+            | Request::ListConnsWhere(_)
+            | Request::KillConn { .. }
+    )
 }
 
 /// Why connections were not listed to the end.

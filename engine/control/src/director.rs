@@ -10,7 +10,7 @@ use crate::state::{Limits, Readings, State};
 use crate::store::{Store, StoreError, Sync};
 use core::net::SocketAddr;
 use core::time::Duration;
-use rvs_api::{Outcome, Request, ServiceFlags, ServiceKey, Totals};
+use rvs_api::{Outcome, Reply, Request, ServiceFlags, ServiceKey, Totals};
 use rvs_model::{DestId, DestLine, Load, Sysctls, Timeouts};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
@@ -187,6 +187,12 @@ impl Director {
         Some(self.state.dest(id)?.address())
     }
 
+    /// The service that a destination belongs to, or belonged to.
+    #[must_use]
+    pub fn service_of(&self, id: DestId) -> Option<ServiceKey> {
+        self.state.service_of(id)
+    }
+
     /// Carries out `requests` in their order; workers see the result with the next publication. What
     /// cannot be kept is refused, all of it.
     pub fn carry_out(&mut self, requests: Vec<Request>) -> Vec<Outcome> {
@@ -214,6 +220,12 @@ impl Director {
     }
 
     fn change(&mut self, request: Request) -> Outcome {
+        if let Request::EndConns { service, dest } = &request {
+            let id = self.state.drained_dest(service, *dest)?;
+            self.compiler.end_conns(id);
+            self.purge();
+            return Ok(Reply::Done);
+        }
         let Self { state, compiler, lines, .. } = self;
         let concerned = concerned(&request);
         let before = state.version();
@@ -251,8 +263,18 @@ impl Director {
         let (snapshot, gone) = self.compiler.compile(&self.state);
         self.publisher.publish(snapshot);
         self.compiler.retire(&gone);
-        // Linux 6.1 ip_vs_ctl.c __ip_vs_del_dest(), ip_vs_enqueue_expire_nodest_conns().
+        // Linux 6.1 ip_vs_ctl.c __ip_vs_del_dest(), ip_vs_enqueue_expire_nodest_conns(): all that
+        // were ever deleted and have connections still.
         if !gone.is_empty() && self.state.sysctls().is_on("expire_nodest_conn") {
+            let trash = self.state.dests().filter(|dest| !dest.is_available());
+            trash.for_each(|dest| self.compiler.end_conns(dest.id()));
+        }
+        self.purge();
+    }
+
+    /// Has workers end connections of destinations that were marked so.
+    fn purge(&mut self) {
+        if self.compiler.take_purge() {
             self.workers.iter().for_each(Shared::purge);
         }
     }

@@ -5,7 +5,7 @@ use rvs_api::{
     AddressFamily, DaemonState, DestAttributes, Outcome, Request, ServiceAttributes, ServiceFlags,
     ServiceKey,
 };
-use rvs_model::{ForwardMethod, Protocol};
+use rvs_model::{ForwardMethod, Protocol, StaleUdp};
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,7 +81,14 @@ impl Display for Change<'_> {
             }
             Request::ListTunables { .. } => f.write_str("tunable"),
             Request::ListServices { .. } | Request::GetInfo => f.write_str("-L"),
-            Request::ListConns => f.write_str("-L -c"),
+            Request::ListConns | Request::ListConnsWhere(_) => f.write_str("-L -c"),
+            Request::KillConn { protocol, client, vip } => {
+                let service = ServiceKey::Address { protocol: *protocol, address: *vip };
+                write!(f, "kill {} --client {client}", Service(&service))
+            }
+            Request::EndConns { service, dest } => {
+                write!(f, "drain {} -r {dest}: the end", Service(service))
+            }
             Request::GetTimeouts => f.write_str("-L --timeout"),
             Request::ListDaemons => f.write_str("-L --daemon"),
         }
@@ -126,6 +133,9 @@ impl Display for Attributes<'_> {
         }
         if let Some(engine) = &it.engine {
             write!(f, " --pe {}", engine.escape_debug())?;
+        }
+        if it.stale_udp != StaleUdp::Keep {
+            write!(f, " --stale-udp {}", it.stale_udp.name())?;
         }
         Ok(())
     }

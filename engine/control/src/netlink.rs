@@ -203,7 +203,7 @@ impl From<NoAnswer> for Unlisted {
 fn list(socket: &UnixStream, mut conns: Conns, desk: &Desk) -> std::io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_write_timeout(Some(ANSWER_PATIENCE))?;
-    let listed = desk.each_page_of_conns(|entries| {
+    let listed = desk.each_page_of_conns(&rvs_api::ConnFilter::default(), |entries| {
         let datagrams = conns.list(&entries);
         let sent = datagrams.iter().try_for_each(|datagram| send_waiting(socket, datagram));
         sent.map_err(|_| Unlisted::Client)

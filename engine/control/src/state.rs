@@ -181,7 +181,12 @@ impl State {
             Request::ListDaemons => return Ok(Reply::Daemons(self.daemons.list())),
             Request::StopDaemon(end) => self.daemons.stop(end)?,
             Request::StartDaemon(daemon) => self.start_daemon(daemon)?,
-            Request::ListConns => return Err(Errno::OpNotSupp.into()),
+            Request::EndConns { service, dest } => {
+                self.drained_dest(&service, plain(dest))?;
+            }
+            Request::ListConns | Request::ListConnsWhere(_) | Request::KillConn { .. } => {
+                return Err(Errno::OpNotSupp.into());
+            }
         }
         Ok(Reply::Done)
     }
@@ -256,6 +261,26 @@ impl State {
     /// What has a place, in the order of the places: listed destinations and those in the trash.
     pub fn dests(&self) -> impl Iterator<Item = &Dest> {
         self.dests.iter()
+    }
+
+    /// The service that a destination belongs to, or belonged to.
+    #[must_use]
+    pub fn service_of(&self, id: DestId) -> Option<ServiceKey> {
+        Some(*self.services.get(self.dest(id)?.service().0)?.key())
+    }
+
+    /// A destination whose weight is 0.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it takes connections.
+    pub fn drained_dest(&self, service: &ServiceKey, dest: SocketAddr) -> Result<DestId, Refusal> {
+        let id = self.find_dest(self.find(service)?, plain(dest))?;
+        if self.dest(id).is_some_and(|dest| dest.attributes().weight.is_eligible()) {
+            let message = "rvsd: it still takes connections, set its weight to 0 first";
+            return Err(Refusal::with_message(Errno::Inval, message));
+        }
+        Ok(id)
     }
 
     /// The destination at a place.

@@ -56,6 +56,13 @@ impl DestLine {
     pub const AVAILABLE: u32 = 1;
     /// Set while its weight is zero.
     pub const DRAINED: u32 = 2;
+    /// Set while its UDP flows are scheduled anew with their next packet: it was removed or drained,
+    /// and its service says so.
+    pub const STALE_UDP: u32 = 4;
+    /// Set when its connections end in the next purge.
+    pub const ENDS: u32 = 8;
+    /// The same of its UDP flows alone.
+    pub const ENDS_UDP: u32 = 16;
 
     /// A packet of `octets` (IP total length) went by.
     #[inline]
@@ -120,6 +127,20 @@ impl DestLine {
     #[must_use]
     pub fn has(&self, flag: u32) -> bool {
         self.flags.load(Relaxed) & flag == flag
+    }
+
+    /// Whether packets of its connections simply follow them; those of UDP if `is_udp`.
+    #[inline]
+    #[must_use]
+    pub fn is_followed(&self, is_udp: bool) -> bool {
+        let flags = self.flags.load(Relaxed) & (Self::AVAILABLE | Self::STALE_UDP);
+        flags == Self::AVAILABLE || flags & Self::AVAILABLE != 0 && !is_udp
+    }
+
+    /// The flags.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Relaxed)
     }
 
     /// Replaces the flags; the control plane's alone.

@@ -11,7 +11,7 @@ mod tunables;
 
 pub use counters::{DestLine, Load};
 pub use id::{DestId, ServiceId};
-pub use service::{ForwardMethod, Protocol, SchedulerKind, UnknownScheduler, Weight};
+pub use service::{ForwardMethod, Protocol, SchedulerKind, StaleUdp, UnknownScheduler, Weight};
 pub use state::State;
 pub use sysctl::{Allowed, Effect, SYSCTLS, Sysctl, SysctlError, Sysctls};
 pub use time::{TICKS_PER_SECOND, Tick, ticks};

@@ -44,6 +44,36 @@ pub enum ForwardMethod {
     Tunnel,
 }
 
+/// What becomes of UDP flows whose destination is removed or gets weight 0: UDP says nothing of its
+/// end, and a client that never pauses keeps a flow for ever.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StaleUdp {
+    /// As in the kernel: what `expire_nodest_conn` says of a removed destination; one of weight 0
+    /// keeps them.
+    #[default]
+    Keep,
+    /// Each gets another destination with its next packet.
+    Rebind,
+    /// All of them end at once; a next packet begins another flow.
+    Expire,
+}
+
+impl StaleUdp {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Rebind, Self::Expire];
+
+    /// What `--stale-udp` takes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Rebind => "rebind",
+            Self::Expire => "expire",
+        }
+    }
+}
+
 /// Relative share of new connections. Zero drains: old connections stay, new ones go elsewhere.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,

@@ -9,7 +9,7 @@ use rvs_api::{
     AddressFamily, Errno, FwMark, Netmask, ServiceAttributes, ServiceEntry, ServiceFlags,
     ServiceKey,
 };
-use rvs_model::Protocol;
+use rvs_model::{Protocol, StaleUdp};
 
 /// `IP_VS_SCHEDNAME_MAXLEN`, `IP_VS_PENAME_MAXLEN`, less the zero.
 const NAME_OCTETS_MAX: usize = 15;
@@ -128,6 +128,8 @@ impl<'m> Described<'m> {
                 AddressFamily::V6 => Netmask::V6(u32::from_ne_bytes(netmask)),
             },
             engine: it.text(svc::PE_NAME),
+            // The kernel's protocol has no word for it.
+            stale_udp: StaleUdp::Keep,
         })
     }
 }

@@ -22,7 +22,7 @@ use arrayvec::ArrayVec;
 use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, Held, state};
 use rvs_io::{BURST_MAX, Frame};
 use rvs_model::{DestLine, ForwardMethod, State, Tick};
-use rvs_wire::flow::{Ends as _, Key};
+use rvs_wire::flow::{Ends as _, Key, protocol};
 use rvs_wire::icmp;
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Rewrite;
@@ -393,7 +393,8 @@ pub(crate) fn line_of<'l, F: Rewrite>(
 /// is a SYN that may begin another connection.
 #[inline(always)]
 fn needs_thought<F: Rewrite>(conn: &Conn<F>, line: &DestLine, flags: u8, world: World<'_>) -> bool {
-    !line.has(DestLine::AVAILABLE) || flags & flag::SYN != 0 && begins_anew(conn, line, world)
+    !line.is_followed(conn.protocol == protocol::UDP)
+        || flags & flag::SYN != 0 && begins_anew(conn, line, world)
 }
 
 /// Linux 6.1 `ip_vs_core.c` `ip_vs_in()` with `is_new_conn_expected()`.
@@ -486,6 +487,9 @@ impl<B> Settle<'_, '_, B> {
             if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.world) {
                 return Ok(false);
             }
+            if line.has(DestLine::STALE_UDP) && conn.protocol == protocol::UDP {
+                return Ok(false);
+            }
             if !line.has(DestLine::AVAILABLE) {
                 // Silently dropped unless the operator wants a new destination.
                 return if self.world.snapshot.tunables.expire_nodest_conn {
@@ -518,10 +522,10 @@ impl<B> Settle<'_, '_, B> {
     }
 }
 
-/// Lines looked at per breath and family while connections of deleted destinations are ended.
+/// Lines looked at per breath and family while connections of some destinations are ended.
 const PURGE_BUDGET: u32 = 128;
 
-/// Ends those connections, among the next lines from `from` on, whose destination is gone, and
+/// Ends those connections, among the next lines from `from` on, whose destination is marked so, and
 /// says where to go on; `None` at the end.
 ///
 /// Linux 6.1 `ip_vs_conn.c` `ip_vs_expire_nodest_conn_flush()`.
@@ -532,7 +536,10 @@ pub(crate) fn purge<F: Rewrite>(
 ) -> Option<u32> {
     let mut gone = ArrayVec::<u32, BURST_MAX>::new();
     let next = conns.table().scan(from, PURGE_BUDGET, |index, conn| {
-        if !line_of(lines, conn).is_some_and(|line| line.has(DestLine::AVAILABLE)) {
+        let is_udp = conn.protocol == protocol::UDP;
+        let ends =
+            |line: &DestLine| line.has(DestLine::ENDS) || is_udp && line.has(DestLine::ENDS_UDP);
+        if line_of(lines, conn).is_none_or(ends) {
             let _fits = gone.try_push(index);
         }
     });

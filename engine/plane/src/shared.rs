@@ -244,11 +244,26 @@ pub struct Dump {
     pub done: bool,
 }
 
+/// A connection that is to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Client.
+    pub client: SocketAddr,
+    /// Virtual service.
+    pub vip: SocketAddr,
+    /// Set by the worker that had it.
+    pub found: bool,
+}
+
 /// What the control plane asks of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// List connections.
     Dump(Dump),
+    /// End a connection.
+    Kill(Kill),
 }
 
 /// One worker's ends of everything shared with the control plane.
@@ -262,7 +277,7 @@ pub struct Shared {
     pub commands: Arc<ArrayQueue<Command>>,
     /// The same, answered.
     pub replies: Arc<ArrayQueue<Command>>,
-    /// How often connections of deleted destinations were to be ended at once.
+    /// How often connections of some destinations were to be ended at once.
     purges: Arc<AtomicU32>,
 }
 
@@ -279,8 +294,8 @@ impl Shared {
         }
     }
 
-    /// Has the worker end all connections of destinations that are no longer available, soon: what
-    /// `expire_nodest_conn` asks for when destinations were deleted.
+    /// Has the worker end all connections of destinations that are marked [`DestLine::ENDS`], and
+    /// UDP flows of those marked [`DestLine::ENDS_UDP`], soon.
     pub fn purge(&self) {
         // Release: pairs with the Acquire in `purges`. The worker that sees this sees which
         // destinations are gone.

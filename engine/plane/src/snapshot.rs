@@ -11,7 +11,7 @@ use crate::persist::Persistence;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
-use rvs_model::{DestId, ForwardMethod, ServiceId, Timeouts, Tunables};
+use rvs_model::{DestId, ForwardMethod, ServiceId, StaleUdp, Timeouts, Tunables};
 use rvs_schedulers::map::Map;
 use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
@@ -113,6 +113,8 @@ pub struct Service {
 pub struct Rules {
     /// `-o`: each datagram is scheduled by itself, and no connection remembered.
     pub one_packet: bool,
+    /// What becomes of UDP flows of destinations that are removed or drained.
+    pub stale_udp: StaleUdp,
     /// Thresholds of the destinations, in their order; none if no destination has one.
     pub limits: Vec<Limits>,
 }

@@ -32,16 +32,17 @@ use crate::paths::Paths;
 use crate::publish::Reader;
 use crate::related::{self, Around};
 use crate::reunion::{Reunions, Told, Way};
-use crate::shared::{Command, ConnRow, Dump, Shared};
+use crate::shared::{Command, ConnRow, Dump, Kill, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::{Desk, Stack};
 use crate::steering::Steering;
 use crate::tunnel_error::{self, Outcome};
 use arrayvec::ArrayVec;
-use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
+use core::net::SocketAddr;
+use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Direction, Seed};
 use rvs_io::{BURST_MAX, Burst, Frame, Queue};
 use rvs_model::{DestLine, Tick};
-use rvs_wire::flow::{Ends, V4, V6};
+use rvs_wire::flow::{Ends, Key, V4, V6};
 use rvs_wire::mac::MacAddr;
 use rvs_wire::packet::{Class, Plain, Slow, classify_carefully, plain};
 use rvs_wire::rewrite::Rewrite;
@@ -145,7 +146,7 @@ struct Core<Q: Queue> {
     burst_most: usize,
 }
 
-/// How far connections of deleted destinations have been ended.
+/// How far connections of destinations that are marked so have been ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Purge {
     /// Requests seen.
@@ -497,12 +498,18 @@ impl<Q: Queue> Core<Q> {
     /// Commands of the control plane, one at a time.
     #[cold]
     fn obey(&mut self, now: Tick) {
-        let dump = self.dump.take().or_else(|| {
-            self.shared.commands.pop().map(|command| match command {
-                Command::Dump(dump) => dump,
-            })
-        });
-        let Some(mut dump) = dump else { return };
+        let command = self.dump.take().map(Command::Dump);
+        let mut dump = match command.or_else(|| self.shared.commands.pop()) {
+            Some(Command::Dump(dump)) => dump,
+            Some(Command::Kill(mut kill)) => {
+                let lines = &self.shared.lines;
+                kill.found = self::kill(&mut self.v4.conns, lines, kill)
+                    || self::kill(&mut self.v6.conns, lines, kill);
+                let _full = self.shared.replies.push(Command::Kill(kill));
+                return;
+            }
+            None => return,
+        };
         if dump.v6 {
             list(&self.v6.conns, &mut dump, now);
         } else {
@@ -515,7 +522,7 @@ impl<Q: Queue> Core<Q> {
         }
     }
 
-    /// Ends some more connections of deleted destinations.
+    /// Ends some more connections of destinations that are marked so.
     #[cold]
     fn purge(&mut self) {
         let asked = self.shared.purges();
@@ -661,6 +668,20 @@ fn hand_over<Q: Queue>(
         Ok(()) => links.counters.handed(),
         Err(Handed { frame, .. }) => links.drop(frame, DropReason::HandoffFull),
     }
+}
+
+/// Ends a connection; `false` if it is not in this table.
+fn kill<F: Rewrite>(conns: &mut Conns<F>, lines: &[DestLine], kill: Kill) -> bool {
+    let end = |socket: SocketAddr| Some((F::address(socket.ip())?, socket.port()));
+    let (Some(client), Some(vip)) = (end(kill.client), end(kill.vip)) else { return false };
+    let key = Key::<F> { ends: <F::Ends as Ends>::new(client, vip), protocol: kill.protocol };
+    let found = conns.table().find(&key, conns.table().hash(&key));
+    let found = found.filter(|found| found.direction == Direction::Inbound);
+    let ended = found.and_then(|found| conns.remove(found.index));
+    if let Some(conn) = &ended {
+        forget(lines, conn);
+    }
+    ended.is_some()
 }
 
 /// Appends connections to `dump` until its room or the breath's budget is used up.

@@ -8,6 +8,7 @@ use rig::frames::{ethernet, read, tcp, udp};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, interface, network_with};
 use rvs_model::{DestLine, ForwardMethod, Load, SchedulerKind, ServiceId, State, Tunables, ticks};
 use rvs_plane::overload::Limits;
+use rvs_plane::shared::{Command, Kill};
 use rvs_plane::snapshot::Rules;
 
 const SYN: u8 = 2;
@@ -139,7 +140,7 @@ fn a_one_packet_service_closes_for_one_packet_only() {
     let mut rig = rig(1);
     let service = service(&mut rig, UDP, SchedulerKind::Rr, ForwardMethod::Direct);
     let limits = limited(1, 0, 1).limits;
-    rig.set_rules(service, Rules { one_packet: true, limits });
+    rig.set_rules(service, Rules { one_packet: true, limits, ..Rules::default() });
     assert_eq!(rig.send(0, &vec![datagram(1); 20]).len(), 20, "over with each, and below again");
     rig.finish();
 }
@@ -208,5 +209,83 @@ fn drop_entry_ends_a_thirty_second_of_what_is_half_open_each_second_and_spares_t
     assert!((820..990).contains(&of(State::SynRecv)), "{}", of(State::SynRecv));
     assert_eq!(loads(&rig, service).iter().sum::<u64>(), rows.len().try_into().unwrap());
     assert!(rig.shared[0].lines[0].has(DestLine::AVAILABLE));
+    rig.finish();
+}
+
+/// Gives destination `id` other flags in every worker's lines, as the control plane does.
+fn flag(rig: &Rig, id: usize, flags: u32) {
+    rig.shared.iter().for_each(|shared| shared.lines[id].set_flags(flags));
+}
+
+fn reached(rig: &mut Rig, frame: Vec<u8>) -> Option<Vec<u8>> {
+    let out = rig.send(0, &[frame]);
+    out.into_iter().find(|(link, _)| *link == 1).map(|(_, frame)| frame[..6].to_vec())
+}
+
+#[test]
+fn a_stale_udp_flow_gets_another_destination_with_its_next_packet_and_tcp_stays() {
+    for gone in [0, DestLine::AVAILABLE | DestLine::DRAINED] {
+        let mut rig = rig(1);
+        let udp = service(&mut rig, UDP, SchedulerKind::Rr, ForwardMethod::Masquerade);
+        let tcp = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+        let before = reached(&mut rig, datagram(1)).unwrap();
+        let other = reached(&mut rig, datagram(2)).unwrap();
+        let to_tcp = reached(&mut rig, segment(1, SYN));
+        let first = rig.dump(0, false)[0].dest_id;
+        rig.set_weight(udp, first, 0);
+        let place = usize::try_from(first.0).unwrap();
+        flag(&rig, place, gone | DestLine::STALE_UDP);
+        let after = reached(&mut rig, datagram(1)).unwrap();
+        assert_ne!(before, after);
+        assert_eq!(reached(&mut rig, datagram(1)), Some(after), "it stays where it is now");
+        assert_eq!(reached(&mut rig, datagram(2)), Some(other), "nobody else moved");
+        assert_eq!(rig.shared[0].lines[place].load().total(), 0, "counted where it is");
+        // The kernel's way of every other connection.
+        for dest in rig.service(tcp).dests.clone() {
+            let place = usize::try_from(dest.id.0).unwrap();
+            flag(&rig, place, DestLine::AVAILABLE | DestLine::DRAINED | DestLine::STALE_UDP);
+        }
+        assert_eq!(reached(&mut rig, segment(1, ACK)), to_tcp);
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_purge_ends_the_udp_flows_of_a_stale_destination_and_nothing_else() {
+    let mut rig = rig(1);
+    let udp = service(&mut rig, UDP, SchedulerKind::Rr, ForwardMethod::Direct);
+    let datagrams: Vec<_> = (0..90).map(datagram).collect();
+    rig.send(0, &datagrams);
+    assert_eq!(loads(&rig, udp), [30, 30, 30]);
+    let flags = DestLine::AVAILABLE | DestLine::DRAINED;
+    flag(&rig, 1, flags | DestLine::STALE_UDP | DestLine::ENDS_UDP);
+    rig.shared[0].purge();
+    (0..100).for_each(|_| drop(rig.settle()));
+    let mut left = loads(&rig, udp);
+    left.sort_unstable();
+    assert_eq!(left, [0, 30, 30]);
+    rig.finish();
+}
+
+#[test]
+fn one_connection_is_ended_by_its_ends_on_whichever_worker_it_is() {
+    let mut rig = rig(4);
+    let service = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Masquerade);
+    let syns: Vec<_> = (0..40).map(|number| segment(number, SYN)).collect();
+    rig.send(0, &syns);
+    let kill = |client| Kill { protocol: TCP, client, vip: VIP.parse().unwrap(), found: false };
+    for (client, expected) in [(client(7), 1), (client(7), 0), (client(999), 0)] {
+        let mut found = 0;
+        for worker in 0..4 {
+            rig.shared[worker].commands.push(Command::Kill(kill(client))).unwrap();
+            rig.settle();
+            let Some(Command::Kill(answer)) = rig.shared[worker].replies.pop() else {
+                unreachable!("every worker answers")
+            };
+            found += usize::from(answer.found);
+        }
+        assert_eq!(found, expected, "{client}");
+    }
+    assert_eq!((rig.conns(), loads(&rig, service).iter().sum::<u64>()), (39, 39));
     rig.finish();
 }

@@ -69,7 +69,7 @@ fn a_purge_ends_connections_of_deleted_destinations_within_few_breaths_and_no_ot
         rig.settle();
     }
     assert_eq!(rig.workers[0].conns(), [400, 0], "its destination is there");
-    rig.shared[0].lines[0].set_flags(0);
+    rig.shared[0].lines[0].set_flags(DestLine::ENDS);
     rig.shared[0].purge();
     rig.settle();
     assert!(rig.workers[0].conns()[0] > 0, "not all in one breath");

@@ -202,6 +202,15 @@ impl<Q: Queue> Stage<Q> {
         if request == Request::ListConns {
             return Ok(Reply::Conns(self.conns().into_iter().map(|(conn, _)| conn).collect()));
         }
+        if let Request::ListConnsWhere(filter) = &request {
+            let rows = self.rows();
+            let told = |row: &ConnRow| {
+                let told = entry(row, self.director.dest(row.dest_id))?;
+                let service = self.director.service_of(row.dest_id);
+                filter.admits(&told, service.as_ref()).then_some(told)
+            };
+            return Ok(Reply::Conns(rows.iter().filter_map(told).collect()));
+        }
         let outcome = self.director.apply([request]).pop();
         // A worker sees each change before the next one, as it would between two commands.
         self.settle();

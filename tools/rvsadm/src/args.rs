@@ -8,10 +8,10 @@ use crate::{rules, usage, values};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU32;
 use rvs_api::{
-    AddressFamily, Daemon, DaemonState, DestAttributes, FwMark, Netmask, ServiceAttributes,
-    ServiceFlags, ServiceKey, TimeoutsChange, TunnelChecksum, TunnelKind,
+    AddressFamily, ConnFilter, ConnState, Daemon, DaemonState, DestAttributes, FwMark, Netmask,
+    ServiceAttributes, ServiceFlags, ServiceKey, TimeoutsChange, TunnelChecksum, TunnelKind,
 };
-use rvs_model::{ForwardMethod, Protocol, Weight};
+use rvs_model::{ForwardMethod, Protocol, StaleUdp, State, Weight};
 
 /// Seconds that a client is remembered when `-p` does not say.
 const PERSISTENT_SECONDS: u32 = 360;
@@ -64,6 +64,12 @@ pub(crate) struct Line {
     dest_attributes: DestAttributes,
     timeouts: TimeoutsChange,
     daemon: Daemon,
+    /// Which connections are listed; what the service and the server add is put in when asked for.
+    filter: ConnFilter,
+    /// Whether the server was said with a port.
+    dest_has_port: bool,
+    /// Called by ipvsadm's name: nothing is taken that it does not take.
+    strictly: bool,
 }
 
 impl Line {
@@ -72,6 +78,7 @@ impl Line {
         let program = argv.first().copied().unwrap_or_default();
         let mut popt = Popt::new(argv);
         let mut line = Self::begin(popt.next(), program)?;
+        line.strictly = program.rsplit('/').next() == Some("ipvsadm");
         let problem = loop {
             match popt.next() {
                 None => break None,
@@ -126,6 +133,9 @@ impl Line {
                 port: None,
                 ttl: None,
             },
+            filter: ConnFilter::default(),
+            dest_has_port: false,
+            strictly: false,
         })
     }
 
@@ -242,6 +252,17 @@ impl Line {
             }
             Opt::TunCsum => self.dest_attributes.tunnel.checksum = TunnelChecksum::Full,
             Opt::TunRemCsum => self.dest_attributes.tunnel.checksum = TunnelChecksum::Remote,
+            Opt::StaleUdp => {
+                let policy = StaleUdp::ALL.into_iter().find(|policy| policy.name() == text);
+                let Some(policy) = policy else {
+                    return fault(format!(
+                        "illegal stale-udp `{text}' specified, expected keep, rebind or expire"
+                    ));
+                };
+                self.attributes.stale_udp = policy;
+            }
+            Opt::Client => self.filter.client = Some(network(text)?),
+            Opt::State => self.filter.state = Some(conn_state(text)?),
             Opt::McastInterface => self.daemon.interface = cut(text, INTERFACE_NAME_MAX),
             Opt::SyncId => {
                 let id = ranged(0, 255, "illegal syncid specified")?;
@@ -288,6 +309,7 @@ impl Line {
             return fault("illegal real server address[:port] specified");
         };
         self.dest = SocketAddr::new(found.address, found.port.unwrap_or(self.port));
+        self.dest_has_port = found.port.is_some();
         Ok(())
     }
 
@@ -320,7 +342,7 @@ impl Line {
 
     /// What cannot go together.
     fn check(&mut self) -> Result<(), Stop> {
-        rules::check_command(self.command, self.options).or_else(fault)?;
+        rules::check_command(self.command, self.options, self.strictly).or_else(fault)?;
         match self.command {
             Command::AddService | Command::EditService => self.check_service(),
             Command::AddDest | Command::EditDest => self.check_dest(),
@@ -392,6 +414,16 @@ impl Line {
         (!any).then(|| self.key())
     }
 
+    /// Which connections are to be listed.
+    pub(crate) fn conn_filter(&self) -> ConnFilter {
+        let port = self.dest_has_port.then(|| self.dest.port());
+        ConnFilter {
+            service: self.options.has(Opt::Service).then(|| self.key()),
+            dest: self.options.has(Opt::Server).then(|| (self.dest.ip(), port)),
+            ..self.filter.clone()
+        }
+    }
+
     pub(crate) fn service_attributes(&self) -> ServiceAttributes {
         self.attributes.clone()
     }
@@ -442,6 +474,34 @@ fn multicast_group(text: &str) -> Result<IpAddr, Stop> {
     match group.filter(IpAddr::is_multicast) {
         Some(group) => Ok(group),
         None => fault(format!("invalid {version} mcast-group `{text}'")),
+    }
+}
+
+/// `10.0.0.0/8`, `fd00::/8`, or an address alone.
+fn network(text: &str) -> Result<(IpAddr, u8), Stop> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(it, bits)| (it, Some(bits)));
+    let address = address.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let read = address.and_then(|address| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| values::number(bits, 0, most))?;
+        Some((address, u8::try_from(bits).ok()?))
+    });
+    match read {
+        Some(network) => Ok(network),
+        None => fault(format!("illegal client network `{text}', expected ADDRESS[/BITS]")),
+    }
+}
+
+/// A state by the name that `-Lc` prints, in letters of any size.
+fn conn_state(text: &str) -> Result<String, Stop> {
+    let templates = [true, false].map(|assured| ConnState::Template { assured });
+    let all = State::ALL.map(ConnState::Conn).into_iter().chain(templates);
+    let mut names: Vec<&str> = all.map(ConnState::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.iter().find(|name| name.eq_ignore_ascii_case(text)) {
+        Some(name) => Ok((*name).to_owned()),
+        None => fault(format!("no state `{text}', expected one of {}", names.join(", "))),
     }
 }
 

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod drain;
 mod names;
 mod option;
 mod own;

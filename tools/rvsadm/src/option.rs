@@ -94,11 +94,14 @@ pub(crate) enum Opt {
     TunNoCsum,
     TunCsum,
     TunRemCsum,
+    StaleUdp,
+    Client,
+    State,
 }
 
 impl Opt {
     /// All of them.
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::Numeric,
         Self::Connection,
         Self::Service,
@@ -133,6 +136,9 @@ impl Opt {
         Self::TunNoCsum,
         Self::TunCsum,
         Self::TunRemCsum,
+        Self::StaleUdp,
+        Self::Client,
+        Self::State,
     ];
 }
 
@@ -173,6 +179,9 @@ impl fmt::Display for Opt {
             Self::TunNoCsum => "tun-nocsum",
             Self::TunCsum => "tun-csum",
             Self::TunRemCsum => "tun-remcsum",
+            Self::StaleUdp => "stale-udp",
+            Self::Client => "client",
+            Self::State => "state",
         })
     }
 }
@@ -325,5 +334,9 @@ pub(crate) const OPTIONS: &[Written] = {
         flag("tun-nocsum", None, option(Opt::TunNoCsum)),
         flag("tun-csum", None, option(Opt::TunCsum)),
         flag("tun-remcsum", None, option(Opt::TunRemCsum)),
+        // Not ipvsadm's.
+        value("stale-udp", None, option(Opt::StaleUdp)),
+        value("client", None, option(Opt::Client)),
+        value("state", None, option(Opt::State)),
     ]
 };

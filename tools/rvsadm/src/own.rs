@@ -1,7 +1,10 @@
 //! Commands that ipvsadm does not have. Each is a word in the place of the first option.
 
+use crate::args::Line;
+use crate::drain;
 use crate::run::{Exit, FAILED, Session};
-use rvs_api::{Reply, Request, Tunable};
+use crate::words;
+use rvs_api::{Reply, Request, ServiceKey, Tunable};
 
 /// How sysctl(8) calls what is known by its last word here.
 const PREFIX: &str = "net.ipv4.vs.";
@@ -12,7 +15,88 @@ impl Session<'_> {
         let (command, words) = words.split_first()?;
         match *command {
             "tunable" => Some(self.tunable(words)),
+            "kill" => Some(self.kill(words)),
+            "drain" => Some(self.drain(words)),
             _ => None,
+        }
+    }
+
+    /// `kill -t VIP:PORT --client ADDRESS:PORT`: the ends that `-Lnc` lists.
+    fn kill(&mut self, words: &[&str]) -> Result<(), Exit> {
+        let (client, rest) = self.take(words, "--client")?;
+        let line = self.command_of(&[&["-D"], rest.as_slice()].concat())?;
+        let client = client.and_then(|text| text.parse().ok());
+        let (Some(client), ServiceKey::Address { protocol, address: vip }) = (client, line.key())
+        else {
+            self.tell_err("kill needs -t, -u or --sctp-service and --client ADDRESS:PORT\n");
+            return Err(Exit(2));
+        };
+        self.change(&Request::KillConn { protocol, client, vip })
+    }
+
+    /// `drain -t VIP:PORT -r SERVER [--deadline TIME] [--then remove]`.
+    fn drain(&mut self, words: &[&str]) -> Result<(), Exit> {
+        let (deadline, rest) = self.take(words, "--deadline")?;
+        let (then, rest) = self.take(&rest, "--then")?;
+        let deadline = match deadline.map(|text| drain::time(text).ok_or(text)) {
+            None => None,
+            Some(Ok(time)) => Some(time),
+            Some(Err(text)) => {
+                let fault =
+                    format!("illegal deadline `{text}', expected a time like 90s, 10m or 1h\n");
+                self.tell_err(&fault);
+                return Err(Exit(2));
+            }
+        };
+        let removes = match then {
+            None => false,
+            Some("remove") => true,
+            Some(word) => {
+                self.tell_err(&format!("illegal --then `{word}', expected remove\n"));
+                return Err(Exit(2));
+            }
+        };
+        let line = self.command_of(&[&["-d"], rest.as_slice()].concat())?;
+        drain::run(self, &line, deadline, removes)
+    }
+
+    /// The value of option `name`, if it is among `words`, and the other words.
+    fn take<'w>(
+        &mut self,
+        words: &[&'w str],
+        name: &str,
+    ) -> Result<(Option<&'w str>, Vec<&'w str>), Exit> {
+        let mut rest = words.to_vec();
+        let Some(at) = words.iter().position(|word| *word == name) else { return Ok((None, rest)) };
+        if at + 1 >= rest.len() {
+            self.tell_err(&format!("{name}: missing argument\n"));
+            return Err(Exit(2));
+        }
+        let value = rest.remove(at + 1);
+        rest.remove(at);
+        Ok((Some(value), rest))
+    }
+
+    /// Reads words as those of an ipvsadm command.
+    fn command_of(&mut self, words: &[&str]) -> Result<Line, Exit> {
+        let argv = [&[self.program], words].concat();
+        match Line::read(&argv, self.names) {
+            Ok(line) => Ok(line),
+            Err(stop) => {
+                self.stop(stop)?;
+                Err(Exit(FAILED))
+            }
+        }
+    }
+
+    /// Asks for one change.
+    pub(crate) fn change(&mut self, request: &Request) -> Result<(), Exit> {
+        match self.ask(core::slice::from_ref(request))?.pop() {
+            Some(Err(refusal)) => {
+                self.tell_err(&format!("{}\n", words::text(request.into(), &refusal)));
+                Err(Exit(FAILED))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -14,7 +14,7 @@ use rvs_api::{
     AddressFamily, ConnEntry, Daemon, DaemonState, DestEntry, Info, Netmask, ServiceAttributes,
     ServiceEntry, ServiceFlags, ServiceKey, TimeoutsChange, TunnelChecksum, TunnelKind,
 };
-use rvs_model::{ForwardMethod, Protocol};
+use rvs_model::{ForwardMethod, Protocol, StaleUdp};
 
 /// Columns of a service's name.
 const SERVICE_COLUMNS: usize = 33;
@@ -191,6 +191,7 @@ impl<'a> Printer<'a> {
         if attributes.flags.has(ServiceFlags::SCHEDULER) {
             self.write(format_args!(" -b {}", scheduler_flags(attributes)));
         }
+        self.stale_udp(" --stale-udp", attributes);
     }
 
     fn service_flags(&mut self, attributes: &ServiceAttributes) {
@@ -206,6 +207,14 @@ impl<'a> Printer<'a> {
         }
         if attributes.flags.has(ServiceFlags::ONE_PACKET) {
             self.write(format_args!(" ops"));
+        }
+        self.stale_udp(" stale-udp", attributes);
+    }
+
+    /// Not ipvsadm's, so only where it is said.
+    fn stale_udp(&mut self, word: &str, attributes: &ServiceAttributes) {
+        if attributes.stale_udp != StaleUdp::Keep {
+            self.write(format_args!("{word} {}", attributes.stale_udp.name()));
         }
     }
 

@@ -22,6 +22,7 @@ const SERVICE: Rules = Rules {
         Opt::OnePacket,
         Opt::Engine,
         Opt::SchedulerFlags,
+        Opt::StaleUdp,
     ],
     exclusive: &[],
 };
@@ -56,6 +57,21 @@ const LIST: Rules = Rules {
         Opt::TunInfo,
     ],
     exclusive: &[Opt::Connection, Opt::Service, Opt::Timeout, Opt::Daemon],
+};
+
+/// What ipvsadm does not do: connections that are chosen.
+const LIST_SOME_CONNS: Rules = Rules {
+    required: &[Opt::Connection],
+    optional: &[
+        Opt::Numeric,
+        Opt::PersistentConn,
+        Opt::NoSort,
+        Opt::Service,
+        Opt::Server,
+        Opt::Client,
+        Opt::State,
+    ],
+    exclusive: &[],
 };
 
 const START_DAEMON: Rules = Rules {
@@ -104,10 +120,18 @@ fn of_tunnel(kind: TunnelKind) -> Rules {
     }
 }
 
-/// What is wrong with the options of a command.
-pub(crate) fn check_command(command: Command, options: Options) -> Result<(), String> {
-    check(&of_command(command), &Opt::ALL, options)
-        .map_err(|fault| format!("{fault} '{command}' command"))
+/// What is wrong with the options of a command. `strictly`: as ipvsadm would say.
+pub(crate) fn check_command(
+    command: Command,
+    options: Options,
+    strictly: bool,
+) -> Result<(), String> {
+    let chooses = options.has_any(&[Opt::Service, Opt::Server, Opt::Client, Opt::State]);
+    let rules = match command {
+        Command::List if !strictly && options.has(Opt::Connection) && chooses => LIST_SOME_CONNS,
+        _ => of_command(command),
+    };
+    check(&rules, &Opt::ALL, options).map_err(|fault| format!("{fault} '{command}' command"))
 }
 
 /// What is wrong with the options of a tunnel.
@@ -154,19 +178,22 @@ mod tests {
     #[test]
     fn the_first_fault_in_the_order_of_options_is_named() {
         let both = options(&[Opt::Weight, Opt::Netmask]);
-        let text = check_command(Command::DeleteService, both).unwrap_err();
+        let text = check_command(Command::DeleteService, both, true).unwrap_err();
         assert_eq!(
             text,
             "You need to supply the 'service-address' option for the 'delete-service' command"
         );
-        let text = check_command(Command::Flush, both).unwrap_err();
+        let text = check_command(Command::Flush, both, true).unwrap_err();
         assert_eq!(text, "Illegal 'netmask' option with the 'flush' command");
     }
 
     #[test]
     fn one_of_the_exclusive_options_is_enough() {
-        assert_eq!(check_command(Command::List, options(&[Opt::Timeout, Opt::Numeric])), Ok(()));
-        let text = check_command(Command::List, options(&[Opt::Daemon, Opt::Connection]));
+        assert_eq!(
+            check_command(Command::List, options(&[Opt::Timeout, Opt::Numeric]), true),
+            Ok(())
+        );
+        let text = check_command(Command::List, options(&[Opt::Daemon, Opt::Connection]), true);
         assert_eq!(
             text.unwrap_err(),
             "The option 'daemon' conflicts with the 'connection' option in the 'list' command"

@@ -7,7 +7,7 @@ use crate::print::Printer;
 use crate::transport::Transport;
 use crate::usage;
 use crate::words::{self, Operation};
-use rvs_api::{ClientError, Outcome, Reply, Request};
+use rvs_api::{ClientError, ConnFilter, Outcome, Reply, Request};
 use std::io::{BufRead, Write};
 
 /// What the system calls make of the -1 that ipvsadm returns.
@@ -46,9 +46,9 @@ pub fn run(
 pub(crate) struct Exit(pub(crate) i32);
 
 pub(crate) struct Session<'a> {
-    program: &'a str,
+    pub(crate) program: &'a str,
     transport: &'a mut dyn Transport,
-    names: &'a dyn Names,
+    pub(crate) names: &'a dyn Names,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     /// Changes that were read and not sent yet. They are before anything that is told or listed.
@@ -80,7 +80,7 @@ impl Session<'_> {
         Ok(Some(line))
     }
 
-    fn stop(&mut self, stop: Stop) -> Result<(), Exit> {
+    pub(crate) fn stop(&mut self, stop: Stop) -> Result<(), Exit> {
         self.send_pending()?;
         match stop {
             Stop::Exit(status, text) => {
@@ -172,7 +172,10 @@ impl Session<'_> {
         let request = if line.command == Command::Save {
             return self.list_all(options, true);
         } else if options.has(Opt::Connection) {
-            Request::ListConns
+            match line.conn_filter() {
+                all if all == ConnFilter::default() => Request::ListConns,
+                some => Request::ListConnsWhere(some),
+            }
         } else if options.has(Opt::Service) {
             Request::ListServices { service: Some(line.key()) }
         } else if options.has(Opt::Timeout) {
@@ -212,7 +215,7 @@ impl Session<'_> {
     }
 
     /// Asks for a listing; a refusal ends the program.
-    fn fetch(&mut self, request: &Request) -> Result<Reply, Exit> {
+    pub(crate) fn fetch(&mut self, request: &Request) -> Result<Reply, Exit> {
         let outcome = self.ask(core::slice::from_ref(request))?.pop();
         match outcome.unwrap_or(Ok(Reply::Done)) {
             Ok(reply) => Ok(reply),
@@ -234,6 +237,11 @@ impl Session<'_> {
     /// Who does not listen any more is not told more.
     pub(crate) fn tell(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes());
+    }
+
+    /// Shows what was told so far.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.out.flush();
     }
 
     pub(crate) fn tell_err(&mut self, text: &str) {

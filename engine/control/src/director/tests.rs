@@ -200,3 +200,79 @@ fn a_file_that_no_longer_fits_the_configuration_is_named_with_its_line() {
     let error = director(&[Shared::new(8)]).keep_in(&file.0, Sync::Soon).unwrap_err().to_string();
     assert!(error.contains("line 6 is refused: rvsd: all 4 places"), "{error}");
 }
+
+#[test]
+fn what_a_service_says_of_stale_udp_is_in_the_lines_of_those_removed_and_drained() {
+    use rvs_model::StaleUdp::{Expire, Keep, Rebind};
+    let (drained, stale) = (DestLine::AVAILABLE | DestLine::DRAINED, DestLine::STALE_UDP);
+    for (stale_udp, more) in [(Keep, 0), (Rebind, stale), (Expire, stale | DestLine::ENDS_UDP)] {
+        let workers = [Shared::new(8)];
+        let mut director = director(&workers);
+        director.apply([add_service(), add_dest(11), add_dest(12)]);
+        let attributes =
+            ServiceAttributes { stale_udp, ..ServiceAttributes::new("rr", AddressFamily::V4) };
+        director.apply([Request::EditService { service: vip(), attributes }]);
+        let lines = &workers[0].lines;
+        assert_eq!([lines[0].flags(), lines[1].flags()], [DestLine::AVAILABLE; 2]);
+        let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(0));
+        let dest = |last: u8| ([192, 0, 2, last], 80).into();
+        director.apply([
+            Request::EditDest { service: vip(), dest: dest(11), attributes },
+            Request::DeleteDest { service: vip(), dest: dest(12) },
+        ]);
+        assert_eq!([lines[0].flags(), lines[1].flags()], [drained | more, more], "{stale_udp:?}");
+        let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(1));
+        director.apply([
+            Request::EditDest { service: vip(), dest: dest(11), attributes },
+            add_dest(12),
+        ]);
+        assert_eq!([lines[0].flags(), lines[1].flags()], [DestLine::AVAILABLE; 2], "both again");
+    }
+}
+
+#[test]
+fn one_packet_scheduling_that_is_edited_in_reaches_workers() {
+    let mut director = director(&[Shared::new(8)]);
+    let mut reader = director.reader();
+    director.apply([add_service(), add_dest(11)]);
+    let mut attributes = ServiceAttributes::new("rr", AddressFamily::V4);
+    attributes.flags = rvs_api::ServiceFlags::ONE_PACKET;
+    director.apply([Request::EditService { service: vip(), attributes }]);
+    assert!(reader.refresh().services[0].as_ref().unwrap().rules.one_packet);
+}
+
+#[test]
+fn only_a_drained_destinations_connections_may_be_ended() {
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    director.apply([add_service(), add_dest(11)]);
+    let dest = ([192, 0, 2, 11], 80).into();
+    let end = || Request::EndConns { service: vip(), dest };
+    assert_eq!(director.apply([end()])[0].as_ref().err().map(|no| no.errno), Some(Errno::Inval));
+    let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(0));
+    director.apply([Request::EditDest { service: vip(), dest, attributes }]);
+    assert_eq!(director.apply([end()]), [Ok(Reply::Done)]);
+    assert!(workers[0].lines[0].has(DestLine::ENDS | DestLine::AVAILABLE));
+}
+
+#[test]
+fn a_destination_that_comes_back_from_the_trash_has_its_counters_and_connections() {
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    director.apply([add_service(), add_dest(11)]);
+    workers[0].lines[0].count_conn();
+    workers[0].lines[0].step_load(true, true);
+    workers[0].lines[0].count_packet(false, 100);
+    let dest = ([192, 0, 2, 11], 80).into();
+    director.apply([Request::DeleteDest { service: vip(), dest }]);
+    assert!(!workers[0].lines[0].has(DestLine::AVAILABLE));
+    for second in 0..1000 {
+        director.tick(Duration::from_secs(second));
+    }
+    director.apply([add_dest(11)]);
+    assert!(workers[0].lines[0].has(DestLine::AVAILABLE), "the same place");
+    let outcome = director.apply([Request::ListServices { service: None }]).remove(0);
+    let Ok(Reply::Services(services)) = outcome else { panic!("{outcome:?}") };
+    let row = &services[0].dests[0];
+    assert_eq!((row.active, row.totals.conns, row.totals.octets_in), (1, 1, 100));
+}

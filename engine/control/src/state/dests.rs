@@ -147,7 +147,11 @@ impl State {
     }
 
     /// A destination that was not deleted.
-    fn find_dest(&self, service: ServiceId, address: SocketAddr) -> Result<DestId, Errno> {
+    pub(super) fn find_dest(
+        &self,
+        service: ServiceId,
+        address: SocketAddr,
+    ) -> Result<DestId, Errno> {
         let id = self.dest_at.get(&(service, address)).ok_or(Errno::NoEnt)?;
         let lives = self.dest(*id).is_some_and(Dest::is_available);
         if lives { Ok(*id) } else { Err(Errno::NoEnt) }

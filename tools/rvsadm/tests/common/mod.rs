@@ -80,6 +80,11 @@ impl Transport for Table {
         let Self { state, traffic } = self;
         let outcomes = requests.iter().map(|request| match request {
             Request::ListConns => Ok(Reply::Conns(traffic.conns.clone())),
+            // All connections of a table in a test are of the service that is asked for.
+            Request::ListConnsWhere(filter) => {
+                let admits = |conn: &&ConnEntry| filter.admits(conn, filter.service.as_ref());
+                Ok(Reply::Conns(traffic.conns.iter().filter(admits).cloned().collect()))
+            }
             request => state.apply(request.clone(), traffic),
         });
         Ok(outcomes.collect())
