@@ -299,7 +299,7 @@ fn a_dest_is_available_before_and_unavailable_after_workers_learn_of_it() {
     assert!(gone.is_empty() && rig.has(DestId(0), DestLine::AVAILABLE));
     rig.delete(vip(), 11);
     let (_unpublished, gone) = rig.compiler.compile(&rig.state);
-    assert_eq!(gone, [DestId(0)]);
+    assert_eq!(gone, [Gone { id: DestId(0), flags: 0 }]);
     assert!(rig.has(DestId(0), DestLine::AVAILABLE), "not before the publication");
     rig.compiler.retire(&gone);
     assert!(!rig.has(DestId(0), DestLine::AVAILABLE));
