@@ -62,7 +62,7 @@ pub(crate) fn run(
         let progress = left(&conns);
         if progress != told {
             let left = deadline.map(|deadline| deadline.saturating_sub(begin.elapsed()));
-            let until = left.filter(|_| ended.is_none());
+            let until = left.filter(|_| ended.is_none() && !conns.is_empty());
             let until = until.map_or(String::new(), |left| format!("; {} s left", left.as_secs()));
             session.tell(&format!("{dest}: {progress}{until}\n"));
             session.flush();

@@ -137,7 +137,7 @@ fn a_drain_sets_the_weight_alone_and_removes_what_is_empty() {
     table.traffic.conns.clear();
     let drain = "drain -t 203.0.113.1:80 -r 192.0.2.11:8080 --deadline 10m";
     let said = as_rvsadm(&mut table, drain);
-    let expected = "192.0.2.11:8080: no connections left; 600 s left\n";
+    let expected = "192.0.2.11:8080: no connections left\n";
     assert_eq!(said, Said { status: 0, out: expected.to_owned(), err: String::new() });
     let listed = as_rvsadm(&mut table, "-Ln --thresholds").out;
     assert!(listed.contains("192.0.2.11:8080              9          0 "), "{listed}");
