@@ -134,7 +134,7 @@ fn restoring_stops_at_a_fault_and_goes_on_after_a_refusal_or_an_unknown_option()
 fn what_the_engine_cannot_do_is_one_line_and_status_255() {
     let mut table = Table::new(State::new(LIMITS));
     let said = say(&mut table, "--start-daemon master --mcast-interface eth0");
-    let err = "rvsd: synchronisation daemons are not supported yet\n";
+    let err = "No such device\n";
     assert_eq!(said, Said { status: 255, out: String::new(), err: err.to_owned() });
     let said = say(&mut table, "-A -t 10.0.0.1:80 -s nosuch");
     let err = "Scheduler or persistence engine not found\n";
