@@ -260,7 +260,7 @@ impl Store {
 
 /// Whether a request changes what is kept. Counters are not.
 fn is_kept(request: &Request) -> bool {
-    !request.is_read_only() && !matches!(request, Request::Zero { .. })
+    !request.is_read_only() && !matches!(request, Request::Zero { .. } | Request::EndConns { .. })
 }
 
 fn append(lines: &mut Vec<u8>, request: &Request) {

@@ -21,6 +21,7 @@ mod links;
 pub mod marks;
 pub mod neighbor;
 pub mod network;
+mod obey;
 pub mod overload;
 mod path_mtu;
 mod paths;

@@ -28,24 +28,23 @@ use crate::ipsec;
 use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
+use crate::obey;
 use crate::paths::Paths;
 use crate::publish::Reader;
 use crate::related::{self, Around};
 use crate::reunion::{Reunions, Told, Way};
-use crate::shared::{Command, ConnRow, Dump, Kill, Shared};
+use crate::shared::{Command, Dump, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::{Desk, Stack};
 use crate::steering::Steering;
 use crate::tunnel_error::{self, Outcome};
 use arrayvec::ArrayVec;
-use core::net::SocketAddr;
-use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Direction, Seed};
+use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
 use rvs_io::{BURST_MAX, Burst, Frame, Queue};
 use rvs_model::{DestLine, Tick};
-use rvs_wire::flow::{Ends, Key, V4, V6};
+use rvs_wire::flow::{V4, V6};
 use rvs_wire::mac::MacAddr;
 use rvs_wire::packet::{Class, Plain, Slow, classify_carefully, plain};
-use rvs_wire::rewrite::Rewrite;
 use std::sync::Arc;
 
 /// Timers looked at per breath and family.
@@ -53,8 +52,6 @@ use std::sync::Arc;
 /// Bounds the longest breath: each is a cache miss, all of them in flight together. Above the
 /// number of connections that a burst can open, so that expiry keeps up with any flood.
 const EXPIRE_BUDGET: usize = BURST_MAX;
-/// Connections listed per breath.
-const DUMP_BUDGET: u32 = 256;
 
 /// Sizes, fixed while the worker lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -503,17 +500,17 @@ impl<Q: Queue> Core<Q> {
             Some(Command::Dump(dump)) => dump,
             Some(Command::Kill(mut kill)) => {
                 let lines = &self.shared.lines;
-                kill.found = self::kill(&mut self.v4.conns, lines, kill)
-                    || self::kill(&mut self.v6.conns, lines, kill);
+                kill.found = obey::kill(&mut self.v4.conns, lines, kill)
+                    || obey::kill(&mut self.v6.conns, lines, kill);
                 let _full = self.shared.replies.push(Command::Kill(kill));
                 return;
             }
             None => return,
         };
         if dump.v6 {
-            list(&self.v6.conns, &mut dump, now);
+            obey::list(&self.v6.conns, &mut dump, now);
         } else {
-            list(&self.v4.conns, &mut dump, now);
+            obey::list(&self.v4.conns, &mut dump, now);
         }
         if dump.done || dump.rows.len() >= dump.rows.capacity() {
             let _full = self.shared.replies.push(Command::Dump(dump));
@@ -667,42 +664,5 @@ fn hand_over<Q: Queue>(
     match inbox.frames.push(Handed { frame, link }) {
         Ok(()) => links.counters.handed(),
         Err(Handed { frame, .. }) => links.drop(frame, DropReason::HandoffFull),
-    }
-}
-
-/// Ends a connection; `false` if it is not in this table.
-fn kill<F: Rewrite>(conns: &mut Conns<F>, lines: &[DestLine], kill: Kill) -> bool {
-    let end = |socket: SocketAddr| Some((F::address(socket.ip())?, socket.port()));
-    let (Some(client), Some(vip)) = (end(kill.client), end(kill.vip)) else { return false };
-    let key = Key::<F> { ends: <F::Ends as Ends>::new(client, vip), protocol: kill.protocol };
-    let found = conns.table().find(&key, conns.table().hash(&key));
-    let found = found.filter(|found| found.direction == Direction::Inbound);
-    let ended = found.and_then(|found| conns.remove(found.index));
-    if let Some(conn) = &ended {
-        forget(lines, conn);
-    }
-    ended.is_some()
-}
-
-/// Appends connections to `dump` until its room or the breath's budget is used up.
-fn list<F: Rewrite>(conns: &Conns<F>, dump: &mut Dump, now: Tick) {
-    let room = dump.rows.capacity().saturating_sub(dump.rows.len());
-    let room = u32::try_from(room).unwrap_or(u32::MAX).min(DUMP_BUDGET);
-    let rows = &mut dump.rows;
-    let next = conns.table().scan(dump.from, room, |_, conn: &Conn<F>| {
-        rows.push(ConnRow {
-            protocol: conn.protocol,
-            state: conn.state,
-            template: conn.is_template().then(|| conn.template_protocol()),
-            expires: conns.left(conn, now),
-            client: conn.inbound.source_socket(),
-            vip: conn.inbound.destination_socket(),
-            dest: conn.outbound.source_socket(),
-            dest_id: conn.dest,
-        });
-    });
-    match next {
-        Some(next) => dump.from = next,
-        None => dump.done = true,
     }
 }

@@ -267,7 +267,7 @@ fn a_destination_that_comes_back_from_the_trash_has_its_counters_and_connections
     director.apply([Request::DeleteDest { service: vip(), dest }]);
     assert!(!workers[0].lines[0].has(DestLine::AVAILABLE));
     for second in 0..1000 {
-        director.tick(Duration::from_secs(second));
+        director.tick(Duration::from_secs(second)).unwrap();
     }
     director.apply([add_dest(11)]);
     assert!(workers[0].lines[0].has(DestLine::AVAILABLE), "the same place");
