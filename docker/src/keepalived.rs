@@ -111,10 +111,7 @@ impl Play<'_, '_> {
         self.say("rs1's nginx is killed");
         self.without("nat", |play| {
             play.rs1 = None;
-            play.until("keepalived has taken rs1 out", |table| {
-                table.weight("192.168.1.11:80").is_none()
-                    && table.weight("[fd00:1::11]:80") == Some(0)
-            })
+            play.until("keepalived has taken rs1 out", Table::is_without_rs1)
         })?;
         self.revive()?;
         self.until_rs1_is_back()?;
@@ -126,7 +123,7 @@ impl Play<'_, '_> {
 
     /// rvsd is killed and started again, while keepalived wants to tell it something.
     fn rvsd_dies(&mut self) -> Result<Outage> {
-        let before = self.lab.director.adm(&["-Sn"])?;
+        let before = self.rules_but_rs1()?;
         let ticks = cpu_ticks(&self.keepalived)?;
         self.say("rvsd is killed, and rs1's nginx too");
         let from = SystemTime::now();
@@ -135,11 +132,9 @@ impl Play<'_, '_> {
         self.pause(4)?;
         let ticks = cpu_ticks(&self.keepalived)?.saturating_sub(ticks);
         self.lab.restart_director(&self.setup.bin, self.limits)?;
-        let after = self.lab.director.adm(&["-Sn"])?;
+        let after = self.rules_but_rs1()?;
         self.say("rvsd is back");
-        self.until("keepalived, which goes on, has taken rs1 out", |table| {
-            table.weight("192.168.1.11:80").is_none()
-        })?;
+        self.until("keepalived, which goes on, has taken rs1 out", Table::is_without_rs1)?;
         for (vip, _) in VIPS {
             self.excuse(vip, from);
         }
@@ -161,7 +156,7 @@ impl Play<'_, '_> {
             play.until("the sorry server stands in for them", |table| {
                 table.weight("192.168.1.19:80").is_some()
                     && table.weight("192.168.1.12:80") != Some(7)
-                    && table.weight("192.168.1.11:80").is_none()
+                    && table.is_without_rs1()
             })
         })?;
         self.pause(1)?;
@@ -212,6 +207,14 @@ impl Play<'_, '_> {
         let law = summary.lines().last().unwrap_or_default();
         judge(law.to_owned(), law.ends_with("holds"));
         Ok(failures)
+    }
+
+    /// All rules but those of rs1, which keepalived may change as soon as there is an rvsd.
+    fn rules_but_rs1(&self) -> Result<String> {
+        let rules = self.lab.director.adm(&["-Sn"])?;
+        let of_others =
+            |line: &&str| !["192.168.1.11:", "[fd00:1::11]:"].iter().any(|it| line.contains(it));
+        Ok(rules.lines().filter(of_others).collect::<Vec<_>>().join("\n"))
     }
 
     fn revive(&mut self) -> Result<()> {
@@ -277,6 +280,11 @@ impl Play<'_, '_> {
 struct Table(String);
 
 impl Table {
+    /// Whether rs1 gets no connection any more: one pool forgets it, the other keeps it with weight 0.
+    fn is_without_rs1(&self) -> bool {
+        self.weight("192.168.1.11:80").is_none() && self.weight("[fd00:1::11]:80") == Some(0)
+    }
+
     /// The weight of a destination, if it is in any pool.
     fn weight(&self, dest: &str) -> Option<u32> {
         let row = self.0.lines().find(|row| row.split_whitespace().nth(1) == Some(dest))?;
