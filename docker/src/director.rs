@@ -8,9 +8,20 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::lab::Setup;
 use crate::netns::{DIRECTOR, tap_name};
 use crate::process::{Daemon, Limits, command, run};
 use crate::topology::{Family, Topology};
+
+/// How rvsd gets at its TAP devices.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Driver {
+    /// By itself.
+    #[default]
+    Tap,
+    /// By DPDK's `net_tap`; takes an rvsd that was built with its feature `dpdk`.
+    Dpdk,
+}
 
 /// A running rvsd.
 #[derive(Debug)]
@@ -26,17 +37,17 @@ impl Director {
     /// # Errors
     ///
     /// `rvsd check` refuses the configuration, or rvsd does not get ready.
-    pub fn start(topology: &Topology, bin: &Path, dir: &Path, limits: &Limits) -> Result<Self> {
+    pub fn start(topology: &Topology, setup: &Setup, dir: &Path, limits: &Limits) -> Result<Self> {
         let socket = dir.join("rvsd.sock");
         let file = dir.join("rvsd.toml");
-        fs::write(&file, configuration(topology, &socket)?)?;
-        let rvsd = bin.join("rvsd");
+        fs::write(&file, configuration(topology, &socket, setup.driver)?)?;
+        let rvsd = setup.bin.join("rvsd");
         run(command(None, &rvsd).arg("check").arg(&file))?;
         let mut run = command(Some(DIRECTOR), &rvsd);
         run.arg("run").arg(&file);
         let mut daemon = Daemon::start("rvsd", run, dir)?;
         daemon.wait_for_line("rvsd: ready", limits)?;
-        Ok(Self { daemon, rvsadm: bin.join("rvsadm"), socket })
+        Ok(Self { daemon, rvsadm: setup.bin.join("rvsadm"), socket })
     }
 
     /// The control socket.
@@ -106,18 +117,26 @@ impl Director {
 }
 
 /// rvsd's configuration for the topology's director.
-fn configuration(topology: &Topology, socket: &Path) -> Result<String> {
+fn configuration(topology: &Topology, socket: &Path, driver: Driver) -> Result<String> {
     let mut text = String::new();
     writeln!(text, "[control]\nsocket = \"{}\"\nstate = \"state\"", socket.display())?;
     writeln!(text, "\n[workers]\ncores = [0]")?;
-    for interface in &topology.director.interfaces {
+    if driver == Driver::Dpdk {
+        // Real clients and servers want the cores as well.
+        writeln!(text, "idle = \"adaptive\"\n\n[dpdk]\nno_huge = true")?;
+    }
+    for (interface, number) in topology.director.interfaces.iter().zip(0..) {
+        let tap = tap_name(&interface.network);
+        let (kind, device) = match driver {
+            Driver::Tap => ("tap", tap),
+            Driver::Dpdk => ("dpdk", format!("net_tap{number},iface={tap}")),
+        };
         let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(
             text,
-            "\n[[link]]\nname = \"{}\"\nkind = \"tap\"\ndevice = \"{}\"\nmac = \"{}\"\nmtu = 1500\n\
+            "\n[[link]]\nname = \"{}\"\nkind = \"{kind}\"\ndevice = \"{device}\"\nmac = \"{}\"\nmtu = 1500\n\
              addresses = [{}]",
             interface.network,
-            tap_name(&interface.network),
             interface.mac,
             addresses.join(", ")
         )?;
@@ -216,7 +235,7 @@ TCP  [2001:db8::1]:80                    0        0        0        0        0
     #[test]
     fn a_link_of_the_configuration_is_named_after_its_network() {
         let topology = Topology::load("nat").unwrap();
-        let text = configuration(&topology, Path::new("rvsd.sock")).unwrap();
+        let text = configuration(&topology, Path::new("rvsd.sock"), Driver::Tap).unwrap();
         let value: toml::Table = text.parse().unwrap();
         let links = value["link"].as_array().unwrap();
         assert_eq!(links.len(), 2);

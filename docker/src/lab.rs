@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::director::Director;
+use crate::director::{Director, Driver};
 use crate::inspect::{Findings, Inspection};
 use crate::netns::Netns;
 use crate::process::{Daemon, Limits, command};
@@ -27,6 +27,8 @@ pub struct Setup {
     pub logs: Option<PathBuf>,
     /// Whether tshark looks at what rvsd sends.
     pub inspect: bool,
+    /// How rvsd gets at its TAP devices.
+    pub driver: Driver,
 }
 
 /// A running lab. Dropped, everything in it ends.
@@ -57,7 +59,7 @@ impl<'t> Lab<'t> {
         let hosts: Vec<_> = topology.hosts.iter().map(|host| host.name.as_str()).collect();
         limits.say(topology, &format!("hosts {}, director", hosts.join(", ")));
 
-        let director = Director::start(topology, &setup.bin, &dir, limits)?;
+        let director = Director::start(topology, setup, &dir, limits)?;
         netns.connect().context("plugging in rvsd's links")?;
         let links: Vec<_> =
             topology.director.interfaces.iter().map(|i| i.network.as_str()).collect();

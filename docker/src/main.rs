@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
+use rvs_lab::director::Driver;
 use rvs_lab::lab::{Lab, Setup};
 use rvs_lab::process;
 use rvs_lab::process::Limits;
@@ -86,6 +87,9 @@ struct Options {
     /// Let tshark look for malformed frames and wrong checksums in what rvsd sends.
     #[arg(long)]
     inspect: bool,
+    /// How rvsd gets at its links.
+    #[arg(long, value_enum, default_value_t)]
+    link: Driver,
 }
 
 fn family(text: &str) -> Result<Family, String> {
@@ -192,7 +196,7 @@ fn prepare(options: &Options) -> Result<Setup> {
         ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
     }
     enter_private_mounts(&own)?;
-    Ok(Setup { bin, logs: options.logs.clone(), inspect: options.inspect })
+    Ok(Setup { bin, logs: options.logs.clone(), inspect: options.inspect, driver: options.link })
 }
 
 fn is_installed(program: &str) -> bool {

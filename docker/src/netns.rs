@@ -87,8 +87,13 @@ impl<'t> Netns<'t> {
     pub fn plug_in(&self) -> Result<()> {
         let mut moves = String::new();
         let mut switch = String::new();
-        for network in self.topology.director.interfaces.iter().map(|i| i.network.as_str()) {
+        for interface in &self.topology.director.interfaces {
+            let network = interface.network.as_str();
             let tap = tap_name(network);
+            // The kernel's end of the cable is another station than rvsd's. DPDK gives both rvsd's
+            // address, and a bridge keeps frames to its ports' own.
+            let kernels = far_mac(&interface.mac);
+            writeln!(moves, "link set {tap} address {kernels}")?;
             if let Some((host, index)) = self.wired_to(network) {
                 writeln!(moves, "link set {tap} netns {} name eth{index}", host.name)?;
             } else {
@@ -173,6 +178,13 @@ impl Drop for Netns<'_> {
     }
 }
 
+/// The address of a TAP's kernel end: rvsd's with another bit in its first octet.
+fn far_mac(mac: &str) -> String {
+    let (first, rest) = mac.split_once(':').unwrap_or((mac, ""));
+    let first = u8::from_str_radix(first, 16).unwrap_or_default();
+    format!("{:02x}:{rest}", first ^ 4)
+}
+
 /// Interfaces up, with addresses; then routes.
 fn host_script(host: &Host) -> Result<String> {
     let mut script = String::from("link set lo up\n");
@@ -213,6 +225,11 @@ mod tests {
         let script = netns(&nat).switch_script().unwrap();
         assert!(script.contains("link add br-servers") && !script.contains("br-client"));
         assert!(script.contains("link add rs1-0 type veth peer name eth0 netns rs1"));
+    }
+
+    #[test]
+    fn the_kernels_end_of_a_cable_is_another_station() {
+        assert_eq!(far_mac("02:00:00:00:00:01"), "06:00:00:00:00:01");
     }
 
     #[test]

@@ -132,6 +132,10 @@ impl End for Watched {
             .filter(|(name, value)| *value > 0 && !is_of_a_queue(name))
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
+        // A device that hung up has forgotten what it counted.
+        if counted.is_empty() {
+            return Vec::new();
+        }
         vec![format!("link {}: {}", self.name, counted.join(", "))]
     }
 }

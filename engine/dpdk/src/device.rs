@@ -225,10 +225,9 @@ impl Device {
         let queue = |(pool, number)| (DpdkQueue::new(Arc::clone(&started), number), pool);
         let queues = pools.into_iter().zip(0..).map(queue).collect();
         let info = info_of(self.number).unwrap_or(self.info);
-        let virtual_mac = plan.mac.filter(|_| info.is_virtual != 0);
         let port = Port {
             configured: self.configured,
-            mac: virtual_mac.unwrap_or(info.mac),
+            mac: plan.mac.unwrap_or(info.mac),
             was_up: None,
             spreading,
             info,

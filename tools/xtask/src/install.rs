@@ -42,6 +42,8 @@ pub const ORACLE: [Tool; 7] = [
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
 pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
+/// For the DPDK link.
+pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For everything.
 pub const ALL: [Tool; 11] =
     [NGINX, CURL, IP, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG, TESTPMD];

@@ -30,7 +30,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     /// Builds rvs and shows it between real kernels: NAT, DR and TUN over IPv4 and IPv6.
-    Demo,
+    Demo {
+        /// How rvsd gets at its links.
+        #[arg(long, value_enum, default_value_t)]
+        link: Link,
+    },
     /// Everything that must hold, as a table; `--quick` is what to run before each commit.
     #[command(visible_alias = "ci")]
     Test {
@@ -76,6 +80,16 @@ enum Chore {
     Install,
 }
 
+/// What drives a director's links.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+enum Link {
+    /// rvsd itself, through the kernel's TAP.
+    #[default]
+    Tap,
+    /// DPDK, through its `net_tap`.
+    Dpdk,
+}
+
 fn main() -> ExitCode {
     match act(&Arguments::parse().chore) {
         Ok(code) => code,
@@ -95,7 +109,7 @@ fn act(chore: &Chore) -> Result<ExitCode> {
         if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     };
     match chore {
-        Chore::Demo => demo(&workspace),
+        Chore::Demo { link } => demo(&workspace, *link),
         Chore::Test { quick } => test::run(&workspace, *quick),
         Chore::Conformance { arguments } => {
             if arguments.iter().any(|it| it == "--ask") {
@@ -128,12 +142,18 @@ fn act(chore: &Chore) -> Result<ExitCode> {
 }
 
 /// Builds the release binaries and hands over to the lab.
-fn demo(workspace: &Workspace) -> Result<ExitCode> {
+fn demo(workspace: &Workspace, link: Link) -> Result<ExitCode> {
     install::packages(&install::LAB)?;
+    if link == Link::Dpdk {
+        install::packages(&install::DPDK)?;
+    }
     println!("Building rvsd, rvsadm and the lab (release; the first time takes minutes) ...");
-    let built = test::release(workspace).status()?;
+    let built = test::release(workspace, link == Link::Dpdk).status()?;
     ensure!(built.success(), "the build failed");
     let mut lab = test::lab(workspace, "demo");
+    if link == Link::Dpdk {
+        lab.args(["--link", "dpdk"]);
+    }
     if !install::is_root()? {
         let program = lab.get_program().to_string_lossy();
         eprintln!("Network namespaces and TAP devices take root. Run:\n  sudo {program} demo");

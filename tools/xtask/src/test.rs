@@ -127,6 +127,19 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         let counts = passed.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
         Some(format!("{} tests passed", counts.sum::<u32>()))
     })?;
+    if !install::is_root()? {
+        steps.skip("dpdk lab", "network namespaces and TAP devices take root");
+        return Ok(());
+    }
+    // The profile of the tests, whose libraries are built already; beside what is shipped.
+    let mut build = workspace.cargo();
+    build.args(["build", "--profile", "test", "--features", "rvs-daemon/dpdk"]).args(RELEASED);
+    if steps.run("dpdk build", &mut build, |_| None)? {
+        let mut lab = Command::new(workspace.target_directory.join("debug/rvs-lab"));
+        lab.args(["demo", "--link", "dpdk", "--inspect", "--logs"]);
+        lab.arg(workspace.target_directory.join("lab-dpdk"));
+        steps.run("dpdk lab", &mut lab, last_line)?;
+    }
     Ok(())
 }
 
@@ -139,7 +152,7 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.skip("labs", "--quick");
         return Ok(());
     }
-    if !steps.run("release", &mut release(workspace), |_| None)? {
+    if !steps.run("release", &mut release(workspace, false), |_| None)? {
         steps.skip("labs", "there is nothing to run");
     } else if install::is_root()? {
         steps.run("labs", lab(workspace, "demo").arg("--inspect"), last_line)?;
@@ -154,9 +167,12 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
 
 /// Builds the programs of the lab as they are shipped.
 #[must_use]
-pub fn release(workspace: &Workspace) -> Command {
+pub fn release(workspace: &Workspace, dpdk: bool) -> Command {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--release"]).args(RELEASED);
+    if dpdk {
+        cargo.args(["--features", "rvs-daemon/dpdk"]);
+    }
     cargo
 }
 
