@@ -131,7 +131,7 @@ impl Play<'_, '_> {
         self.rs1 = None;
         self.pause(4)?;
         let ticks = cpu_ticks(&self.keepalived)?.saturating_sub(ticks);
-        self.lab.restart_director(&self.setup.bin, self.limits)?;
+        self.lab.restart_director(self.setup, self.limits)?;
         let after = self.rules_but_rs1()?;
         self.say("rvsd is back");
         self.until("keepalived, which goes on, has taken rs1 out", Table::is_without_rs1)?;

@@ -110,8 +110,8 @@ impl<'t> Lab<'t> {
     /// # Errors
     ///
     /// It does not get ready, or a network has only one host, whose interface went with rvsd's link.
-    pub fn restart_director(&mut self, bin: &Path, limits: &Limits) -> Result<()> {
-        self.director = Director::start(self.topology, bin, &self.dir, limits)?;
+    pub fn restart_director(&mut self, setup: &Setup, limits: &Limits) -> Result<()> {
+        self.director = Director::start(self.topology, setup, &self.dir, limits)?;
         self.netns.plug_in().context("plugging in rvsd's links")
     }
 
