@@ -11,6 +11,7 @@
 //! says where, what was found and what is allowed; the first one found is the only one told, and
 //! nothing starts. Services are not configured here but through the control socket.
 
+mod af_xdp;
 mod check;
 mod dpdk;
 mod file;
@@ -21,6 +22,7 @@ mod tests;
 
 use crate::access::Rules;
 use crate::store::Sync;
+pub use af_xdp::AfXdpLink;
 use core::fmt;
 pub use dpdk::{Dpdk, DpdkLink, Side};
 pub use links::LINKS_MAX;
@@ -134,6 +136,8 @@ pub enum Links {
     Pcap(Vec<PcapLink>),
     /// Network cards driven by DPDK.
     Dpdk(Vec<DpdkLink>),
+    /// Devices shared with the host's kernel.
+    AfXdp(Vec<AfXdpLink>),
 }
 
 impl Links {
@@ -144,6 +148,7 @@ impl Links {
             Self::Tap(links) => links.len(),
             Self::Pcap(links) => links.len(),
             Self::Dpdk(links) => links.len(),
+            Self::AfXdp(links) => links.len(),
         }
     }
 
@@ -154,6 +159,7 @@ impl Links {
             Self::Tap(_) => "tap",
             Self::Pcap(_) => "pcap",
             Self::Dpdk(_) => "dpdk",
+            Self::AfXdp(_) => "af_xdp",
         }
     }
 }
@@ -220,8 +226,10 @@ impl Config {
     pub fn devices(&self) -> Vec<String> {
         let mut names: Vec<_> =
             self.network.interfaces().iter().map(|interface| interface.name.clone()).collect();
-        if let Links::Tap(links) = &self.links {
-            names.extend(links.iter().map(|link| link.device.clone()));
+        match &self.links {
+            Links::Tap(links) => names.extend(links.iter().map(|link| link.device.clone())),
+            Links::AfXdp(links) => names.extend(links.iter().map(|link| link.device.clone())),
+            Links::Pcap(_) | Links::Dpdk(_) => {}
         }
         names
     }

@@ -77,6 +77,7 @@ fn device(links: &Links, link: u8) -> String {
     let link = usize::from(link);
     match links {
         Links::Tap(all) => all.get(link).map(|tap| format!("tap {}", tap.device)),
+        Links::AfXdp(all) => all.get(link).map(|it| format!("af_xdp {}", it.device)),
         Links::Dpdk(all) => all.get(link).map(|dpdk| format!("dpdk {}", dpdk.device)),
         Links::Pcap(all) => all.get(link).map(|pcap| {
             let name = |file: &Option<std::path::PathBuf>| {

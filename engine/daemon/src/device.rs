@@ -9,6 +9,7 @@ use rvs_io::pcap::{CaptureError, PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, Reserve, RoomFrame, RoomPool};
 use rvs_wire::mac::MacAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::thread;
 use std::time::SystemTime;
@@ -88,6 +89,16 @@ pub fn in_rooms<D: Device<Frame = RoomFrame, Pool = RoomPool>>(
     Ok(Opened { workers, ends: Vec::new(), macs: Vec::new() })
 }
 
+/// Waits until there is something to read on one of these, at most so long: whether there is.
+pub fn wait_for<'q>(all: impl Iterator<Item = BorrowedFd<'q>>, at_most: Duration) -> bool {
+    let one = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+    let mut all: ArrayVec<_, { 2 * LINKS_MAX }> = all.take(2 * LINKS_MAX).map(one).collect();
+    let nanos = i64::from(at_most.subsec_nanos());
+    let at_most = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: nanos };
+    // Interrupted by a signal is ready for whatever comes next.
+    poll(&mut all, Some(&at_most)).is_ok_and(|ready| ready > 0)
+}
+
 impl Device for TapQueue {
     type Link = TapLink;
     type Seat = ();
@@ -104,12 +115,7 @@ impl Device for TapQueue {
     }
 
     fn wait(queues: &[Self], at_most: Duration) -> bool {
-        let one = |queue| PollFd::new(queue, PollFlags::IN);
-        let mut all: ArrayVec<_, LINKS_MAX> = queues.iter().take(LINKS_MAX).map(one).collect();
-        let nanos = i64::from(at_most.subsec_nanos());
-        let at_most = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: nanos };
-        // Interrupted by a signal is ready for whatever comes next.
-        poll(&mut all, Some(&at_most)).is_ok_and(|ready| ready > 0)
+        wait_for(queues.iter().map(AsFd::as_fd), at_most)
     }
 
     fn note(&self, link: &TapLink) -> Option<String> {

@@ -2,6 +2,7 @@
 //! listens to its operators. Here is the start order; what moves packets is `rvs-plane`.
 #![forbid(unsafe_code)]
 
+mod af_xdp;
 mod check;
 mod device;
 #[cfg(feature = "dpdk")]
@@ -92,6 +93,8 @@ enum Failure {
     Store(#[from] rvs_control::store::StoreError),
     #[error(transparent)]
     Tap(#[from] rvs_io::tap::TapError),
+    #[error("link {link}: {source}")]
+    AfXdp { link: String, source: rvs_io::af_xdp::AfXdpError },
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
     Dpdk(#[from] rvs_dpdk::DpdkError),

@@ -18,6 +18,7 @@ use rvs_control::director::{Director, Lines};
 use rvs_control::socket::{Kind, Server, Socket};
 use rvs_control::summary::Summary;
 use rvs_control::{netlink, server};
+use rvs_io::af_xdp::AfXdpQueue;
 use rvs_io::pcap::PcapQueue;
 use rvs_io::tap::TapQueue;
 use rvs_plane::{Mesh, Setup, Shared, Steering, Worker};
@@ -41,6 +42,7 @@ pub fn run(config: &Config) -> Result<ExitCode, Failure> {
     Ok(match &config.links {
         Links::Tap(links) => Running::<TapQueue>::start(config, links)?.until_the_end(),
         Links::Pcap(links) => Running::<PcapQueue>::start(config, links)?.until_the_end(),
+        Links::AfXdp(links) => Running::<AfXdpQueue>::start(config, links)?.until_the_end(),
         #[cfg(feature = "dpdk")]
         Links::Dpdk(links) => Running::<rvs_dpdk::DpdkQueue>::start(config, links)?.until_the_end(),
         #[cfg(not(feature = "dpdk"))]

@@ -14,14 +14,17 @@
 //! | [`memory`] | tests, benches, simulation; receive side scaling in software | move |
 //! | [`pcap`] | a capture in, a capture out | are copied |
 //! | [`tap`] | the host's stack, containers; several queues | are copied, a system call each |
+//! | [`af_xdp`] | cards that the host's kernel keeps; several queues | are copied, out of memory that card or kernel wrote |
 //! | [`faulty`] | a bad network around any of them: tests, simulation | as inside |
 //!
 //! These share one kind of frame, [`RoomFrame`]. A driver with memory of its own brings its own
 //! frame and pool. All `unsafe` of the links is in this crate.
 
+pub mod af_xdp;
 pub mod faulty;
 pub mod frame;
 pub mod memory;
+mod netdevice;
 pub mod pcap;
 pub mod tap;
 

@@ -16,6 +16,7 @@
 //! MTU, since segmentation and checksum offloads are turned off; a virtio-net header before each
 //! frame (`IFF_VNET_HDR`) is what carrying them through would add.
 
+use crate::netdevice::{Request, ioctl, short};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use std::{
     fs::{File, OpenOptions},
@@ -33,9 +34,6 @@ pub const QUEUES_MAX: u16 = 256;
 
 /// Where TAP devices come from.
 const CONTROL: &str = "/dev/net/tun";
-
-/// Octets of a device's name with the zero at its end.
-const NAME_OCTETS: usize = libc::IFNAMSIZ;
 
 /// What the host's end of the wire shall be like; `None` leaves it as it is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -397,73 +395,6 @@ impl Device {
     fn tell(&self, what: libc::Ioctl, value: &[u8]) -> io::Result<()> {
         ioctl(self.socket.as_fd(), what, &mut self.request.with(value))
     }
-}
-
-/// `struct ifreq` of netdevice(7): a name, and a value whose shape depends on the question. As
-/// octets, because every shape is octets and a union would cost an `unsafe` per look.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Request {
-    name: [u8; NAME_OCTETS],
-    value: [u8; Request::VALUE_OCTETS],
-}
-
-impl Request {
-    const VALUE_OCTETS: usize = size_of::<libc::ifreq>() - NAME_OCTETS;
-
-    /// `None` when the kernel would take the name for something else, or not at all.
-    /// Linux 6.12 net/core/dev.c `dev_valid_name()`; `%` asks it to choose a number.
-    fn new(name: &str) -> Option<Self> {
-        let plain = |octet: u8| octet.is_ascii_graphic() && !b"/:%".contains(&octet);
-        let fits = (1..NAME_OCTETS).contains(&name.len()) && !matches!(name, "." | "..");
-        if !fits || !name.bytes().all(plain) {
-            return None;
-        }
-        let mut octets = [0; NAME_OCTETS];
-        octets.iter_mut().zip(name.bytes()).for_each(|(place, octet)| *place = octet);
-        Some(Self { name: octets, value: [0; Self::VALUE_OCTETS] })
-    }
-
-    fn with(mut self, value: &[u8]) -> Self {
-        self.value = [0; Self::VALUE_OCTETS];
-        self.value.iter_mut().zip(value).for_each(|(place, octet)| *place = *octet);
-        self
-    }
-
-    fn name(&self) -> String {
-        self.name.iter().take_while(|&&octet| octet != 0).map(|&octet| char::from(octet)).collect()
-    }
-}
-
-const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
-const _: () = assert!(align_of::<Request>() >= align_of::<libc::ifreq>());
-
-/// Flags as a request carries them: 16 bits.
-fn short(flags: libc::c_int) -> [u8; 2] {
-    u16::try_from(flags & 0xffff).unwrap_or_default().to_ne_bytes()
-}
-
-/// `what` must be one of the requests whose argument is a `struct ifreq`.
-fn ioctl(fd: BorrowedFd<'_>, what: libc::Ioctl, request: &mut Request) -> io::Result<()> {
-    debug_assert!(matches!(
-        what,
-        libc::TUNSETIFF
-            | libc::SIOCGIFFLAGS
-            | libc::SIOCSIFFLAGS
-            | libc::SIOCGIFMTU
-            | libc::SIOCSIFMTU
-            | libc::SIOCGIFHWADDR
-            | libc::SIOCSIFHWADDR
-    ));
-    // JUSTIFICATION: std has no ioctl, and a crate of wrappers would bring more unsafe than this.
-    // SAFETY:
-    // - the descriptor is open: it is borrowed;
-    // - the kernel reads and writes at most a `struct ifreq` at the address: the requests above do
-    //   so, and `Request` has its size and alignment (asserted);
-    // - the place is ours alone for the call: it is borrowed mutably;
-    // - the value holds no pointers: none of these requests takes one.
-    let done = unsafe { libc::ioctl(fd.as_raw_fd(), what, &raw mut *request) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Frames shall come with finished checksums, no longer than the MTU.

@@ -11,10 +11,11 @@
 #[allow(dead_code, reason = "not every test uses all of it")]
 mod common;
 
-use common::{Host, frame, frames, in_namespace, ip};
+use common::{Host, frame, frames, in_namespace, ip, veth};
 use pcap_file::pcap::PcapReader;
 use rvs_io::{
     BURST_MAX, Burst, Frame, Pool, Queue, Reserve, RoomFrame, RoomPool,
+    af_xdp::{self, AfXdpQueue, Settings},
     memory::{self, FarEnd, MemoryQueue},
     pcap::{PcapQueue, Recorder, Replay, Resolution, SNAP_MAX},
     tap::{self, HostEnd, TapQueue},
@@ -195,6 +196,59 @@ impl Subject for Tap {
     }
 }
 
+struct AfXdp {
+    queue: AfXdpQueue,
+    host: Host,
+}
+
+impl Subject for AfXdp {
+    type Queue = AfXdpQueue;
+
+    fn surround(claim: fn()) {
+        in_namespace(move || {
+            if veth("rvs-near", "rvs-far", 9000) {
+                claim()
+            }
+        });
+    }
+
+    fn new(reserve: &Reserve, arriving: &[Vec<u8>]) -> Self {
+        let settings = Settings {
+            device: "rvs-near",
+            queues: 1,
+            mac: [2, 0, 0, 0, 0, 9],
+            shared: false,
+            mtu: 1500,
+            frame_octets: reserve.frame_octets(),
+            zero_copy: None,
+            busy_poll_us: None,
+            mend: |_| {},
+        };
+        let queue = af_xdp::open(&settings).unwrap().0.remove(0);
+        let host = Host::new("rvs-far");
+        for octets in arriving {
+            host.send(octets).unwrap();
+        }
+        Self { queue, host }
+    }
+
+    fn queue(&mut self) -> &mut AfXdpQueue {
+        &mut self.queue
+    }
+
+    fn sent(&mut self, least: usize) -> Vec<Vec<u8>> {
+        self.host.received(least)
+    }
+
+    fn block(&mut self) {
+        assert!(ip("link set rvs-near down"), "this test needs iproute2");
+    }
+
+    fn too_long(&mut self) -> u64 {
+        self.queue.lost().too_long + self.queue.missed().dropped
+    }
+}
+
 // --- What a claim works with ---
 
 fn filled(pool: &mut RoomPool, octets: &[u8]) -> RoomFrame {
@@ -338,6 +392,7 @@ macro_rules! every_link_keeps {
     ($($claim:ident,)*) => {
         mod memory_link { $(#[test] fn $claim() { super::try_on::<super::Memory>(super::$claim::<super::Memory>); })* }
         mod pcap_link { $(#[test] fn $claim() { super::try_on::<super::Pcap>(super::$claim::<super::Pcap>); })* }
+        mod af_xdp_link { $(#[test] fn $claim() { super::try_on::<super::AfXdp>(super::$claim::<super::AfXdp>); })* }
         mod tap_link { $(#[test] fn $claim() { super::try_on::<super::Tap>(super::$claim::<super::Tap>); })* }
     };
 }

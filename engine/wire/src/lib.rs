@@ -29,6 +29,7 @@ pub mod mac;
 pub mod mld;
 pub mod ndp;
 pub mod packet;
+pub mod partial;
 pub mod piece;
 pub mod rewrite;
 pub mod sctp;

@@ -232,7 +232,7 @@ fn id(
 fn default_idle(links: &Links) -> Idle {
     match links {
         Links::Dpdk(_) => Idle::Poll,
-        Links::Tap(_) | Links::Pcap(_) => Idle::default(),
+        Links::Tap(_) | Links::Pcap(_) | Links::AfXdp(_) => Idle::default(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is said of DPDK: `[dpdk]`, and links of that kind.
 
-use super::Links;
 use super::check::{Flaw, Unique, number};
 use super::file;
 use super::links::{self, MTU_DEFAULT, MTU_MAX, MTU_MIN, host_mac};
+use super::{Links, af_xdp};
 use rvs_wire::mac::MacAddr;
 use toml::Spanned;
 
@@ -99,6 +99,7 @@ pub(super) fn settings(written: Option<&Spanned<file::Dpdk>>, links: &Links) -> 
 pub(super) fn link(link: &file::Link, devices: &mut Unique<'_, String>) -> Result<DpdkLink, Flaw> {
     links::foreign("dpdk", "read", link.read.as_ref())?;
     links::foreign("dpdk", "write", link.write.as_ref())?;
+    af_xdp::foreign("dpdk", link)?;
     let name = link.name.get_ref();
     let expected =
         "a PCI address like \"0000:01:00.0\" or a virtual device like \"net_tap0,iface=x\"";

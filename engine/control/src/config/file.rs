@@ -152,6 +152,8 @@ pub(super) enum Kind {
     Tap,
     Pcap,
     Dpdk,
+    #[serde(rename = "af_xdp")]
+    AfXdp,
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,6 +172,9 @@ pub(super) struct Link {
     pub(super) rx_descriptors: Number,
     pub(super) tx_descriptors: Number,
     pub(super) promiscuous: Option<Spanned<bool>>,
+    pub(super) shared: Option<Spanned<bool>>,
+    pub(super) zero_copy: Option<Spanned<bool>>,
+    pub(super) busy_poll_us: Number,
     #[serde(default)]
     pub(super) vlan: Vec<Vlan>,
 }

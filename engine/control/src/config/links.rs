@@ -2,7 +2,7 @@
 
 use super::check::{Flaw, Unique, number, parsed};
 use super::file::{self, File, Kind, Text};
-use super::{Links, Machine, PcapLink, TapLink, derived_mac, dpdk};
+use super::{Links, Machine, PcapLink, TapLink, af_xdp, derived_mac, dpdk};
 use core::net::IpAddr;
 use ipnet::IpNet;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
@@ -47,7 +47,7 @@ pub(super) fn links_and_network(
     folder: &Path,
     machine: &Machine,
 ) -> Result<(Links, Network), Flaw> {
-    let links = devices(file, text, folder)?;
+    let links = devices(file, text, folder, machine)?;
     let mut found = Gathering {
         text,
         interfaces: Vec::new(),
@@ -68,7 +68,7 @@ pub(super) fn links_and_network(
 }
 
 /// What the links are made of.
-fn devices(file: &File, text: &str, folder: &Path) -> Result<Links, Flaw> {
+fn devices(file: &File, text: &str, folder: &Path, machine: &Machine) -> Result<Links, Flaw> {
     let Some(first) = file.link.first() else {
         return Err(Flaw::nowhere("no link, expected at least one [[link]]".to_owned()));
     };
@@ -82,6 +82,7 @@ fn devices(file: &File, text: &str, folder: &Path) -> Result<Links, Flaw> {
             Kind::Tap => "tap",
             Kind::Pcap => "pcap",
             Kind::Dpdk => "dpdk",
+            Kind::AfXdp => "af_xdp",
         };
         let message = format!(
             "link {name:?} is of another kind than link {first:?}, expected \"{word}\": all links \
@@ -105,6 +106,11 @@ fn devices(file: &File, text: &str, folder: &Path) -> Result<Links, Flaw> {
             let links = links.map(|link| dpdk::link(link, &mut devices));
             links.collect::<Result<_, _>>().map(Links::Dpdk)
         }
+        Kind::AfXdp => {
+            let mut devices = Unique::new(text);
+            let links = links.map(|link| af_xdp::link(link, machine, &mut devices));
+            links.collect::<Result<_, _>>().map(Links::AfXdp)
+        }
     }
 }
 
@@ -123,14 +129,23 @@ fn tap(link: &file::Link, devices: &mut Unique<'_, String>) -> Result<TapLink, F
     foreign("tap", "read", link.read.as_ref())?;
     foreign("tap", "write", link.write.as_ref())?;
     dpdk::foreign("tap", link)?;
+    af_xdp::foreign("tap", link)?;
+    let mtu = link.mtu.as_ref();
+    let mtu = mtu.map(|mtu| number("mtu", mtu, &(MTU_MIN..=MTU_MAX))).transpose()?;
+    Ok(TapLink { device: own_device(link, devices)?, mtu })
+}
+
+/// The kernel's device of a link: the one it names, or else the one of its name.
+pub(super) fn own_device(
+    link: &file::Link,
+    devices: &mut Unique<'_, String>,
+) -> Result<String, Flaw> {
     if let Some(device) = &link.device {
         check_name("device", device)?;
     }
     let device = link.device.as_ref().unwrap_or(&link.name);
     devices.take(device.get_ref().clone(), device, format_args!("device {}", device.get_ref()))?;
-    let mtu = link.mtu.as_ref();
-    let mtu = mtu.map(|mtu| number("mtu", mtu, &(MTU_MIN..=MTU_MAX))).transpose()?;
-    Ok(TapLink { device: device.get_ref().clone(), mtu })
+    Ok(device.get_ref().clone())
 }
 
 fn pcap(
@@ -140,6 +155,7 @@ fn pcap(
 ) -> Result<PcapLink, Flaw> {
     foreign("pcap", "device", link.device.as_ref())?;
     dpdk::foreign("pcap", link)?;
+    af_xdp::foreign("pcap", link)?;
     if link.read.is_none() && link.write.is_none() {
         let message = format!("link {:?} has neither `read` nor `write`", link.name.get_ref());
         return Err(Flaw::at(&link.name, format!("{message}, expected one of them or both")));

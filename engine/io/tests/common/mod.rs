@@ -150,6 +150,14 @@ pub fn ip(arguments: &str) -> bool {
     }
 }
 
+/// Makes two devices that are each other's far ends, up; `false` when that is not possible here.
+pub fn veth(near: &str, far: &str, mtu: u16) -> bool {
+    // Their kernel's end shall be as silent as a TAP's: no address, no protocol.
+    ip(&format!("link add {near} mtu {mtu} type veth peer name {far} mtu {mtu}"))
+        && ip(&format!("link set {near} up"))
+        && ip(&format!("link set {far} up"))
+}
+
 /// Makes a TAP device stay when its last queue is dropped, or not.
 pub fn persist(queue: &impl AsFd, stay: bool) {
     let fd = queue.as_fd().as_raw_fd();

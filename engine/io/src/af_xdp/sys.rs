@@ -1,0 +1,201 @@
+//! System calls that std has not.
+
+use core::mem::MaybeUninit;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// The address of something, as the kernel wants it in numbers.
+pub(super) fn address<T: ?Sized>(of: &T) -> u64 {
+    // Lossless: rvs runs on 64 bits.
+    u64::try_from((&raw const *of).cast::<u8>().addr()).unwrap_or_default()
+}
+
+/// bpf(2).
+///
+/// # Safety
+///
+/// `attributes` has the shape that `command` wants, whose addresses lead to what that wants there.
+pub(super) unsafe fn bpf<T>(command: u32, attributes: &T) -> io::Result<i64> {
+    // SAFETY: the kernel reads `size` octets there, which are live; the rest the caller promises.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+/// A descriptor that a call just returned.
+pub(super) fn owned(fd: i64) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel just opened it for us, so nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// socket(2), close-on-exec.
+pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: socket(2) takes numbers only.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { owned(fd.into()) }
+}
+
+/// Values that the kernel reads and writes octet by octet: any octets are one of them.
+///
+/// # Safety
+///
+/// `T` is made of whole numbers only, without padding, and no octets of it are an address.
+pub(super) unsafe trait Plain: Copy {}
+
+// SAFETY: whole numbers.
+unsafe impl Plain for u32 {}
+// SAFETY: whole numbers. Sizes add up: 4, 4 and 8 times 8; 24 times 8; 6 times 8; one.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+// SAFETY: as above.
+unsafe impl Plain for libc::xdp_statistics {}
+// SAFETY: as above.
+unsafe impl Plain for libc::xdp_options {}
+// SAFETY: as above: 4, 2, 2 and 8 octets.
+unsafe impl Plain for libc::packet_mreq {}
+
+/// setsockopt(2).
+pub(super) fn set<T: Plain>(
+    socket: &impl AsFd,
+    level: i32,
+    name: i32,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: a `Plain` value has no addresses.
+    unsafe { set_any(socket, level, name, value) }
+}
+
+/// setsockopt(2).
+///
+/// # Safety
+///
+/// `value` has the shape of the option, whose addresses lead to what that wants there, as long as
+/// it wants it.
+pub(super) unsafe fn set_any<T>(
+    socket: &impl AsFd,
+    level: i32,
+    name: i32,
+    value: &T,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open and the value live and `len` octets long; the rest the caller
+    //   promises.
+    let done = unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast(), len) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// getsockopt(2); what the kernel does not know is zero.
+pub(super) fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, the place live, ours, and `len` octets long.
+    let done =
+        unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut len) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every octet was set to zero at least, and any octets are a `Plain` value.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// bind(2).
+///
+/// # Safety
+///
+/// `A` is the shape of an address of the socket's family.
+pub(super) unsafe fn bind<A>(socket: &impl AsFd, address: &A) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<A>()).unwrap_or_default();
+    // SAFETY: the descriptor is open, and the address live and `len` octets long.
+    let done = unsafe { libc::bind(socket.as_fd().as_raw_fd(), (&raw const *address).cast(), len) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A call without octets, by which the kernel goes on with a socket's rings.
+pub(super) enum Call {
+    /// It shall send.
+    Send,
+    /// It shall receive.
+    Receive,
+}
+
+/// sendto(2) or recvfrom(2) of nothing.
+pub(super) fn call(socket: &impl AsFd, what: &Call) -> io::Result<()> {
+    let (fd, nobody) = (socket.as_fd().as_raw_fd(), core::ptr::null_mut());
+    let (nothing, now) = (core::ptr::null_mut(), libc::MSG_DONTWAIT);
+    let done = match what {
+        // SAFETY: the descriptor is open; no octets to no address are allowed.
+        Call::Send => unsafe { libc::sendto(fd, nobody, 0, now, core::ptr::null(), 0) },
+        // SAFETY: the descriptor is open; a buffer of no octets and no place for an address too.
+        Call::Receive => unsafe {
+            libc::recvfrom(fd, nobody, 0, now, core::ptr::null_mut(), nothing)
+        },
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `if_nametoindex(3)`.
+pub(super) fn index(name: &str) -> io::Result<u32> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: the name is live and ends with a zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// What ethtool(8) asks a device. `include/uapi/linux/ethtool.h`.
+pub(super) mod ethtool {
+    use super::{AsFd, AsRawFd, io};
+
+    const GDRVINFO: u32 = 3;
+    const GCHANNELS: u32 = 0x3c;
+
+    /// `struct ethtool_drvinfo`; the driver's name comes after a number.
+    const DRIVER_INFO: usize = 196;
+    /// `struct ethtool_channels`: nine numbers.
+    const CHANNELS: usize = 36;
+
+    /// The driver's name.
+    pub(in super::super) fn driver(socket: &impl AsFd, device: &str) -> io::Result<String> {
+        let info = ask::<DRIVER_INFO>(socket, device, GDRVINFO)?;
+        let name = info.iter().skip(4).take(32).take_while(|octet| **octet != 0);
+        Ok(name.map(|octet| char::from(*octet)).collect())
+    }
+
+    /// Its receive queues.
+    pub(in super::super) fn receive_queues(socket: &impl AsFd, device: &str) -> io::Result<u32> {
+        let answer = ask::<CHANNELS>(socket, device, GCHANNELS)?;
+        let (words, _) = answer.as_chunks::<4>();
+        let word = |at| words.get(at).copied().map(u32::from_ne_bytes).unwrap_or_default();
+        Ok(word(5) + word(8)) // rx_count, combined_count
+    }
+
+    fn ask<const N: usize>(socket: &impl AsFd, device: &str, question: u32) -> io::Result<[u8; N]> {
+        #[repr(C)]
+        struct Request {
+            name: [u8; libc::IFNAMSIZ],
+            answer: *mut u8,
+            _rest: [u64; 2],
+        }
+        #[repr(C, align(8))]
+        struct Answer<const N: usize>([u8; N]);
+        const { assert!(size_of::<Request>() == size_of::<libc::ifreq>()) };
+        let mut answer = Answer([0; N]);
+        answer.0.iter_mut().zip(question.to_ne_bytes()).for_each(|(place, octet)| *place = octet);
+        let mut request = Request {
+            name: [0; libc::IFNAMSIZ],
+            answer: (&raw mut answer.0).cast(),
+            _rest: [0; 2],
+        };
+        // One octet less, so that it ends with a zero.
+        let place = request.name.iter_mut().take(libc::IFNAMSIZ - 1);
+        place.zip(device.bytes()).for_each(|(place, octet)| *place = octet);
+        let fd = socket.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open; the request has the size of a `struct ifreq` and leads to
+        //   a live answer, whose size is that of the question's shape: the two above.
+        let done = unsafe { libc::ioctl(fd, libc::SIOCETHTOOL, &raw mut request) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(answer.0) }
+    }
+}

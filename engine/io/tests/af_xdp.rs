@@ -1,0 +1,214 @@
+//! What is special about AF_XDP, between two devices of a real kernel. Each test has a network
+//! namespace of its own, and is skipped without root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic"
+)]
+
+#[allow(dead_code, reason = "not every test uses all of it")]
+mod common;
+
+use common::{Host, frame, in_namespace, ip, veth};
+use rvs_io::{
+    Burst, Frame, Pool, Queue, Reserve, RoomPool,
+    af_xdp::{self, About, AfXdpError, AfXdpQueue, FRAME_OCTETS_MAX, Mode, Settings},
+};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const NEAR: &str = "rvs-near";
+const FAR: &str = "rvs-far";
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+fn settings() -> Settings<'static> {
+    Settings {
+        device: NEAR,
+        queues: 1,
+        mac: MAC,
+        shared: true,
+        mtu: 1500,
+        frame_octets: 1518,
+        zero_copy: None,
+        busy_poll_us: None,
+        mend: |_| {},
+    }
+}
+
+fn open(settings: &Settings<'_>) -> (AfXdpQueue, About) {
+    let (mut queues, about) = af_xdp::open(settings).unwrap();
+    assert_eq!(queues.len(), 1);
+    (queues.remove(0), about)
+}
+
+fn refusal(settings: &Settings<'_>) -> String {
+    af_xdp::open(settings).unwrap_err().to_string()
+}
+
+fn on_veth(test: impl FnOnce() + Send + 'static) {
+    in_namespace(|| {
+        if veth(NEAR, FAR, 1500) {
+            test();
+        }
+    });
+}
+
+/// What arrives until `count` frames are there, or a second is over.
+fn receive(queue: &mut AfXdpQueue, pool: &mut RoomPool, count: usize) -> Vec<Vec<u8>> {
+    let (mut burst, end) = (Burst::new(), Instant::now() + Duration::from_secs(1));
+    while burst.len() < count && Instant::now() < end {
+        queue.receive(pool, &mut burst, 32);
+    }
+    queue.receive(pool, &mut burst, 32);
+    burst.drain(..).map(|frame| (frame.octets().to_vec(), pool.give(frame)).0).collect()
+}
+
+fn to(mac: [u8; 6], number: u32) -> Vec<u8> {
+    let mut frame = frame(number, 100);
+    frame[..6].copy_from_slice(&mac);
+    frame
+}
+
+#[test]
+fn frames_to_our_mac_are_ours_and_others_the_hosts_and_groups_are_for_both() {
+    on_veth(|| {
+        let (mut queue, about) = open(&settings());
+        assert_eq!((about.driver.as_str(), about.mode, about.mends), ("veth", Mode::Native, true));
+        let (near, far, mut pool) =
+            (Host::new(NEAR), Host::new(FAR), Reserve::new(512, 1518).pool());
+        let [ours, hosts, all] = [to(MAC, 1), to(near.mac, 2), to([0xff; 6], 3)];
+        let group = to([0x33, 0x33, 0, 0, 0, 1], 4);
+        for octets in [&ours, &hosts, &all, &group] {
+            far.send(octets).unwrap();
+        }
+        let mut got = receive(&mut queue, &mut pool, 3);
+        got.sort_by_key(|octets| octets[14..18].to_vec());
+        assert!(got == [ours, all.clone(), group.clone()]);
+        assert!(near.received(3) == [hosts, all, group]);
+    });
+}
+
+#[test]
+fn a_group_frame_has_its_vlan_tag() {
+    on_veth(|| {
+        let (mut queue, _about) = open(&settings());
+        let (far, mut pool) = (Host::new(FAR), Reserve::new(512, 1518).pool());
+        let plain = to([0xff; 6], 3);
+        let tagged = [&plain[..12], &[0x81, 0, 0x20, 100], &plain[12..]].concat();
+        far.send(&tagged).unwrap();
+        assert!(receive(&mut queue, &mut pool, 1) == [tagged]);
+    });
+}
+
+#[test]
+fn a_link_that_is_not_shared_has_every_frame() {
+    on_veth(|| {
+        let (mut queue, _about) = open(&Settings { shared: false, ..settings() });
+        let (near, far, mut pool) =
+            (Host::new(NEAR), Host::new(FAR), Reserve::new(512, 1518).pool());
+        let frames = [to(MAC, 1), to(near.mac, 2), to([0xff; 6], 3)];
+        for octets in &frames {
+            far.send(octets).unwrap();
+        }
+        assert!(receive(&mut queue, &mut pool, 3) == frames);
+        assert!(near.received(0).is_empty());
+    });
+}
+
+#[test]
+fn many_times_a_ring_goes_through_and_nothing_is_missing() {
+    on_veth(|| {
+        let (mut queue, _about) = open(&Settings { busy_poll_us: Some(20), ..settings() });
+        let (far, mut pool) = (Host::new(FAR), Reserve::new(512, 1518).pool());
+        for round in 0..400 {
+            let frames: Vec<_> = (0..50).map(|number| to(MAC, round * 50 + number)).collect();
+            for octets in &frames {
+                far.send(octets).unwrap();
+            }
+            let mut burst = Burst::new();
+            for octets in receive(&mut queue, &mut pool, 50) {
+                let mut frame = pool.take().unwrap();
+                assert!(frame.fill(&octets));
+                burst.push(frame);
+            }
+            assert_eq!(burst.len(), 50, "round {round}");
+            assert_eq!(queue.send(&mut pool, &mut burst), 50, "round {round}");
+            assert!(far.received(50) == frames, "round {round}");
+        }
+        assert_eq!((queue.missed(), queue.fault().is_none()), (af_xdp::Missed::default(), true));
+    });
+}
+
+#[test]
+fn every_queue_has_its_worker() {
+    in_namespace(|| {
+        let made = ip(&format!(
+            "link add {NEAR} numrxqueues 4 numtxqueues 4 type veth peer name {FAR} numtxqueues 4 \
+             numrxqueues 4"
+        ));
+        if !made || !ip(&format!("link set {NEAR} up")) || !ip(&format!("link set {FAR} up")) {
+            return;
+        }
+        let wrong = refusal(&settings());
+        assert!(wrong.contains("has 4 receive queues and there are 1 workers"), "{wrong}");
+        let (queues, _about) = af_xdp::open(&Settings { queues: 4, ..settings() }).unwrap();
+        assert_eq!(queues.len(), 4);
+        assert_eq!(queues.iter().map(|queue| queue.waits().count()).sum::<usize>(), 5);
+    });
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_would_be_right() {
+    on_veth(|| {
+        assert!(ip(&format!("link set {NEAR} mtu 1400")));
+        assert_eq!(
+            refusal(&settings()),
+            "device rvs-near has MTU 1400 and the link 1500: run `ip link set rvs-near mtu 1500`, or \
+             set the link's mtu to 1400"
+        );
+        let settings = Settings { mtu: 1400, ..settings() };
+        let near = Host::new(NEAR);
+        for (settings, expected) in [
+            (Settings { device: "rvs-none", ..settings }, "there is no device rvs-none"),
+            (Settings { mac: near.mac, ..settings }, "has the link's `mac` itself"),
+            (Settings { frame_octets: FRAME_OCTETS_MAX + 1, ..settings }, "3840 at most"),
+            (Settings { zero_copy: Some(true), ..settings }, "cannot do zero-copy"),
+        ] {
+            let error = refusal(&settings);
+            assert!(error.contains(expected), "{error}");
+        }
+        let held = open(&settings);
+        let error = refusal(&settings);
+        assert!(error.contains("another XDP program is on device rvs-near"), "{error}");
+        drop(held);
+        // The kernel takes the program off a moment after its last descriptor is closed.
+        let end = Instant::now() + Duration::from_secs(2);
+        while let Err(AfXdpError::Taken(_) | AfXdpError::Busy { .. }) = af_xdp::open(&settings) {
+            assert!(Instant::now() < end, "the program stays");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(ip(&format!("link set {NEAR} down")));
+        assert_eq!(refusal(&settings), "device rvs-near is down: run `ip link set rvs-near up`");
+    });
+}
+
+#[test]
+fn frames_wait_for_a_device_that_comes_back() {
+    on_veth(|| {
+        let (mut queue, _about) = open(&settings());
+        let (far, mut pool) = (Host::new(FAR), Reserve::new(512, 1518).pool());
+        let mut burst = Burst::new();
+        let mut frame = pool.take().unwrap();
+        assert!(frame.fill(&to(far.mac, 7)));
+        burst.push(frame);
+        assert!(ip(&format!("link set {NEAR} down")));
+        assert_eq!(queue.send(&mut pool, &mut burst), 0);
+        assert_eq!(queue.fault().unwrap().raw_os_error(), Some(libc::ENETDOWN));
+        assert!(ip(&format!("link set {NEAR} up")));
+        assert_eq!(queue.send(&mut pool, &mut burst), 1);
+        assert!(far.received(1) == [to(far.mac, 7)]);
+    });
+}
