@@ -13,14 +13,17 @@ use crate::netns::{DIRECTOR, tap_name};
 use crate::process::{Daemon, Limits, command, run};
 use crate::topology::{Family, Topology};
 
-/// How rvsd gets at its TAP devices.
+/// How rvsd gets at its links.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Driver {
-    /// By itself.
+    /// By itself, through TAP devices.
     #[default]
     Tap,
     /// By DPDK's `net_tap`; takes an rvsd that was built with its feature `dpdk`.
     Dpdk,
+    /// By AF_XDP, at one end of a veth each.
+    #[value(name = "af_xdp")]
+    AfXdp,
 }
 
 /// A running rvsd.
@@ -129,6 +132,7 @@ fn configuration(topology: &Topology, socket: &Path, driver: Driver) -> Result<S
         let tap = tap_name(&interface.network);
         let (kind, device) = match driver {
             Driver::Tap => ("tap", tap),
+            Driver::AfXdp => ("af_xdp", tap),
             Driver::Dpdk => ("dpdk", format!("net_tap{number},iface={tap}")),
         };
         let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();

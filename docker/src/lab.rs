@@ -27,7 +27,7 @@ pub struct Setup {
     pub logs: Option<PathBuf>,
     /// Whether tshark looks at what rvsd sends.
     pub inspect: bool,
-    /// How rvsd gets at its TAP devices.
+    /// How rvsd gets at its links.
     pub driver: Driver,
 }
 
@@ -55,7 +55,7 @@ impl<'t> Lab<'t> {
     pub fn up(topology: &'t Topology, setup: &Setup, limits: &Limits) -> Result<Self> {
         let dir = run_dir(topology);
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        let netns = Netns::build(topology).context("network namespaces")?;
+        let netns = Netns::build(topology, setup.driver).context("network namespaces")?;
         let hosts: Vec<_> = topology.hosts.iter().map(|host| host.name.as_str()).collect();
         limits.say(topology, &format!("hosts {}, director", hosts.join(", ")));
 

@@ -11,8 +11,11 @@
 //! rvsd opens its TAPs in the director's namespace; then [`Netns::connect`] moves their kernel ends
 //! to where the cables go. Nothing else is in the director's namespace: its kernel forwards nothing.
 //!
+//! With AF_XDP each TAP is a veth instead, which is there before rvsd is.
+//!
 //! A host's kernel leaves checksums and segmentation to the device. A TAP without `vnet_hdr` offers
 //! neither, so what rvsd reads is whole: each frame at most the MTU, each checksum complete.
+//! A veth offers both until rvsd comes; then checksums only, and rvsd finishes those.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,6 +23,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::director::Driver;
 use crate::process::{run, run_with_input};
 use crate::topology::{Host, Interface, Topology};
 
@@ -41,6 +45,7 @@ const EVERYWHERE: [(&str, u8); 2] = [
 #[derive(Debug)]
 pub struct Netns<'t> {
     topology: &'t Topology,
+    driver: Driver,
     names: Vec<String>,
 }
 
@@ -56,8 +61,8 @@ impl<'t> Netns<'t> {
     /// # Errors
     ///
     /// Whatever `ip` complains about.
-    pub fn build(topology: &'t Topology) -> Result<Self> {
-        let mut netns = Self { topology, names: Vec::new() };
+    pub fn build(topology: &'t Topology, driver: Driver) -> Result<Self> {
+        let mut netns = Self { topology, driver, names: Vec::new() };
         for name in [DIRECTOR, SWITCH] {
             netns.add(name, &BTreeMap::new())?;
         }
@@ -65,6 +70,9 @@ impl<'t> Netns<'t> {
             netns.add(&host.name, &host.sysctls)?;
         }
         ip(SWITCH, &netns.switch_script()?)?;
+        if driver == Driver::AfXdp {
+            ip(DIRECTOR, &netns.veth_script()?)?;
+        }
         Ok(netns)
     }
 
@@ -93,12 +101,21 @@ impl<'t> Netns<'t> {
             // The kernel's end of the cable is another station than rvsd's. DPDK gives both rvsd's
             // address, and a bridge keeps frames to its ports' own.
             let kernels = far_mac(&interface.mac);
-            writeln!(moves, "link set {tap} address {kernels}")?;
-            if let Some((host, index)) = self.wired_to(network) {
-                writeln!(moves, "link set {tap} netns {} name eth{index}", host.name)?;
-            } else {
-                writeln!(moves, "link set {tap} netns {SWITCH}")?;
-                writeln!(switch, "link set {tap} master br-{network} up")?;
+            let is_veth = self.driver == Driver::AfXdp;
+            if !is_veth {
+                writeln!(moves, "link set {tap} address {kernels}")?;
+            }
+            match self.wired_to(network) {
+                Some(_) if is_veth => {}
+                Some((host, index)) => {
+                    writeln!(moves, "link set {tap} netns {} name eth{index}", host.name)?;
+                }
+                None => {
+                    if !is_veth {
+                        writeln!(moves, "link set {tap} netns {SWITCH}")?;
+                    }
+                    writeln!(switch, "link set {tap} master br-{network} up")?;
+                }
             }
         }
         ip(DIRECTOR, &moves)?;
@@ -141,6 +158,17 @@ impl<'t> Netns<'t> {
             let index = host.interfaces.iter().position(|i| i.network == network)?;
             Some((host, index))
         })
+    }
+
+    /// The director's ends of its cables, where they are veths.
+    fn veth_script(&self) -> Result<String> {
+        let mut script = String::new();
+        for network in self.topology.director.interfaces.iter().map(|i| i.network.as_str()) {
+            let (near, (at, far)) = (tap_name(network), self.far_end(network));
+            writeln!(script, "link add {near} type veth peer name {far} netns {at}")?;
+            writeln!(script, "link set {near} up")?;
+        }
+        Ok(script)
     }
 
     /// Bridges, and a veth from each to its hosts.
@@ -213,7 +241,7 @@ mod tests {
     use super::*;
 
     fn netns(topology: &Topology) -> Netns<'_> {
-        Netns { topology, names: Vec::new() }
+        Netns { topology, driver: Driver::Tap, names: Vec::new() }
     }
 
     #[test]

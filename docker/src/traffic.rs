@@ -75,7 +75,7 @@ pub fn act(setup: &Setup, limits: &Limits) -> Result<bool> {
 fn in_lab(topology: &Topology, setup: &Setup, limits: &Limits) -> Result<bool> {
     let dir = run_dir(topology);
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let netns = Netns::build(topology).context("network namespaces")?;
+    let netns = Netns::build(topology, setup.driver).context("network namespaces")?;
     let mut director = Director::start(topology, setup, &dir, limits)?;
     netns.connect().context("plugging in rvsd's links")?;
     for network in topology.networks() {

@@ -7,6 +7,9 @@ use rvs_control::config::{AfXdpLink, Config};
 use rvs_io::af_xdp::{self, About, AfXdpQueue, Mode, Settings};
 use rvs_wire::partial;
 
+/// Octets of Ethernet and VLAN headers before a packet.
+const HEADERS: usize = 18;
+
 impl Device for AfXdpQueue {
     type Link = AfXdpLink;
     type Seat = ();
@@ -19,7 +22,7 @@ impl Device for AfXdpQueue {
                 mac: link.mac.0,
                 shared: link.shared,
                 mtu: link.mtu,
-                frame_octets: config.tables.frame_octets,
+                frame_octets: usize::from(link.mtu) + HEADERS,
                 zero_copy: link.zero_copy,
                 busy_poll_us: link.busy_poll_us,
                 mend: partial::finish,

@@ -88,6 +88,9 @@ enum Link {
     Tap,
     /// DPDK, through its `net_tap`.
     Dpdk,
+    /// rvsd itself, through AF_XDP on veths.
+    #[value(name = "af_xdp")]
+    AfXdp,
 }
 
 fn main() -> ExitCode {
@@ -151,8 +154,10 @@ fn demo(workspace: &Workspace, link: Link) -> Result<ExitCode> {
     let built = test::release(workspace, link == Link::Dpdk).status()?;
     ensure!(built.success(), "the build failed");
     let mut lab = test::lab(workspace, "demo");
-    if link == Link::Dpdk {
-        lab.args(["--link", "dpdk"]);
+    match link {
+        Link::Tap => {}
+        Link::Dpdk => drop(lab.args(["--link", "dpdk"])),
+        Link::AfXdp => drop(lab.args(["--link", "af_xdp"])),
     }
     if !install::is_root()? {
         let program = lab.get_program().to_string_lossy();

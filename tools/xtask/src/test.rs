@@ -156,6 +156,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.skip("labs", "there is nothing to run");
     } else if install::is_root()? {
         steps.run("labs", lab(workspace, "demo").arg("--inspect"), last_line)?;
+        let mut af_xdp = lab(workspace, "demo");
+        steps.run("af_xdp lab", af_xdp.args(["--link", "af_xdp", "--inspect"]), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;

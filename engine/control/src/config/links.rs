@@ -119,7 +119,9 @@ pub(super) fn foreign<T>(kind: &str, key: &str, value: Option<&Spanned<T>>) -> R
     match value {
         None => Ok(()),
         Some(value) => {
-            let message = format!("a {kind} link has no `{key}`, expected it to be left out");
+            let article = if kind.starts_with('a') { "an" } else { "a" };
+            let message =
+                format!("{article} {kind} link has no `{key}`, expected it to be left out");
             Err(Flaw::at(value, message))
         }
     }

@@ -1,5 +1,6 @@
 //! Each claim about a wrong file is the one line that an operator sees.
 
+mod af_xdp;
 mod dpdk;
 
 use super::*;
@@ -406,7 +407,7 @@ fn words_that_are_none_are_refused_with_those_there_are() {
     wrong(&[
         (
             "[[link]]\nname = \"a\"\nkind = \"veth\"\n",
-            "3:8: unknown variant `veth`, expected one of `tap`, `pcap`, `dpdk`",
+            "3:8: unknown variant `veth`, expected one of `tap`, `pcap`, `dpdk`, `af_xdp`",
         ),
         (
             "[workers]\nidle = \"sleep\"\n",
