@@ -297,7 +297,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
             "[[link]]\nname = \"a\"\nkind = \"tap\"\nqueues = 2\n",
             "4:1: unknown field `queues`, expected one of `name`, `kind`, `device`, `mac`, `mtu`, \
              `addresses`, `read`, `write`, `side`, `rx_descriptors`, `tx_descriptors`, \
-             `promiscuous`, `vlan`",
+             `promiscuous`, `shared`, `zero_copy`, `busy_poll_us`, `vlan`",
         ),
         (
             "[[link]]\nname = \"a\"\nkind = \"tap\"\n[[link.vlan]]\nid = 1\nmac = \"x\"\n",
@@ -671,7 +671,7 @@ fn the_manual_tells_the_truth() {
     let manual = include_str!("../../../../docs/manual/configuration.md");
     let examples: Vec<_> =
         manual.split("```toml\n").skip(1).map(|from| from.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 5);
+    assert_eq!(examples.len(), 6);
     for example in &examples {
         good(example);
     }
