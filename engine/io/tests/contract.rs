@@ -207,7 +207,7 @@ impl Subject for AfXdp {
     fn surround(claim: fn()) {
         in_namespace(move || {
             if veth("rvs-near", "rvs-far", 9000) {
-                claim()
+                claim();
             }
         });
     }
