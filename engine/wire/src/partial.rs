@@ -90,6 +90,8 @@ fn write(frame: &mut [u8], found: &Found) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
+    use std::vec::Vec;
 
     /// A padded frame with `message` in it, and where that is.
     fn frame(v6: bool, tag: bool, message: &[u8], protocol: u8) -> (Vec<u8>, usize) {
