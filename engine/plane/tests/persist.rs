@@ -8,7 +8,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use rig::frames::{ACK, FIN, RST, SYN, Seen, TCP, ethernet, read, tagged, tcp, udp};
 use rig::{CLIENT_MAC, LIMITS, OUR_MACS, PLAN, Plan, Rig, interface, network_with};
 use rvs_model::ForwardMethod::{Direct, Masquerade};
-use rvs_model::{DestId, SchedulerKind, ServiceId, ticks};
+use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, ticks};
 use rvs_plane::Limits;
 use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::InterfaceId;
@@ -112,6 +112,7 @@ fn a_flush_of_a_deleted_destination_takes_its_templates_along() {
     let templates = |rig: &Rig, dest: usize| rig.shared[0].lines[dest].templates();
     assert_eq!([0, 1, 2].map(|dest| templates(&rig, dest)), [3, 3, 3]);
     rig.remove_dest(id, DestId(0));
+    rig.shared[0].lines[0].set_flags(DestLine::ENDS);
     rig.shared[0].purge();
     for _ in 0..1000 {
         rig.settle();
