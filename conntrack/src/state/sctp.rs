@@ -20,7 +20,7 @@ const STATES: usize = 14;
 
 type Row = [State; STATES];
 
-/// `[view][event][state]`, events by the high half of [`event`].
+/// `[view][event][state]`, events by the high half of [`event()`].
 type Table = [[Row; 10]; 3];
 
 /// States by two letters, to keep a row in a line.
