@@ -54,7 +54,7 @@ pub struct Packet<F: Family> {
     pub packet_octets: u16,
     /// The VLAN the frame came in, 0 when it is in none.
     pub vlan: u16,
-    /// TCP flags, 0 for UDP, an event of SCTP: see [`crate::tcp::flag`], [`crate::sctp::event`].
+    /// TCP flags, 0 for UDP, an event of SCTP: see [`crate::tcp::flag`], [`mod@crate::sctp::event`].
     pub flags: u8,
 }
 

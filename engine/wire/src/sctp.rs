@@ -104,7 +104,7 @@ impl<'p> Sctp<'p> {
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// See [`event`].
+    /// See [`event()`].
     ///
     /// The first chunk decides, unless it is a cookie's and an ABORT comes behind it (Linux 6.1
     /// `ip_vs_proto_sctp.c` `set_sctp_state()`). DIFFERS from Linux in IPv6, which looks for chunks
