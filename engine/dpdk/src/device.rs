@@ -86,13 +86,20 @@ impl fmt::Display for Spreading {
     }
 }
 
-/// A device that moves frames. It stops when its last queue and its port are gone.
+/// A device that moves frames. It stops when its last queue and its port are gone, if we started it.
 #[derive(Debug)]
 pub struct Started {
     device: u16,
+    is_ours: bool,
 }
 
 impl Started {
+    /// A device that somebody else has started and will stop.
+    #[cfg(feature = "guest")]
+    pub(crate) fn lent(device: u16) -> Self {
+        Self { device, is_ours: false }
+    }
+
     pub(crate) fn device(&self) -> u16 {
         self.device
     }
@@ -100,6 +107,9 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         // JUSTIFICATION: DPDK is a C library.
         // SAFETY: nobody polls it any more: queues hold this value.
         let _stopped = unsafe { sys::rte_eth_dev_stop(self.device) };
@@ -210,7 +220,7 @@ impl Device {
             // SAFETY: configured, every queue set up.
             unsafe { sys::rte_eth_dev_start(self.number) }
         })?;
-        let started = Arc::new(Started { device: self.number });
+        let started = Arc::new(Started { device: self.number, is_ours: true });
         self.set_filters(plan)?;
         if matches!(spreading, Spreading::ByOwner | Spreading::ByFlow)
             && self.info.table_entries > 0
@@ -390,7 +400,7 @@ fn buffer_octets(frame_octets: usize) -> usize {
     frame_octets.saturating_add(8).next_multiple_of(BUFFER_UNIT).max(BUFFER_MIN)
 }
 
-fn number_of(name: &CString) -> Option<u16> {
+pub(crate) fn number_of(name: &CString) -> Option<u16> {
     let mut number = 0;
     // JUSTIFICATION: DPDK is a C library.
     // SAFETY: a text that ends with a zero, and a place for the answer.
@@ -398,7 +408,7 @@ fn number_of(name: &CString) -> Option<u16> {
     (done == 0).then_some(number)
 }
 
-fn info_of(number: u16) -> Option<DeviceInfo> {
+pub(crate) fn info_of(number: u16) -> Option<DeviceInfo> {
     let mut info = core::mem::MaybeUninit::<DeviceInfo>::uninit();
     // JUSTIFICATION: DPDK is a C library.
     // SAFETY: the place has the record's size and alignment; an unknown number is refused.

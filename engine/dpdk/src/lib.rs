@@ -27,6 +27,8 @@ mod device;
 mod eal;
 #[cfg(feature = "libdpdk")]
 mod frame;
+#[cfg(feature = "guest")]
+pub mod guest;
 #[cfg(feature = "libdpdk")]
 mod queue;
 #[cfg(feature = "rings")]

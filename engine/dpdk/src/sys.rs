@@ -117,6 +117,8 @@ unsafe extern "C" {
         room: u16,
         node: c_int,
     ) -> *mut Mempool;
+    #[cfg(feature = "guest")]
+    pub fn rte_mempool_lookup(name: *const c_char) -> *mut Mempool;
     pub fn rte_mempool_avail_count(pool: *const Mempool) -> c_uint;
 
     pub fn rvs_errno() -> c_int;

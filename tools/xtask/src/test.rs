@@ -48,6 +48,7 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
         steps.run("doc", &mut doc, none)?;
     }
     dpdk(workspace, &mut steps, quick)?;
+    capsule(workspace, &mut steps, quick)?;
     labs(workspace, &mut steps, quick)?;
     if quick {
         steps.skip("icount", "--quick");
@@ -122,11 +123,7 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
     tests.arg("test").args(packages).args(features).env("CARGO_TERM_COLOR", "never");
     // Processes of DPDK's poll: side by side they would only wait for each other.
     tests.args(["--lib", "--bins", "--tests", "--", "--test-threads", "1"]);
-    steps.run("dpdk", &mut tests, |text| {
-        let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
-        let counts = passed.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-        Some(format!("{} tests passed", counts.sum::<u32>()))
-    })?;
+    steps.run("dpdk", &mut tests, passed)?;
     if !install::is_root()? {
         steps.skip("dpdk lab", "network namespaces and TAP devices take root");
         return Ok(());
@@ -141,6 +138,33 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("dpdk lab", &mut lab, last_line)?;
     }
     Ok(())
+}
+
+/// The director in Capsule: a workspace of its own, which nothing else of ours depends on.
+fn capsule(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
+    if quick {
+        steps.skip("capsule", "--quick");
+        return Ok(());
+    }
+    let cargo = |action: &[&str], more: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(action).current_dir(workspace.root.join("engine/capsule")).args(more);
+        cargo.env("CARGO_TERM_COLOR", "never");
+        cargo.env("CARGO_TARGET_DIR", workspace.target_directory.join("capsule"));
+        cargo
+    };
+    let lints = ["--locked", "--all-targets", "--", "-D", "warnings"];
+    steps.run("capsule clippy", &mut cargo(&["clippy"], &lints), |_| None)?;
+    let tests = ["--locked", "--tests", "--", "--test-threads", "1"];
+    steps.run("capsule", &mut cargo(&["test"], &tests), passed)?;
+    Ok(())
+}
+
+/// How many tests passed, in what cargo's own runner says.
+fn passed(text: &str) -> Option<String> {
+    let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    let counts = passed.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    Some(format!("{} tests passed", counts.sum::<u32>()))
 }
 
 /// Seeds of the simulation, and spoilt frames of the parsers' tests, where time is short.
