@@ -164,7 +164,8 @@ fn capsule(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> 
 fn passed(text: &str) -> Option<String> {
     let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
     let counts = passed.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-    Some(format!("{} tests passed", counts.sum::<u32>()))
+    let sum = counts.reduce(|sum, more| sum + more)?;
+    Some(format!("{sum} tests passed"))
 }
 
 /// Seeds of the simulation, and spoilt frames of the parsers' tests, where time is short.
