@@ -428,6 +428,12 @@ impl<F: Family> Conns<F> {
         due.len()
     }
 
+    /// Whether timers are still being set to other time-outs, some at each [`Conns::expire`].
+    #[must_use]
+    pub fn is_resetting(&self) -> bool {
+        self.resetting.is_some()
+    }
+
     /// The connections, and the stages of a lookup.
     #[inline(always)]
     #[must_use]

@@ -104,7 +104,7 @@ impl Desk {
             self.shared.replies.pop()?;
             *owes = false;
         }
-        self.shared.commands.push(command).ok()?;
+        self.shared.ask(command).ok()?;
         let until = Instant::now() + patience;
         loop {
             if let Some(answer) = self.shared.replies.pop() {

@@ -262,6 +262,7 @@ impl Director {
         self.published = self.state.version();
         let (snapshot, gone) = self.compiler.compile(&self.state);
         self.publisher.publish(snapshot);
+        self.workers.iter().for_each(|worker| worker.bell.ring());
         self.compiler.retire(&gone);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_dest(), ip_vs_enqueue_expire_nodest_conns(): all that
         // were ever deleted and have connections still.

@@ -1,6 +1,6 @@
 //! Devices shared with the host's kernel: from the configuration to queues.
 
-use crate::device::{Device, Opened, in_rooms, wait_for};
+use crate::device::{Device, Doorbell, Opened, Woken, in_rooms, wait_for};
 use crate::{Failure, log};
 use core::time::Duration;
 use rvs_control::config::{AfXdpLink, Config};
@@ -38,8 +38,8 @@ impl Device for AfXdpQueue {
         Ok(())
     }
 
-    fn wait(queues: &[Self], at_most: Duration) -> bool {
-        wait_for(queues.iter().flat_map(Self::waits), at_most)
+    fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
+        wait_for(queues.iter().flat_map(Self::waits), doorbell, at_most)
     }
 
     fn note(&self, link: &AfXdpLink) -> Option<String> {

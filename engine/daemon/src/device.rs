@@ -3,16 +3,19 @@
 use crate::Failure;
 use arrayvec::ArrayVec;
 use core::time::Duration;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rvs_control::config::{Config, LINKS_MAX, PcapLink, TapLink};
 use rvs_io::pcap::{CaptureError, PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, Reserve, RoomFrame, RoomPool};
+use rvs_plane::Bell;
 use rvs_wire::mac::MacAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::thread;
 use std::time::SystemTime;
+
+/// The longest wait of a worker whose links do not tell when frames come.
+const BLIND_WAIT: Duration = Duration::from_micros(50);
 
 /// All links of a director, open.
 pub struct Opened<D: Device> {
@@ -48,11 +51,10 @@ pub trait Device: Queue + Sized + 'static {
     /// Tells it the time, counted from 1970.
     fn tell_time(&mut self, _now: Duration) {}
 
-    /// Waits until a frame may be there on one of `queues`, at most so long, and says whether one
-    /// may be. Nothing else ends it early.
-    fn wait(_queues: &[Self], at_most: Duration) -> bool {
-        thread::sleep(at_most);
-        false
+    /// Waits until a frame may be there on one of `queues`, or the worker's `doorbell` rings, at
+    /// most so long; says which. Links that cannot tell when frames come wait a little only.
+    fn wait(_queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
+        wait_for(core::iter::empty(), doorbell, at_most.min(BLIND_WAIT))
     }
 
     /// Whether nothing will ever arrive any more.
@@ -89,14 +91,65 @@ pub fn in_rooms<D: Device<Frame = RoomFrame, Pool = RoomPool>>(
     Ok(Opened { workers, ends: Vec::new(), macs: Vec::new() })
 }
 
-/// Waits until there is something to read on one of these, at most so long: whether there is.
-pub fn wait_for<'q>(all: impl Iterator<Item = BorrowedFd<'q>>, at_most: Duration) -> bool {
+/// Waits until there is something to read on one of these, or the doorbell rings, at most so long.
+pub fn wait_for<'q>(
+    queues: impl Iterator<Item = BorrowedFd<'q>>,
+    doorbell: &'q Doorbell,
+    at_most: Duration,
+) -> Woken {
+    let all = core::iter::once(doorbell.as_fd()).chain(queues);
     let one = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-    let mut all: ArrayVec<_, { 2 * LINKS_MAX }> = all.take(2 * LINKS_MAX).map(one).collect();
+    let mut all: ArrayVec<_, { 2 * LINKS_MAX + 1 }> =
+        all.take(2 * LINKS_MAX + 1).map(one).collect();
     let nanos = i64::from(at_most.subsec_nanos());
     let at_most = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: nanos };
     // Interrupted by a signal is ready for whatever comes next.
-    poll(&mut all, Some(&at_most)).is_ok_and(|ready| ready > 0)
+    let _interrupted = poll(&mut all, Some(&at_most));
+    let mut ready = all.iter().map(|one| !one.revents().is_empty());
+    let rang = ready.next().unwrap_or_default();
+    if rang {
+        doorbell.still();
+    }
+    if ready.any(|ready| ready) { Woken::Frame } else { Woken::Otherwise }
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Woken {
+    /// A link says that there is a frame.
+    Frame,
+    /// The doorbell, or time.
+    Otherwise,
+}
+
+/// What others wake a worker with that waits in the kernel: eventfd(2).
+#[derive(Debug)]
+pub struct Doorbell(OwnedFd);
+
+impl Doorbell {
+    /// One that is still, and rings when `bell` does.
+    pub fn of(bell: &Bell) -> Result<Self, Failure> {
+        let failed = |source| Failure::System { what: "a worker's doorbell", source };
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| failed(error.into()))?;
+        let button = fd.try_clone().map_err(failed)?;
+        bell.connect(move || {
+            // Refused only when it rings already.
+            let _ringing = rustix::io::write(&button, &1_u64.to_ne_bytes());
+        });
+        Ok(Self(fd))
+    }
+
+    fn still(&self) {
+        // Refused only when it is.
+        let _still = rustix::io::read(&self.0, &mut [0_u8; 8]);
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl Device for TapQueue {
@@ -114,8 +167,8 @@ impl Device for TapQueue {
         Ok(())
     }
 
-    fn wait(queues: &[Self], at_most: Duration) -> bool {
-        wait_for(queues.iter().map(AsFd::as_fd), at_most)
+    fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
+        wait_for(queues.iter().map(AsFd::as_fd), doorbell, at_most)
     }
 
     fn note(&self, link: &TapLink) -> Option<String> {

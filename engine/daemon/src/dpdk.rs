@@ -1,6 +1,6 @@
 //! Links of DPDK's: from the configuration to queues.
 
-use crate::device::{Device, End, Opened};
+use crate::device::{Device, Doorbell, End, Opened, Woken};
 use crate::{Failure, log};
 use core::time::Duration;
 use rvs_control::config::{Config, DpdkLink, Side};
@@ -75,9 +75,9 @@ impl Device for DpdkQueue {
         Lcore::register().map_err(|error| error.to_string())
     }
 
-    fn wait(_queues: &[Self], at_most: Duration) -> bool {
+    fn wait(_queues: &[Self], _doorbell: &Doorbell, at_most: Duration) -> Woken {
         thread::sleep(at_most.min(WAIT));
-        false
+        Woken::Otherwise
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::check::placement;
-use crate::device::{Device, End, Opened};
+use crate::device::{Device, Doorbell, End, Opened};
 use crate::turn::Turns;
 use crate::{Failure, exit, log, print};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +98,8 @@ impl<'c, D: Device> Running<'c, D> {
             director.keep_in(path, config.control.sync)?;
         }
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        let (mesh, steering) = (Mesh::new(count), Steering::new(count));
+        let mesh = Mesh::with_bells(shared.iter().map(|shared| Arc::clone(&shared.bell)));
+        let steering = Steering::new(count);
         let all_lines = Lines::new(&shared).to_vec();
         let barrier = Arc::new(Barrier::new(usize::from(count)));
         let mut workers = Vec::new();
@@ -120,7 +121,8 @@ impl<'c, D: Device> Running<'c, D> {
                 start,
                 stop: Arc::clone(&stop),
                 idle: config.workers.idle,
-                alone: count == 1,
+                bell: Arc::clone(&shared.bell),
+                doorbell: Doorbell::of(&shared.bell)?,
                 frames: Arc::clone(&shared.frames),
             };
             let core = config.workers.cores.get(usize::from(id)).copied();
@@ -172,6 +174,7 @@ impl<'c, D: Device> Running<'c, D> {
     fn end(mut self) -> ExitCode {
         self.servers.iter_mut().for_each(Server::stop);
         self.stop.store(true, Ordering::Relaxed);
+        self.shared.iter().for_each(|shared| shared.bell.ring());
         let until = Instant::now() + STOP_PATIENCE;
         let mut left = self.workers.len();
         let (mut notes, mut failures) = (Vec::new(), Vec::new());

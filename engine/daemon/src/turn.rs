@@ -1,25 +1,26 @@
 //! A worker's thread: one breath after the other, and rest in between when there is nothing to do.
 
-use crate::device::{Device, since_1970};
+use crate::device::{Device, Doorbell, Woken, since_1970};
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use rvs_control::config::Idle;
 use rvs_model::{TICKS_PER_SECOND, Tick};
-use rvs_plane::Worker;
 use rvs_plane::shared::FrameCounters;
+use rvs_plane::{Bell, Worker};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// Empty breaths after which a worker yields its core, and twice as many before it waits.
-const PATIENCE: u32 = 64;
-/// The longest wait of a worker that has the director to itself: links end it, so only changes and
-/// lists of connections may be that late. At a thousand wakings a second it costs about a
-/// hundredth of a core.
-const WAIT_ALONE: Duration = Duration::from_millis(1);
-/// The longest wait among several workers: a frame that another one hands over ends no wait.
-const WAIT: Duration = Duration::from_micros(50);
+/// Empty breaths after which a worker waits. An empty breath asks every link, which for a TAP is a
+/// system call; being woken costs several.
+const PATIENCE: u32 = 16;
+/// The longest wait. Frames, other workers and the control plane end it; what it may delay is what a
+/// tick begins, of which there are eight a second. A hundred wakings a second cost about a
+/// thousandth of a core.
+const WAIT: Duration = Duration::from_millis(10);
+/// After a link told of a frame that could not be had, as one whose device is gone does for ever.
+const WAIT_IN_VAIN: Duration = Duration::from_micros(50);
 
 /// What all turns of one worker have in common.
 pub struct Turns {
@@ -29,8 +30,10 @@ pub struct Turns {
     pub stop: Arc<AtomicBool>,
     /// What it does when there is nothing to do.
     pub idle: Idle,
-    /// Whether there is no other worker.
-    pub alone: bool,
+    /// Wakes the worker.
+    pub bell: Arc<Bell>,
+    /// The same for one that waits in the kernel.
+    pub doorbell: Doorbell,
     /// Where the worker counts.
     pub frames: Arc<FrameCounters>,
 }
@@ -57,23 +60,25 @@ impl Turns {
             {
                 return;
             }
-            self.rest(&mut rest, worker.queues_mut());
+            self.rest(&mut rest, worker);
         }
     }
 
     /// Rests a little, and longer the longer nothing came.
-    fn rest<D: Device>(&self, rest: &mut Rest, queues: &[D]) {
+    fn rest<D: Device>(&self, rest: &mut Rest, worker: &Worker<D>) {
         rest.empty = rest.empty.saturating_add(1);
         match self.idle {
             Idle::Adaptive if rest.in_vain => {
-                // What cannot be received, as from a device that is gone, must not keep it awake.
-                thread::sleep(WAIT);
+                thread::sleep(WAIT_IN_VAIN);
                 rest.in_vain = false;
             }
-            Idle::Adaptive if rest.empty >= 2 * PATIENCE => {
-                rest.in_vain = D::wait(queues, if self.alone { WAIT_ALONE } else { WAIT });
+            Idle::Adaptive if rest.empty >= PATIENCE => {
+                let woken = self.bell.wait_unless(
+                    || worker.is_busy() || self.stop.load(Ordering::Relaxed),
+                    || D::wait(worker.queues(), &self.doorbell, WAIT),
+                );
+                rest.in_vain = woken == Some(Woken::Frame);
             }
-            Idle::Adaptive if rest.empty >= PATIENCE => thread::yield_now(),
             Idle::Adaptive | Idle::Poll => core::hint::spin_loop(),
         }
     }

@@ -104,6 +104,11 @@ impl Defense {
         self.owed != [0; 2] || self.is_second(now)
     }
 
+    /// Whether lines are still to age in this second.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.owed != [0; 2]
+    }
+
     #[inline]
     fn is_second(&self, now: Tick) -> bool {
         now.wrapping_sub(self.next) <= Tick::MAX / 2

@@ -1,7 +1,9 @@
 //! What workers tell each other: frames that reached the wrong one, and neighbours that one heard of.
 
+use crate::bell::Bell;
 use crate::neighbor::News;
 use crate::network::InterfaceId;
+use crate::sync::{Ordering, fence};
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
 use rvs_io::Frame;
@@ -66,6 +68,8 @@ pub struct Inbox<F> {
     pub(crate) frames: ArrayQueue<Handed<F>>,
     pub(crate) strays: ArrayQueue<Stray<F>>,
     pub(crate) heard: ArrayQueue<Heard>,
+    /// Wakes the worker.
+    bell: Arc<Bell>,
 }
 
 impl<F> Inbox<F> {
@@ -73,6 +77,11 @@ impl<F> Inbox<F> {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.frames.len() + self.strays.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.strays.is_empty() && self.heard.is_empty()
     }
 }
 
@@ -87,15 +96,22 @@ impl<F> Clone for Mesh<F> {
 }
 
 impl<F> Mesh<F> {
-    /// For `workers` workers.
+    /// For `workers` workers that never wait.
     #[must_use]
     pub fn new(workers: u16) -> Self {
-        let inbox = || Inbox {
+        Self::with_bells((0..workers.max(1)).map(|_| Arc::default()))
+    }
+
+    /// For as many workers as there are bells, each woken by its own.
+    #[must_use]
+    pub fn with_bells(bells: impl Iterator<Item = Arc<Bell>>) -> Self {
+        let inbox = |bell| Inbox {
             frames: ArrayQueue::new(FRAMES),
             strays: ArrayQueue::new(STRAYS),
             heard: ArrayQueue::new(NEIGHBORS),
+            bell,
         };
-        Self((0..workers.max(1)).map(|_| inbox()).collect())
+        Self(bells.map(inbox).collect())
     }
 
     /// One worker's.
@@ -110,6 +126,19 @@ impl<F> Mesh<F> {
         for (inbox, number) in self.0.iter().zip(0u16..) {
             if number != from {
                 let _full = inbox.heard.push(heard);
+            }
+        }
+        self.wake(from);
+    }
+
+    /// Wakes all others that wait although something waits for them. Once a breath, and only in one
+    /// that handed something over: it is a fence.
+    #[cold]
+    pub(crate) fn wake(&self, from: u16) {
+        fence(Ordering::SeqCst);
+        for (inbox, number) in self.0.iter().zip(0u16..) {
+            if number != from && !inbox.is_empty() {
+                inbox.bell.ring_if_asleep();
             }
         }
     }
@@ -134,6 +163,25 @@ mod tests {
         let waiting: Vec<_> =
             (0..3).map(|worker| mesh.inbox(worker).unwrap().heard.len()).collect();
         assert_eq!(waiting, [NEIGHBORS, 0, NEIGHBORS]);
+    }
+
+    #[test]
+    fn who_waits_with_something_before_it_is_woken_and_nobody_else() {
+        let bells: Vec<Arc<Bell>> = (0..3).map(|_| Arc::default()).collect();
+        let woken = Arc::new(ArrayQueue::new(8));
+        for (bell, number) in bells.iter().zip(0..) {
+            let woken = Arc::clone(&woken);
+            bell.connect(move || woken.push(number).unwrap());
+        }
+        let mesh = Mesh::with_bells(bells.iter().map(Arc::clone));
+        let give = |to| mesh.inbox(to).unwrap().frames.push(Handed { frame: 7_u8, link: 0 });
+        give(1).unwrap();
+        mesh.wake(0);
+        assert_eq!(woken.pop(), None, "all are awake");
+        bells[1].wait_unless(|| false, || bells[2].wait_unless(|| false, || mesh.wake(0)));
+        assert_eq!((woken.pop(), woken.pop()), (Some(1), None));
+        bells[2].wait_unless(|| false, || mesh.tell(0, heard()));
+        assert_eq!((woken.pop(), woken.pop()), (Some(2), None));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod announce;
 mod balance;
+pub mod bell;
 mod defense;
 pub mod drop_reason;
 mod forward;
@@ -37,6 +38,7 @@ mod sync;
 mod tunnel_error;
 pub mod worker;
 
+pub use bell::Bell;
 pub use handoff::Mesh;
 pub use network::Network;
 pub use publish::{Publisher, Reader};

@@ -120,6 +120,10 @@ impl<Q: Queue> Links<Q> {
         (self.queues, self.pool)
     }
 
+    pub(crate) fn queues(&self) -> &[Q] {
+        &self.queues
+    }
+
     pub(crate) fn queues_mut(&mut self) -> &mut [Q] {
         &mut self.queues
     }

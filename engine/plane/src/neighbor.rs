@@ -488,6 +488,11 @@ impl<F> Neighbors<F> {
         if tick == now { None } else { Some(self.look(now, 0)) }
     }
 
+    /// Whether this tick's round is not at its end.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.round.1 < self.entries.len()
+    }
+
     /// Looks at some neighbours, from the one at `next` on.
     #[inline(never)]
     fn look(&mut self, now: Tick, mut next: usize) -> Due<F> {

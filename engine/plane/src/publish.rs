@@ -83,6 +83,12 @@ impl<T> Reader<T> {
         self.shared.generation.load(Ordering::Acquire)
     }
 
+    /// Whether there is a newer value than the one that was returned last.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.generation() != self.generation
+    }
+
     #[cold]
     fn reload(&mut self, generation: u64) {
         let current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 //! Counters are relaxed atomics that one worker writes with a plain load and store; a reader sees
 //! each of them at some recent moment. Rings are bounded; a worker never waits for either end.
 
+use crate::bell::Bell;
 use crate::drop_reason::{DROP_COUNTERS, DropIndex};
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -153,6 +154,11 @@ impl FrameCounters {
     pub(crate) fn handed(&self) {
         add(&self.handed, 1);
     }
+    /// Frames given to other workers.
+    #[inline]
+    pub(crate) fn handed_so_far(&self) -> u64 {
+        self.handed.load(Relaxed)
+    }
     #[inline]
     pub(crate) fn dropped(&self, reason: impl Into<DropIndex>) {
         self.dropped_many(reason, 1);
@@ -277,6 +283,8 @@ pub struct Shared {
     pub commands: Arc<ArrayQueue<Command>>,
     /// The same, answered.
     pub replies: Arc<ArrayQueue<Command>>,
+    /// Wakes the worker.
+    pub bell: Arc<Bell>,
     /// How often connections of some destinations were to be ended at once.
     purges: Arc<AtomicU32>,
 }
@@ -290,8 +298,20 @@ impl Shared {
             lines: (0..dests_max).map(|_| DestLine::default()).collect(),
             commands: Arc::new(ArrayQueue::new(64)),
             replies: Arc::new(ArrayQueue::new(64)),
+            bell: Arc::default(),
             purges: Arc::default(),
         }
+    }
+
+    /// Asks something of the worker.
+    ///
+    /// # Errors
+    ///
+    /// The command, when too many wait already.
+    pub fn ask(&self, command: Command) -> Result<(), Command> {
+        self.commands.push(command)?;
+        self.bell.ring();
+        Ok(())
     }
 
     /// Has the worker end all connections of destinations that are marked [`DestLine::ENDS`], and
@@ -300,6 +320,7 @@ impl Shared {
         // Release: pairs with the Acquire in `purges`. The worker that sees this sees which
         // destinations are gone.
         self.purges.fetch_add(1, Release);
+        self.bell.ring();
     }
 
     #[inline]

@@ -138,6 +138,8 @@ struct Core<Q: Queue> {
     network: usize,
     dump: Option<Dump>,
     purge: Purge,
+    /// Timers that the last breath looked at, of the family that had more.
+    expired: usize,
     /// Whether there is a service of IPv4, and of IPv6.
     serves: [bool; 2],
     burst_most: usize,
@@ -193,6 +195,7 @@ impl<Q: Queue> Worker<Q> {
             network: 0,
             dump: None,
             purge: Purge::default(),
+            expired: 0,
             serves: [false; 2],
             burst_most,
         };
@@ -211,10 +214,11 @@ impl<Q: Queue> Worker<Q> {
         self.core.breathe(snapshot, now)
     }
 
-    /// Whether it has begun something that goes on in the next breath, frames or not.
+    /// Whether the next breath has something to do, frames or not: what this one began and its
+    /// budgets did not let it end, or what the control plane or another worker wants.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.core.dump.is_some() || self.core.purge.from != [None; 2]
+        self.core.is_behind() || self.reader.is_behind() || self.core.is_wanted()
     }
 
     /// Counts what still waits as dropped, and gives back the queues and the pool.
@@ -222,6 +226,11 @@ impl<Q: Queue> Worker<Q> {
     pub fn finish(mut self) -> (Vec<Q>, Q::Pool) {
         self.core.abandon();
         self.core.links.into_parts()
+    }
+
+    /// The queues, one of every link: for whoever waits for frames.
+    pub fn queues(&self) -> &[Q] {
+        self.core.links.queues()
     }
 
     /// The queues, one of every link: for whoever steps a worker by hand.
@@ -280,6 +289,7 @@ impl<Q: Queue> Core<Q> {
     }
 
     fn breathe(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
+        let handed = self.links.counters.handed_so_far();
         let frames = self.receive();
         if frames > 0 {
             self.classify(&snapshot.network);
@@ -291,8 +301,29 @@ impl<Q: Queue> Core<Q> {
             self.reunite(snapshot, now);
         }
         self.links.flush();
+        if self.links.counters.handed_so_far() != handed {
+            self.mesh.wake(self.id);
+        }
         self.housekeep(snapshot, now);
         frames + strays
+    }
+
+    /// Whether a budget ended something in the last breath.
+    fn is_behind(&self) -> bool {
+        self.dump.is_some()
+            || self.purge.from != [None; 2]
+            || self.expired >= EXPIRE_BUDGET
+            || self.v4.conns.is_resetting()
+            || self.v6.conns.is_resetting()
+            || self.defense.is_behind()
+            || self.stack.neighbors.is_behind()
+    }
+
+    /// Whether somebody wants something that the next breath does.
+    fn is_wanted(&self) -> bool {
+        !self.shared.commands.is_empty()
+            || self.purge.seen != self.shared.purges()
+            || self.mesh.inbox(self.id).is_some_and(|inbox| !inbox.is_empty())
     }
 
     /// Fills the burst: what was handed over first, for those frames have waited.
@@ -452,8 +483,9 @@ impl<Q: Queue> Core<Q> {
     #[inline]
     fn housekeep(&mut self, snapshot: &Snapshot, now: Tick) {
         let lines = &self.shared.lines;
-        self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
-        self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        let of_v4 = self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        let of_v6 = self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+        self.expired = of_v4.max(of_v6);
         if self.defense.is_due(now) {
             self.defend(snapshot, now);
         }

@@ -1,11 +1,14 @@
-//! Publication of snapshots in every order of events that two or three threads can have.
+//! Publication of snapshots, and waking of workers, in every order of events that two or three threads
+//! can have.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p rvs-plane --test loom --release`
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use rvs_plane::{Publisher, Reader};
+use rvs_plane::{Bell, Publisher, Reader};
 
 /// A value that only its publisher's thread may drop: a worker does not free memory.
 struct Value {
@@ -97,5 +100,27 @@ fn a_reader_made_while_values_change_begins_with_one_of_them() {
         worker.join().unwrap();
         drop(second);
         assert_eq!(publisher.reclaim(), 0);
+    });
+}
+
+#[test]
+fn a_worker_that_goes_to_sleep_finds_what_is_there_or_is_woken() {
+    loom::model(|| {
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (bell, there, woken) = (Arc::new(Bell::default()), flag(), flag());
+        let wake = Arc::clone(&woken);
+        bell.connect(move || wake.store(true, Ordering::Release));
+        let (visitor, thing) = (Arc::clone(&bell), Arc::clone(&there));
+        let visitor = thread::spawn(move || {
+            thing.store(true, Ordering::Relaxed);
+            visitor.ring();
+        });
+        let until_woken = || {
+            while !woken.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        };
+        bell.wait_unless(|| there.load(Ordering::Relaxed), until_woken);
+        visitor.join().unwrap();
     });
 }
