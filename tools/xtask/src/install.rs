@@ -18,6 +18,7 @@ pub struct Tool {
 const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
+const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
 const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
@@ -45,8 +46,9 @@ pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For everything.
-pub const ALL: [Tool; 11] =
-    [NGINX, CURL, IP, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG, TESTPMD];
+pub const ALL: [Tool; 12] = [
+    NGINX, CURL, IP, PING, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG, TESTPMD,
+];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";
