@@ -1,14 +1,14 @@
 //! What is asked of a lab, and whether what came back is right.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::director::{Line, Stats};
 use crate::inspect::Findings;
 use crate::lab::{Lab, Setup, show_logs};
 use crate::process::Limits;
+use crate::stage::Stage;
 use crate::topology::{Family, Topology};
 use crate::web::{self, Answers};
 
@@ -28,7 +28,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn failed(topology: &Topology, family: Family, error: &anyhow::Error) -> Self {
+    /// One that could not be played to its end.
+    #[must_use]
+    pub fn failed(topology: &Topology, family: Family, error: &anyhow::Error) -> Self {
         println!("   FAILED: {error:#}");
         Self {
             topology: topology.name.clone(),
@@ -65,11 +67,7 @@ pub fn run(
 }
 
 fn run_families(lab: Lab<'_>, families: &[Family], requests: u32, limits: &Limits) -> Vec<Outcome> {
-    let topology = lab.topology;
-    let case = |family: &Family| {
-        let outcome = run_family(&lab, *family, requests, limits);
-        outcome.unwrap_or_else(|error| Outcome::failed(topology, *family, &error))
-    };
+    let case = |family: &Family| run_family(&lab, *family, requests, limits);
     let mut outcomes: Vec<_> = families.iter().map(case).collect();
     if let Err(error) = end(lab, limits) {
         println!("   FAILED: {error:#}");
@@ -95,25 +93,37 @@ fn end(lab: Lab<'_>, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-fn run_family(lab: &Lab<'_>, family: Family, requests: u32, limits: &Limits) -> Result<Outcome> {
-    let topology = lab.topology;
-    let vip = topology.vip(family).context("the service has no address of this family")?;
-    let vip = SocketAddr::new(vip, topology.service.port);
-    lab.director.add_service(topology, vip)?;
+/// Runs one address family in a topology that stands. What fails is printed.
+#[must_use]
+pub fn run_family(stage: &dyn Stage, family: Family, requests: u32, limits: &Limits) -> Outcome {
+    let outcome = ask_family(stage, family, requests, limits);
+    outcome.unwrap_or_else(|error| Outcome::failed(stage.topology(), family, &error))
+}
+
+fn ask_family(
+    stage: &dyn Stage,
+    family: Family,
+    requests: u32,
+    limits: &Limits,
+) -> Result<Outcome> {
+    let topology = stage.topology();
+    let vip = SocketAddr::new(stage.vip(family)?, topology.service.port);
+    stage.add_service(vip)?;
 
     limits.say(topology, &format!("{}: {requests} requests to http://{vip}/", family.name()));
     let client = topology.address_of("client", family)?;
-    let answers = web::ask("client", client, vip, requests, &lab.dir, limits)?;
+    let curl = stage.command("client", "curl");
+    let answers = web::ask(curl, client, vip, requests, stage.dir(), limits)?;
     for (server, count) in &answers.by_server {
         println!("{:16}{server} answered {count}", "");
     }
 
     println!("{:14}$ rvsadm -Ln", "");
-    show(&lab.director.adm(&["-Ln"])?);
-    let stats = settled(lab, vip, requests, limits)?;
+    show(&stage.adm(&["-Ln"])?);
+    let stats = stage.settled(vip, u64::from(requests), limits)?;
     println!("{:14}$ rvsadm -Ln --stats", "");
-    show(&lab.director.adm(&["-Ln", "--stats"])?);
-    lab.director.adm(&["-C"])?;
+    show(&stage.adm(&["-Ln", "--stats"])?);
+    stage.adm(&["-C"])?;
 
     let mut failures = Vec::new();
     for (claim, holds) in judge(topology, family, requests, &answers, &stats) {
@@ -127,16 +137,6 @@ fn run_family(lab: &Lab<'_>, family: Family, requests: u32, limits: &Limits) -> 
     }
     let topology = topology.name.clone();
     Ok(Outcome { topology, family, answers, service: stats.service, failures })
-}
-
-/// The statistics, once the last connection is in them: workers publish theirs now and then.
-fn settled(lab: &Lab<'_>, vip: SocketAddr, requests: u32, limits: &Limits) -> Result<Stats> {
-    let read = || Stats::parse(&lab.director.adm(&["-Ln", "--stats"])?, vip);
-    let settled = limits.wait("statistics", Duration::from_secs(2), || {
-        Ok(Some(read()?).filter(|stats| stats.service.conns >= u64::from(requests)))
-    });
-    // Too few after that time are judged as they are.
-    settled.or_else(|_| read())
 }
 
 /// Each claim, and whether it holds.

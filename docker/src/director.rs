@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::lab::Setup;
 use crate::netns::{DIRECTOR, tap_name};
 use crate::process::{Daemon, Limits, command, run};
-use crate::topology::{Family, Topology};
+use crate::topology::Topology;
 
 /// How rvsd gets at its links.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -43,7 +43,8 @@ impl Director {
     pub fn start(topology: &Topology, setup: &Setup, dir: &Path, limits: &Limits) -> Result<Self> {
         let socket = dir.join("rvsd.sock");
         let file = dir.join("rvsd.toml");
-        fs::write(&file, configuration(topology, &socket, setup.driver)?)?;
+        let control = format!("socket = \"{}\"\nstate = \"state\"", socket.display());
+        fs::write(&file, configuration(topology, &control, setup.driver)?)?;
         let rvsd = setup.bin.join("rvsd");
         run(command(None, &rvsd).arg("check").arg(&file))?;
         let mut run = command(Some(DIRECTOR), &rvsd);
@@ -83,26 +84,6 @@ impl Director {
         run(Command::new(&self.rvsadm).args(arguments).env("RVS_SOCKET", &self.socket))
     }
 
-    /// Adds the topology's service of `family` with its dests.
-    ///
-    /// # Errors
-    ///
-    /// rvsadm's.
-    pub fn add_service(&self, topology: &Topology, vip: SocketAddr) -> Result<()> {
-        let service = &topology.service;
-        let address = vip.to_string();
-        self.adm(&["-A", "-t", &address, "-s", &service.scheduler])?;
-        for dest in &service.dests {
-            let real = topology.address_of(dest, Family::of(vip.ip()))?;
-            let real = SocketAddr::new(real, service.dest_port).to_string();
-            let mut arguments = vec!["-a", "-t", &address, "-r", &real, service.method.option()];
-            let more = service.options.get(dest).map(Vec::as_slice).unwrap_or_default();
-            arguments.extend(more.iter().map(String::as_str));
-            self.adm(&arguments)?;
-        }
-        Ok(())
-    }
-
     /// Ends rvsd and returns the summary that it prints.
     ///
     /// # Errors
@@ -112,21 +93,33 @@ impl Director {
         let status = self.daemon.terminate(limits).context("rvsd after SIGTERM")?;
         ensure!(status.code() == Some(0), "rvsd: {status}\n{}", self.daemon.errors());
         let summary = self.daemon.output();
-        let law = summary.lines().find(|line| line.starts_with("conservation:"));
-        let law = law.with_context(|| format!("no conservation law in the summary:\n{summary}"))?;
-        ensure!(law.ends_with(": holds"), "rvsd lost count of frames: {law}");
+        balanced(&summary)?;
         Ok(summary)
     }
 }
 
-/// rvsd's configuration for the topology's director.
-fn configuration(topology: &Topology, socket: &Path, driver: Driver) -> Result<String> {
-    let mut text = String::new();
-    writeln!(text, "[control]\nsocket = \"{}\"\nstate = \"state\"", socket.display())?;
-    writeln!(text, "\n[workers]\ncores = [0]")?;
+/// Whether the summary of an rvsd that ended accounts for every frame.
+///
+/// # Errors
+///
+/// It does not, or does not say.
+pub fn balanced(summary: &str) -> Result<()> {
+    let law = summary.lines().find(|line| line.starts_with("conservation:"));
+    let law = law.with_context(|| format!("no conservation law in the summary:\n{summary}"))?;
+    ensure!(law.ends_with(": holds"), "rvsd lost count of frames: {law}");
+    Ok(())
+}
+
+/// rvsd's configuration for the topology's director, whose table `[control]` has the lines `control`.
+///
+/// # Errors
+///
+/// None; writing to a string does not fail.
+pub fn configuration(topology: &Topology, control: &str, driver: Driver) -> Result<String> {
+    let mut text = format!("[control]\n{control}\n");
     if driver == Driver::Dpdk {
         // Real clients and servers want the cores as well.
-        writeln!(text, "idle = \"adaptive\"\n\n[dpdk]\nno_huge = true")?;
+        writeln!(text, "\n[workers]\nidle = \"adaptive\"\n\n[dpdk]\nno_huge = true")?;
     }
     for (interface, number) in topology.director.interfaces.iter().zip(0..) {
         let tap = tap_name(&interface.network);
@@ -239,7 +232,7 @@ TCP  [2001:db8::1]:80                    0        0        0        0        0
     #[test]
     fn a_link_of_the_configuration_is_named_after_its_network() {
         let topology = Topology::load("nat").unwrap();
-        let text = configuration(&topology, Path::new("rvsd.sock"), Driver::Tap).unwrap();
+        let text = configuration(&topology, "socket = \"rvsd.sock\"", Driver::Tap).unwrap();
         let value: toml::Table = text.parse().unwrap();
         let links = value["link"].as_array().unwrap();
         assert_eq!(links.len(), 2);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -9,6 +10,7 @@ use crate::director::{Director, Driver};
 use crate::inspect::{Findings, Inspection};
 use crate::netns::Netns;
 use crate::process::{Daemon, Limits, command};
+use crate::stage::Stage;
 use crate::topology::{Program, Topology};
 use crate::web;
 
@@ -40,6 +42,7 @@ pub struct Lab<'t> {
     pub director: Director,
     /// Of this run.
     pub dir: PathBuf,
+    bin: PathBuf,
     inspection: Option<Inspection>,
     // In this order: programs end before their namespaces.
     programs: Vec<Daemon>,
@@ -68,7 +71,8 @@ impl<'t> Lab<'t> {
         let inspection =
             setup.inspect.then(|| Inspection::start(topology, &netns, &dir, limits)).transpose()?;
         let programs = Vec::new();
-        let mut lab = Self { topology, director, dir, inspection, programs, netns };
+        let bin = setup.bin.clone();
+        let mut lab = Self { topology, director, dir, bin, inspection, programs, netns };
         lab.start_programs(setup, limits)?;
         Ok(lab)
     }
@@ -125,6 +129,25 @@ impl<'t> Lab<'t> {
         let findings = self.inspection.map(|inspection| inspection.end(limits)).transpose();
         let summary = self.director.end(limits)?;
         Ok((summary, findings?))
+    }
+}
+
+impl Stage for Lab<'_> {
+    fn topology(&self) -> &Topology {
+        self.topology
+    }
+
+    fn command(&self, host: &str, program: &str) -> Command {
+        let own = self.bin.join(program);
+        if own.exists() { command(Some(host), own) } else { command(Some(host), program) }
+    }
+
+    fn adm(&self, arguments: &[&str]) -> Result<String> {
+        self.director.adm(arguments)
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 

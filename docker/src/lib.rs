@@ -1,11 +1,12 @@
 //! Does it work between real kernels?
 //!
 //! ```text
-//!  topologies/*.toml ── topology ──► netns: hosts as network namespaces, networks as wires or bridges
+//!  topologies/*.toml ── topology ─┬─► netns: hosts as network namespaces, networks as wires or bridges
+//!                                 └─► compose, engine, containers: hosts as containers
 //!                                      │
 //!            director: rvsd on TAP links, told by rvsadm     web, decap: the real servers' programs
 //!                                      │
-//!                        cases: curl asks, answers and counters must agree
+//!          stage ──►     cases: curl asks, answers and counters must agree
 //! ```
 //!
 //! A lab lives in a mount namespace of its own, with a private `/run`: its namespaces have plain
@@ -14,13 +15,18 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod compose;
+pub mod containers;
 pub mod decap;
 pub mod director;
+pub mod engine;
+pub mod host;
 pub mod inspect;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod stage;
 pub mod topology;
 pub mod traffic;
 pub mod web;

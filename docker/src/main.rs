@@ -12,11 +12,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
 use rvs_lab::director::Driver;
+use rvs_lab::engine::{Engine, Network};
 use rvs_lab::lab::{Lab, Setup};
 use rvs_lab::process;
 use rvs_lab::process::Limits;
+use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
-use rvs_lab::{decap, keepalived, traffic};
+use rvs_lab::{containers, decap, engine, host, keepalived, traffic};
 
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
@@ -66,6 +68,19 @@ enum Action {
     Traffic(Options),
     /// Debian's keepalived manages rvsd, while servers and rvsd itself die and come back.
     Keepalived(Options),
+    /// The same in containers: images of rvs and of hosts, compose files, an engine of the lab's own.
+    Containers {
+        #[command(flatten)]
+        options: Options,
+        /// Where the engine keeps its images.
+        #[arg(long)]
+        data: PathBuf,
+        /// An engine that runs already, as in `DOCKER_HOST`, instead of one of the lab's own.
+        #[arg(long)]
+        engine: Option<String>,
+    },
+    /// A host of a lab that is a container; what its entry point runs.
+    Host(host::Role),
     /// Unwraps IP in IP for the network namespace it runs in: a real server of LVS-TUN.
     Decap,
 }
@@ -134,6 +149,10 @@ fn act(action: &Action) -> Result<bool> {
             let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
             keepalived::run_scenario(&setup, &limits)
         }
+        Action::Containers { options, data, engine } => {
+            run_in_containers(options, data, engine.as_deref())
+        }
+        Action::Host(role) => host::run(role).map(|()| true),
         Action::Decap => decap::run().map(|()| true),
     }
 }
@@ -149,12 +168,45 @@ fn run_all(topologies: &[Topology], families: &[Family], options: &Options) -> R
     Ok(conclude(&outcomes, options.requests, &limits))
 }
 
+/// Images, then every topology in containers.
+fn run_in_containers(options: &Options, data: &Path, host: Option<&str>) -> Result<bool> {
+    let data = std::path::absolute(data)?;
+    require(&engine::NEEDED)?;
+    let setup = prepare(options)?;
+    let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
+    let dir = Path::new(engine::RUN);
+    std::fs::create_dir_all(dir)?;
+    let start = |network| match host {
+        Some(host) => Ok(Engine::at(host)),
+        None => Engine::start(network, &data, dir, &limits),
+    };
+    let builder = start(Network::Machine)?;
+    builder.build(&setup.bin, dir)?;
+    builder.end(&limits)?;
+    println!("   {:5.1} s  images are built", limits.elapsed().as_secs_f32());
+    let engine = start(Network::Own)?;
+    let mut outcomes = Vec::new();
+    for (name, _) in BUILT_IN {
+        let topology = Topology::load(name)?;
+        outcomes.extend(containers::run_topology(
+            &topology,
+            &engine,
+            dir,
+            options.requests,
+            &limits,
+        ));
+    }
+    engine.end(&limits)?;
+    Ok(conclude(&outcomes, options.requests, &limits))
+}
+
 fn up(topology: &Topology, options: &Options) -> Result<bool> {
     let setup = prepare(options)?;
     let limits = Limits::new(Duration::MAX)?;
     let lab = Lab::up(topology, &setup, &limits)?;
     for address in &topology.service.addresses {
-        lab.director.add_service(topology, (*address, topology.service.port).into())?;
+        let stage: &dyn Stage = &lab;
+        stage.add_service((*address, topology.service.port).into())?;
     }
     let enter = format!("nsenter --mount --target {} --", std::process::id());
     println!("\nIn another terminal, as root:");
@@ -178,12 +230,9 @@ fn prepare(options: &Options) -> Result<Setup> {
     let uid = std::fs::metadata("/proc/self")?.uid();
     ensure!(uid == 0, "network namespaces and TAP devices take root; try: sudo {}", invocation());
     ensure!(Path::new("/dev/net/tun").exists(), "no /dev/net/tun here; try: modprobe tun");
-    let needed = NEEDED.iter().chain(TO_INSPECT.iter().filter(|_| options.inspect));
-    let missing: Vec<_> = needed.filter(|(program, _)| !is_installed(program)).collect();
-    if !missing.is_empty() {
-        let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-        packages.dedup();
-        bail!("missing programs; install them with: apt-get install {}", packages.join(" "));
+    require(&NEEDED)?;
+    if options.inspect {
+        require(&TO_INSPECT)?;
     }
     let own = env::current_exe().context("where this program is")?;
     let bin = match (&options.bin, own.parent()) {
@@ -197,6 +246,17 @@ fn prepare(options: &Options) -> Result<Setup> {
     }
     enter_private_mounts(&own)?;
     Ok(Setup { bin, logs: options.logs.clone(), inspect: options.inspect, driver: options.link })
+}
+
+/// Fails with the line to run when programs are missing; each has its Debian package.
+fn require(programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !is_installed(program));
+    let mut packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    if !packages.is_empty() {
+        bail!("missing programs; install them with: apt-get install {}", packages.join(" "));
+    }
+    Ok(())
 }
 
 fn is_installed(program: &str) -> bool {

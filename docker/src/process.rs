@@ -209,6 +209,15 @@ impl Daemon {
         limits.wait(&format!("the end of {name}"), most, || Ok(self.child.try_wait()?))
     }
 
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Its process, and the group of all that it starts.
     #[must_use]
     pub fn id(&self) -> u32 {

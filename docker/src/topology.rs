@@ -1,7 +1,7 @@
 //! What a lab looks like: hosts, networks, addresses, programs and the one service.
 //!
 //! A topology is written once, in `topologies/*.toml`, and knows nothing of how it is built: the
-//! driver in [`crate::netns`] makes it from network namespaces.
+//! driver in [`crate::netns`] makes it from network namespaces, [`crate::compose`] from containers.
 
 use std::fs;
 use std::net::IpAddr;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,10 +23,18 @@ const AFTER_PAGE: &str = "%{http_code} %{num_connects}\\n";
 ///
 /// It could not be started.
 pub fn serve(host: &str, port: u16, dir: &Path) -> Result<Daemon> {
+    start(command(Some(host), "nginx"), host, port, dir)
+}
+
+/// Starts nginx by `nginx`, its command without arguments; its page names `host`.
+///
+/// # Errors
+///
+/// It could not be started.
+pub fn start(mut nginx: Command, host: &str, port: u16, dir: &Path) -> Result<Daemon> {
     let config = dir.join(format!("{host}.nginx.conf"));
     let errors = dir.join(format!("{host}.nginx.log"));
     fs::write(&config, configuration(host, port, dir))?;
-    let mut nginx = command(Some(host), "nginx");
     nginx.arg("-e").arg(errors).arg("-c").arg(config);
     Daemon::start(&format!("{host}.nginx"), nginx, dir)
 }
@@ -87,13 +96,13 @@ impl Answers {
     }
 }
 
-/// Lets host `from` ask `vip` `requests` times, one after another.
+/// Lets `curl`, its command without arguments, ask `vip` `requests` times, one after another.
 ///
 /// # Errors
 ///
 /// curl could not be started or does not end.
 pub fn ask(
-    from: &str,
+    mut curl: Command,
     client: IpAddr,
     vip: SocketAddr,
     requests: u32,
@@ -101,7 +110,6 @@ pub fn ask(
     limits: &Limits,
 ) -> Result<Answers> {
     ensure!(requests > 0, "no requests");
-    let mut curl = command(Some(from), "curl");
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--header", "Connection: close"]);
     curl.args(["--connect-timeout", "5", "--max-time", "10", "--fail-early"]);
     curl.args(["--write-out", AFTER_PAGE]).arg(format!("http://{vip}/?[1-{requests}]"));

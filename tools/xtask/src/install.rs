@@ -39,6 +39,13 @@ pub const ORACLE: [Tool; 7] = [
     Tool { program: "nft", package: "nftables" },
     Tool { program: "ipvsadm", package: "ipvsadm" },
 ];
+/// For the labs in containers. Not part of [`ALL`]: an engine is a service that Debian starts, so
+/// who has none is asked.
+pub const CONTAINERS: [Tool; 3] = [
+    Tool { program: "dockerd", package: "docker.io" },
+    Tool { program: "docker-compose", package: "docker-compose" },
+    Tool { program: "debootstrap", package: "debootstrap" },
+];
 /// For the lab.
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
@@ -78,8 +85,10 @@ pub fn packages(tools: &[Tool]) -> Result<()> {
     println!("Installing {} ...", packages.join(", "));
     apt(&["update", "-q"])?;
     apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
-    if packages.contains(&NGINX.package) {
-        stop_nginx_service();
+    for (package, services) in [("nginx-light", &["nginx"][..]), ("docker.io", &DOCKER)] {
+        if packages.contains(&package) {
+            stop_services(services);
+        }
     }
     for tool in missing {
         ensure!(
@@ -99,14 +108,22 @@ fn apt(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Debian starts a service that it installs. The labs start their own nginx, in namespaces; the
-/// machine's port 80 is nobody's business here.
-fn stop_nginx_service() {
+const DOCKER: [&str; 2] = ["docker.socket", "docker.service"];
+
+/// Debian starts a service that it installs. The labs start their own nginx and engine, in
+/// namespaces; the machine's port 80 and its bridges are nobody's business here.
+fn stop_services(services: &[&str]) {
     if Path::new("/run/systemd/system").exists() {
-        println!("Debian has started nginx as a service, which the labs do not use: stopping it.");
+        println!("Debian has started {services:?}, which the labs do not use: stopping them.");
         // When that fails, a service too many is no reason to stop.
-        let _ = Command::new("systemctl").args(["disable", "--now", "nginx"]).status();
+        let _ = Command::new("systemctl").args(["disable", "--now"]).args(services).status();
     }
+}
+
+/// Whether all of `tools` are there.
+#[must_use]
+pub fn are_there(tools: &[Tool]) -> bool {
+    tools.iter().all(|tool| is_on_path(tool.program))
 }
 
 /// Installs a subcommand of cargo if it is missing.

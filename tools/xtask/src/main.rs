@@ -35,6 +35,8 @@ enum Chore {
         #[arg(long, value_enum, default_value_t)]
         link: Link,
     },
+    /// The same labs in containers, by an engine of their own: images, compose files, NAT, DR, TUN.
+    Containers,
     /// Everything that must hold, as a table; `--quick` is what to run before each commit.
     #[command(visible_alias = "ci")]
     Test {
@@ -113,6 +115,12 @@ fn act(chore: &Chore) -> Result<ExitCode> {
     };
     match chore {
         Chore::Demo { link } => demo(&workspace, *link),
+        Chore::Containers => {
+            install::packages(&install::LAB)?;
+            install::packages(&install::CONTAINERS)?;
+            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            inherit(&mut test::containers(&workspace))
+        }
         Chore::Test { quick } => test::run(&workspace, *quick),
         Chore::Conformance { arguments } => {
             if arguments.iter().any(|it| it == "--ask") {
@@ -138,6 +146,7 @@ fn act(chore: &Chore) -> Result<ExitCode> {
         }
         Chore::Install => {
             install::packages(&install::ALL)?;
+            install::packages(&install::CONTAINERS)?;
             install::ALL_CARGO.into_iter().try_for_each(install::cargo_tool)?;
             Ok(ExitCode::SUCCESS)
         }

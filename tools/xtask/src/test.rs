@@ -186,6 +186,11 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
+        if install::are_there(&install::CONTAINERS) {
+            steps.run("containers", &mut containers(workspace), last_line)?;
+        } else {
+            steps.skip("containers", "no container engine; `cargo xtask install` brings one");
+        }
     } else {
         steps.skip("labs", "network namespaces and TAP devices take root");
     }
@@ -209,6 +214,16 @@ pub fn lab(workspace: &Workspace, action: &str) -> Command {
     let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));
     lab.arg(action).arg("--logs").arg(workspace.target_directory.join("lab"));
     lab
+}
+
+/// The labs in containers, with an engine of their own whose images are kept.
+#[must_use]
+pub fn containers(workspace: &Workspace) -> Command {
+    let mut containers = lab(workspace, "containers");
+    containers.arg("--data").arg(workspace.target_directory.join("containers"));
+    // The first time, the base image is made from Debian packages.
+    containers.args(["--timeout-s", "600"]);
+    containers
 }
 
 /// The comparison with the kernel's recordings: the project's, or what `arguments` say.

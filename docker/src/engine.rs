@@ -1,0 +1,191 @@
+//! A container engine of the lab's own, and the images.
+//!
+//! ```text
+//!  unshare --mount --pid [--net] ── dockerd ── containerd ── containers
+//!                                    └ data: target/containers, socket: the lab's private /run
+//! ```
+//!
+//! Nothing of the user's engine is touched: its own data, socket, mounts and processes; and while
+//! labs run a network namespace of its own, with its own bridges and packet filter. Only while
+//! images are built, which fetches Debian packages, it is in the machine's network, and told to
+//! leave that alone. It ends with the lab, whatever ends the lab: its processes are a PID namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{Daemon, Limits, command, run};
+
+/// Programs that containers take, each with its Debian package.
+pub const NEEDED: [(&str, &str); 3] =
+    [("dockerd", "docker.io"), ("docker", "docker.io"), ("debootstrap", "debootstrap")];
+
+/// Where its socket and logs are: in the lab's private `/run`.
+pub const RUN: &str = "/run/rvs-engine";
+
+/// How long an engine may take to start, and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The images of the labs: tag, and target in the Dockerfile.
+const IMAGES: [(&str, &str); 2] = [("rvs", "prebuilt-rvs"), ("rvs-host", "prebuilt-host")];
+
+/// What the build context has beside `bin`.
+const CONTEXT: [(&str, &str); 2] =
+    [("Dockerfile", include_str!("../Dockerfile")), ("rvs-entry", include_str!("../rvs-entry"))];
+
+const BASE: &str = include_str!("../base.sh");
+
+/// A container engine.
+#[derive(Debug)]
+pub struct Engine {
+    host: String,
+    daemon: Option<Daemon>,
+}
+
+/// Which network an own engine is in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Network {
+    /// One of its own, for containers.
+    Own,
+    /// The machine's, to build images.
+    Machine,
+}
+
+impl Engine {
+    /// The user's engine, at `host`, as in `DOCKER_HOST`.
+    #[must_use]
+    pub fn at(host: &str) -> Self {
+        Self { host: host.to_owned(), daemon: None }
+    }
+
+    /// Starts one whose images are in `data`; its socket and logs are in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// It does not get ready: then with the end of its log.
+    pub fn start(network: Network, data: &Path, dir: &Path, limits: &Limits) -> Result<Self> {
+        fs::create_dir_all(data).with_context(|| data.display().to_string())?;
+        let host = format!("unix://{}", dir.join("docker.sock").display());
+        let mut unshare = command(None, "unshare");
+        unshare.args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
+        let words = match network {
+            Network::Own => {
+                unshare.arg("--net");
+                "ip link set lo up; exec dockerd --bridge none \"$@\""
+            }
+            Network::Machine => {
+                "exec dockerd --bridge none --iptables=false --ip-forward=false --ip-masq=false \"$@\""
+            }
+        };
+        unshare.args(["--", "sh", "-ec", words, "sh", "--host", &host]);
+        unshare.arg("--data-root").arg(data).arg("--exec-root").arg(dir.join("exec"));
+        unshare.arg("--pidfile").arg(dir.join("docker.pid"));
+        let daemon = Daemon::start("dockerd", unshare, dir)?;
+        let mut engine = Self { host, daemon: Some(daemon) };
+        let ready = limits.wait("the container engine", PATIENCE, || {
+            if let Some(status) = engine.daemon.as_mut().map(Daemon::ended).transpose()?.flatten() {
+                anyhow::bail!("dockerd ended with {status}");
+            }
+            Ok(engine.docker().arg("version").output()?.status.success().then_some(()))
+        });
+        let log = engine.daemon.as_ref().map(Daemon::errors).unwrap_or_default();
+        let last: Vec<_> = log.lines().rev().take(5).collect();
+        ready.with_context(|| format!("dockerd says:\n{}", last.join("\n")))?;
+        Ok(engine)
+    }
+
+    /// `docker`, for this engine.
+    #[must_use]
+    pub fn docker(&self) -> Command {
+        let mut docker = command(None, "docker");
+        docker.env("DOCKER_HOST", &self.host);
+        docker
+    }
+
+    /// `docker compose`, or its predecessor where that is installed.
+    ///
+    /// # Errors
+    ///
+    /// Neither is.
+    pub fn compose(&self) -> Result<Command> {
+        let works = |command: &mut Command| {
+            command.arg("version").output().is_ok_and(|output| output.status.success())
+        };
+        if works(self.docker().arg("compose")) {
+            let mut compose = self.docker();
+            compose.arg("compose");
+            return Ok(compose);
+        }
+        let old = || {
+            let mut compose = command(None, "docker-compose");
+            compose.env("DOCKER_HOST", &self.host);
+            compose
+        };
+        ensure!(works(&mut old()), "neither `docker compose` nor `docker-compose` is installed");
+        Ok(old())
+    }
+
+    /// Makes the labs' images from the programs in `bin`; what has not changed is not made again.
+    ///
+    /// # Errors
+    ///
+    /// The base image can neither be pulled nor made, or a build fails.
+    pub fn build(&self, bin: &Path, dir: &Path) -> Result<()> {
+        let base = "debian:bookworm-slim";
+        if !self.has(base)? {
+            println!("   {base}: asking a registry, or else making it from Debian packages ...");
+            let mut pull = self.docker();
+            pull.args(["pull", "--quiet", base]);
+            let mut bounded = command(None, "timeout");
+            bounded.arg("20").arg(pull.get_program()).args(pull.get_args());
+            bounded.env("DOCKER_HOST", &self.host);
+            if !bounded.output()?.status.success() {
+                let mut make = command(None, "sh");
+                make.args(["-c", BASE, "base.sh"]).env("DOCKER_HOST", &self.host);
+                run(&mut make).with_context(|| base.to_owned())?;
+            }
+        }
+        let context = dir.join("context");
+        for folder in ["docker", "bin"] {
+            fs::create_dir_all(context.join(folder))?;
+        }
+        for (name, text) in CONTEXT {
+            fs::write(context.join("docker").join(name), text)?;
+        }
+        run(command(None, "chmod").arg("755").arg(context.join("docker/rvs-entry")))?;
+        for program in ["rvsd", "rvsadm", "rvs-lab"] {
+            fs::copy(bin.join(program), context.join("bin").join(program))?;
+        }
+        for (tag, target) in IMAGES {
+            let mut build = self.docker();
+            build.env("DOCKER_BUILDKIT", "0");
+            build.args(["build", "--quiet", "--network", "host", "--target", target]);
+            build.args(["--tag", tag, "--file"]).arg(context.join("docker/Dockerfile"));
+            run(build.arg(&context)).with_context(|| format!("image {tag}"))?;
+        }
+        // The images that these replace have no name any more.
+        run(self.docker().args(["image", "prune", "--force"])).map(drop)
+    }
+
+    fn has(&self, image: &str) -> Result<bool> {
+        Ok(self.docker().args(["image", "inspect", image]).output()?.status.success())
+    }
+
+    /// Ends it, if it is the lab's own.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn end(mut self, limits: &Limits) -> Result<()> {
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        // unshare waits for it and passes nothing on.
+        let id = daemon.id();
+        let child: PathBuf = format!("/proc/{id}/task/{id}/children").into();
+        let child = fs::read_to_string(child)?;
+        run(command(None, "kill").arg(child.trim()))?;
+        daemon.wait(PATIENCE, limits).map(drop)
+    }
+}
