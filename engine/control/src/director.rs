@@ -10,7 +10,7 @@ use crate::state::{Limits, Readings, State};
 use crate::store::{Store, StoreError, Sync};
 use core::net::SocketAddr;
 use core::time::Duration;
-use rvs_api::{Outcome, Reply, Request, ServiceFlags, ServiceKey, Totals};
+use rvs_api::{Outcome, Reply, Request, ServiceAttributes, ServiceKey, Totals};
 use rvs_model::{DestId, DestLine, Load, Sysctls, Timeouts};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
@@ -251,10 +251,10 @@ impl Director {
         }
     }
 
-    /// The flags of a service, or `None` if there is none of this key.
+    /// What a service is, or `None` if there is none of this key.
     #[must_use]
-    pub fn service_flags(&self, key: &ServiceKey) -> Option<ServiceFlags> {
-        Some(self.state.service(key)?.attributes().flags)
+    pub fn service(&self, key: &ServiceKey) -> Option<ServiceAttributes> {
+        Some(self.state.service(key)?.attributes().clone())
     }
 
     /// Shows workers the table as it is.

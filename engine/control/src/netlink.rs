@@ -23,7 +23,7 @@ use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Code;
 use rustix::net::{RecvFlags, SendFlags};
-use rvs_api::{Access, Errno, Outcome, Request, ServiceFlags, ServiceKey};
+use rvs_api::{Access, Errno, Outcome, Request, ServiceAttributes, ServiceKey};
 use rvs_netlink::files::{Conns, Written};
 use rvs_netlink::{Answer, REQUEST_OCTETS_MAX, Table};
 use std::collections::VecDeque;
@@ -313,8 +313,8 @@ struct Asker<'d> {
 }
 
 impl Table for Asker<'_> {
-    fn service_flags(&self, service: &ServiceKey) -> Option<ServiceFlags> {
-        self.desk.director().service_flags(service)
+    fn service(&self, service: &ServiceKey) -> Option<ServiceAttributes> {
+        self.desk.director().service(service)
     }
 
     fn carry_out(&mut self, request: Request) -> Outcome {

@@ -82,12 +82,12 @@ fn change(command: u8, asked: &Top, table: &mut impl Table) -> Result<(), Errno>
 
 fn of_service(command: u8, asked: &Top, table: &impl Table) -> Result<Request, Errno> {
     let described = service::Described::parse(asked, top::SERVICE)?;
-    let flags = described.key.and_then(|key| table.service_flags(&key));
+    let known = described.key.and_then(|key| table.service(&key));
     let full = match command {
-        cmd::NEW_SERVICE | cmd::SET_SERVICE => Some(described.full(flags)?),
+        cmd::NEW_SERVICE | cmd::SET_SERVICE => Some(described.full(known.as_ref())?),
         _ => None,
     };
-    if flags.is_none() && command != cmd::NEW_SERVICE {
+    if known.is_none() && command != cmd::NEW_SERVICE {
         return Err(Errno::Srch);
     }
     let service = described.key.ok_or(Errno::OpNotSupp)?;

@@ -28,7 +28,7 @@ mod wire;
 use files::Next;
 pub use numbers::FAMILY_ID;
 use numbers::{FILES_ID, GENL_ID_CTRL, NLM_F_ACK, NLM_F_REQUEST, NLMSG_MIN_TYPE};
-use rvs_api::{Access, Errno, Outcome, Request, ServiceFlags, ServiceKey};
+use rvs_api::{Access, Errno, Outcome, Request, ServiceAttributes, ServiceKey};
 use wire::{Answers, Message};
 
 /// Where rvsd listens for netlink clients unless it is told otherwise.
@@ -39,9 +39,9 @@ pub const REQUEST_OCTETS_MAX: usize = 16 << 10;
 
 /// What requests are carried out on.
 pub trait Table {
-    /// The flags of a service, or `None` if there is none of this key: what must be known before a
-    /// request is whole.
-    fn service_flags(&self, service: &ServiceKey) -> Option<ServiceFlags>;
+    /// What a service is, or `None` if there is none of this key: an edit over netlink says only
+    /// a part of what it shall be.
+    fn service(&self, service: &ServiceKey) -> Option<ServiceAttributes>;
 
     /// Carries out one request. [`Request::ListConns`] is never asked for: see [`Answer::Conns`].
     ///

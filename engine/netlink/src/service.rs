@@ -9,7 +9,7 @@ use rvs_api::{
     AddressFamily, Errno, FwMark, Netmask, ServiceAttributes, ServiceEntry, ServiceFlags,
     ServiceKey,
 };
-use rvs_model::{Protocol, StaleUdp};
+use rvs_model::Protocol;
 
 /// `IP_VS_SCHEDNAME_MAXLEN`, `IP_VS_PENAME_MAXLEN`, less the zero.
 const NAME_OCTETS_MAX: usize = 15;
@@ -103,8 +103,11 @@ impl<'m> Described<'m> {
         Ok(Self { key, family, attributes })
     }
 
-    /// The part that says what the service shall be; what it is now is in `flags`.
-    pub(crate) fn full(&self, flags: Option<ServiceFlags>) -> Result<ServiceAttributes, Errno> {
+    /// The part that says what the service shall be, which is `known` now.
+    pub(crate) fn full(
+        &self,
+        known: Option<&ServiceAttributes>,
+    ) -> Result<ServiceAttributes, Errno> {
         let it = &self.attributes;
         let (Some(scheduler), Some(change), Some(timeout_s), Some(netmask)) = (
             it.text(svc::SCHED_NAME),
@@ -119,17 +122,18 @@ impl<'m> Described<'m> {
             ServiceFlags(u32::from_ne_bytes([a, b, c, d])),
             ServiceFlags(u32::from_ne_bytes(mask)),
         );
+        let flags = known.map(|known| known.flags).unwrap_or_default();
         Ok(ServiceAttributes {
             scheduler,
-            flags: flags.unwrap_or_default().without(mask).with(ServiceFlags(set.0 & mask.0)),
+            flags: flags.without(mask).with(ServiceFlags(set.0 & mask.0)),
             timeout_s,
             netmask: match self.family {
                 AddressFamily::V4 => Netmask::V4(Ipv4Addr::from(netmask)),
                 AddressFamily::V6 => Netmask::V6(u32::from_ne_bytes(netmask)),
             },
             engine: it.text(svc::PE_NAME),
-            // The kernel's protocol has no word for it.
-            stale_udp: StaleUdp::Keep,
+            // The kernel's protocol has no word for it, so none for a change of it either.
+            stale_udp: known.map(|known| known.stale_udp).unwrap_or_default(),
         })
     }
 }

@@ -5,8 +5,9 @@
 mod common;
 
 use common::{State, Wire, ask, asks, attribute, daemon, dest, full, header, key};
-use rvs_api::Access;
-use rvs_netlink::{Answer, FAMILY_ID};
+use rvs_api::{Access, AddressFamily, Request, ServiceAttributes, ServiceKey};
+use rvs_model::{Protocol, StaleUdp};
+use rvs_netlink::{Answer, FAMILY_ID, Table};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -206,4 +207,17 @@ fn flags_that_are_not_meant_stay_as_they_are() {
     assert_eq!(errno(&mut state, &ask(2, &[(1, flags(0x18, u32::MAX))])), 0);
     assert_eq!(errno(&mut state, &ask(2, &[(1, flags(0, 0x10))])), 0);
     assert_eq!(told(&mut state), 0x08 | 2);
+}
+
+#[test]
+fn an_edit_keeps_what_the_protocol_has_no_word_for() {
+    let mut state = with_dest();
+    let address = "203.0.113.1:80".parse().unwrap();
+    let service = ServiceKey::Address { protocol: Protocol::Tcp, address };
+    let mut attributes = ServiceAttributes::new("wlc", AddressFamily::V4);
+    attributes.stale_udp = StaleUdp::Rebind;
+    state.carry_out(Request::EditService { service, attributes }).unwrap();
+    assert_eq!(errno(&mut state, &ask(2, &[(1, full(b"rr\0"))])), 0);
+    let known = state.service(&service).unwrap();
+    assert_eq!((known.scheduler.as_str(), known.stale_udp), ("rr", StaleUdp::Rebind));
 }

@@ -6,7 +6,7 @@
     reason = "a test that cannot go on shall stop"
 )]
 
-use rvs_api::{Outcome, Request, ServiceFlags, ServiceKey};
+use rvs_api::{Outcome, Request, ServiceAttributes, ServiceKey};
 use rvs_control::state::{self, Limits, NoTraffic};
 use rvs_netlink::{FAMILY_ID, Table};
 
@@ -20,8 +20,8 @@ impl State {
 }
 
 impl Table for State {
-    fn service_flags(&self, service: &ServiceKey) -> Option<ServiceFlags> {
-        Some(self.0.service(service)?.attributes().flags)
+    fn service(&self, service: &ServiceKey) -> Option<ServiceAttributes> {
+        Some(self.0.service(service)?.attributes().clone())
     }
 
     fn carry_out(&mut self, request: Request) -> Outcome {

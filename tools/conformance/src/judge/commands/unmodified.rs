@@ -13,7 +13,7 @@ use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use rvs_api::{Access, Outcome, Reply, Request, ServiceFlags, ServiceKey};
+use rvs_api::{Access, Outcome, Reply, Request, ServiceAttributes, ServiceKey};
 use rvs_netlink::Answer;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -157,8 +157,8 @@ fn serve(client: &OwnedFd, table: &mut Table) -> bool {
 }
 
 impl rvs_netlink::Table for Table {
-    fn service_flags(&self, service: &ServiceKey) -> Option<ServiceFlags> {
-        Some(self.state.service(service)?.attributes().flags)
+    fn service(&self, service: &ServiceKey) -> Option<ServiceAttributes> {
+        Some(self.state.service(service)?.attributes().clone())
     }
 
     fn carry_out(&mut self, request: Request) -> Outcome {
