@@ -234,6 +234,7 @@ impl<W: Write> AnswerWriter<W> {
         match outcome {
             Ok(Reply::Services(list)) => self.push_list(list, Reply::Services),
             Ok(Reply::Conns(list)) => self.push_list(list, Reply::Conns),
+            Ok(Reply::Changes(list)) => self.push_list(list, Reply::Changes),
             outcome => self.push_part(&Part { outcome, more: false }),
         }
     }
@@ -342,6 +343,7 @@ fn join(start: &mut Outcome, piece: Outcome) {
     match (start, piece) {
         (Ok(Reply::Services(list)), Ok(Reply::Services(mut more))) => list.append(&mut more),
         (Ok(Reply::Conns(list)), Ok(Reply::Conns(mut more))) => list.append(&mut more),
+        (Ok(Reply::Changes(list)), Ok(Reply::Changes(mut more))) => list.append(&mut more),
         (start, piece) => *start = piece,
     }
 }

@@ -19,19 +19,25 @@
 mod access;
 mod client;
 pub mod codec;
+mod command;
 mod errno;
+mod place;
 mod reply;
 mod request;
+mod rules;
 mod service;
+pub mod words;
 
 pub use access::Access;
 pub use client::{Client, ClientError};
 pub use errno::{Errno, Refusal};
+pub use place::line_and_column;
 pub use reply::{
     ConnEngine, ConnEntry, ConnState, DestEntry, Info, Outcome, Rates, Reply, ServiceEntry, Totals,
     Tunable,
 };
 pub use request::{ConnFilter, Daemon, DaemonState, Request, TimeoutsChange};
+pub use rules::{DestRule, RuleTimeouts, Rules, ServiceRule};
 pub use service::{
     AddressFamily, DestAttributes, FwMark, Netmask, ServiceAttributes, ServiceFlags, ServiceKey,
     Tunnel, TunnelChecksum, TunnelKind,

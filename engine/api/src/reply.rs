@@ -1,6 +1,8 @@
 //! What rvsd answers.
 
-use crate::{Daemon, DestAttributes, Refusal, ServiceAttributes, ServiceKey, TimeoutsChange};
+use crate::{
+    Daemon, DestAttributes, Refusal, Request, ServiceAttributes, ServiceKey, TimeoutsChange,
+};
 use core::net::SocketAddr;
 use rvs_model::{Protocol, State};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ pub enum Reply {
     /// To [`ListTunables`](crate::Request::ListTunables) and
     /// [`SetTunable`](crate::Request::SetTunable), by name.
     Tunables(Vec<Tunable>),
+    /// To [`Apply`](crate::Request::Apply): what was changed, or would be.
+    Changes(Vec<Request>),
 }
 
 /// A sysctl of `net.ipv4.vs`.

@@ -1,6 +1,6 @@
 //! What can be asked of rvsd.
 
-use crate::{ConnEntry, DestAttributes, ServiceAttributes, ServiceKey};
+use crate::{ConnEntry, DestAttributes, Rules, ServiceAttributes, ServiceKey};
 use core::net::{IpAddr, SocketAddr};
 use rvs_model::Protocol;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,17 @@ pub enum Request {
     StopDaemon(DaemonState),
     /// `-L --daemon`.
     ListDaemons,
+    /// Changes of what is kept, all of them or none, seen together. Not ipvsadm's.
+    Together(Vec<Request>),
+    /// `apply`: changes the table into what rules say, all of it or nothing. Not ipvsadm's. Answered
+    /// with the changes.
+    Apply {
+        /// What shall be.
+        rules: Box<Rules>,
+        /// Only tells the changes, and whether they could be made.
+        #[serde(default)]
+        dry_run: bool,
+    },
 }
 
 /// Which connections are meant; each that is `None` means all.
@@ -177,24 +188,26 @@ pub enum DaemonState {
 
 /// A synchronisation daemon; what is `None` takes its default when it starts.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Daemon {
     /// Which end.
     pub state: DaemonState,
     /// `--mcast-interface`.
     pub interface: String,
     /// `--syncid`; zero takes all.
+    #[serde(default)]
     pub sync_id: u8,
     /// `--sync-maxlen`, octets.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_octets_max: Option<u16>,
     /// `--mcast-group`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<IpAddr>,
     /// `--mcast-port`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// `--mcast-ttl`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
 }
 
@@ -211,6 +224,14 @@ impl Request {
                 | Self::GetInfo
                 | Self::ListDaemons
                 | Self::ListTunables { .. }
+                | Self::Apply { dry_run: true, .. }
         )
+    }
+
+    /// Whether it changes what outlives rvsd: the table, but not its counters and connections.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        !self.is_read_only()
+            && !matches!(self, Self::Zero { .. } | Self::EndConns { .. } | Self::KillConn { .. })
     }
 }

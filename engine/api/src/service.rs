@@ -169,6 +169,20 @@ impl ServiceAttributes {
     }
 }
 
+impl ServiceAttributes {
+    /// The flags that the scheduler has been told, by its names for them, which `-b` takes.
+    pub fn scheduler_flags(&self) -> impl Iterator<Item = &'static str> {
+        let names: &[&str] = match self.scheduler.as_str() {
+            "sh" => &["sh-fallback", "sh-port"],
+            "mh" => &["mh-fallback", "mh-port"],
+            _ => &["flag-1", "flag-2", "flag-3"],
+        };
+        let all = [ServiceFlags::SCHEDULER_1, ServiceFlags::SCHEDULER_2, ServiceFlags::SCHEDULER_3];
+        let flags = self.flags;
+        names.iter().copied().zip(all).filter(move |(_, it)| flags.has(*it)).map(|(name, _)| name)
+    }
+}
+
 /// `--tun-type`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -216,6 +230,7 @@ pub enum TunnelChecksum {
 
 /// How a tunnelled packet is wrapped.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tunnel {
     /// `--tun-type`.
     #[serde(default)]

@@ -9,12 +9,12 @@
 //! The lock is held while requests are carried out, never while anybody is waited for. Every change
 //! is logged once, with who asked for it.
 
-use crate::access::Rules;
+use crate::access;
 use crate::conns::{Conns, NoAnswer, entry};
 use crate::director::Director;
 use crate::journal::{Peer, ending, line};
 use rvs_api::codec::{AnswerWriter, FrameError};
-use rvs_api::{Access, ConnEntry, ConnFilter, Errno, Outcome, Refusal, Reply, Request};
+use rvs_api::{Access, ConnEntry, ConnFilter, Errno, Outcome, Refusal, Reply, Request, Rules};
 use rvs_plane::shared::{ConnRow, Kill};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,20 +23,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Desk {
     director: Mutex<Director>,
     conns: Conns,
-    rules: Rules,
+    access: access::Rules,
     log: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Desk {
-    /// Of a director whose workers list `conns`; clients may what `rules` say; `log` takes lines
+    /// Of a director whose workers list `conns`; clients may what `access` says; `log` takes lines
     /// without their end.
     pub fn new(
         director: Director,
         conns: Conns,
-        rules: Rules,
+        access: access::Rules,
         log: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
-        Self { director: Mutex::new(director), conns, rules, log: Box::new(log) }
+        Self { director: Mutex::new(director), conns, access, log: Box::new(log) }
     }
 
     /// The director, once nobody else has it.
@@ -46,7 +46,7 @@ impl Desk {
 
     /// What a client may.
     pub(crate) fn access(&self, peer: Option<Peer>) -> Access {
-        self.rules.access(peer)
+        self.access.access(peer)
     }
 
     pub(crate) fn log(&self, line: &str) {
@@ -75,6 +75,10 @@ impl Desk {
                 }
                 Request::ListConnsWhere(filter) => {
                     self.list_conns(&filter, answers)?;
+                    continue;
+                }
+                Request::Apply { rules, dry_run } => {
+                    answers.push(self.apply_rules(&rules, dry_run, peer))?;
                     continue;
                 }
                 Request::KillConn { .. } => {
@@ -109,6 +113,31 @@ impl Desk {
         let mut outcomes = self.director().carry_out(vec![request]);
         self.log_changes(vec![line], &outcomes);
         outcomes.pop().unwrap_or_else(|| Err(Errno::Io.into()))
+    }
+
+    /// Makes of the table what rules say, all of it or nothing, and tells the changes.
+    fn apply_rules(&self, rules: &Rules, dry_run: bool, peer: Option<Peer>) -> Outcome {
+        let mut director = self.director();
+        let outcome = director.changes_to(rules).and_then(|changes| {
+            if !dry_run && !changes.is_empty() {
+                let asked = Request::Together(changes.clone());
+                director.apply([asked]).pop().unwrap_or_else(|| Err(Errno::Io.into()))?;
+            }
+            Ok(Reply::Changes(changes))
+        });
+        drop(director);
+        match &outcome {
+            _ if dry_run => {}
+            Ok(Reply::Changes(changes)) => {
+                let lines: Vec<_> = changes.iter().map(|change| line(change, peer)).collect();
+                self.log_changes(lines, &vec![Ok(Reply::Done); changes.len()]);
+            }
+            _ => {
+                let asked = Request::Together(Vec::new());
+                self.log_changes(vec![line(&asked, peer)], core::slice::from_ref(&outcome));
+            }
+        }
+        outcome
     }
 
     fn log_changes(&self, lines: Vec<Option<String>>, outcomes: &[Outcome]) {
@@ -182,6 +211,7 @@ fn is_alone(request: &Request) -> bool {
             | Request::ListConns
             | Request::ListConnsWhere(_)
             | Request::KillConn { .. }
+            | Request::Apply { .. }
     )
 }
 

@@ -10,7 +10,7 @@ use crate::state::{Limits, Readings, State};
 use crate::store::{Store, StoreError, Sync};
 use core::net::SocketAddr;
 use core::time::Duration;
-use rvs_api::{Outcome, Reply, Request, ServiceAttributes, ServiceKey, Totals};
+use rvs_api::{Outcome, Refusal, Reply, Request, Rules, ServiceAttributes, ServiceKey, Totals};
 use rvs_model::{DestId, DestLine, Load, Sysctls, Timeouts};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
@@ -219,7 +219,26 @@ impl Director {
         outcomes
     }
 
+    /// The changes that make of the table what `rules` say, all of which it would take.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub fn changes_to(&self, rules: &Rules) -> Result<Vec<Request>, Refusal> {
+        let changes = self.state.changes_to(rules)?;
+        self.state.trial(&changes, &self.lines)?;
+        Ok(changes)
+    }
+
     fn change(&mut self, request: Request) -> Outcome {
+        if let Request::Together(requests) = request {
+            self.state.trial(&requests, &self.lines)?;
+            // One by one, because schedulers follow every single change; each as in the trial.
+            for request in requests {
+                self.change(request)?;
+            }
+            return Ok(Reply::Done);
+        }
         if let Request::EndConns { service, dest } = &request {
             let id = self.state.drained_dest(service, *dest)?;
             self.compiler.end_conns(id);

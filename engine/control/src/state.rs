@@ -22,6 +22,7 @@ mod dests;
 mod kept;
 mod listing;
 mod rows;
+mod rules;
 mod services;
 mod slots;
 mod supported;
@@ -86,8 +87,8 @@ pub struct Limits {
     pub conns: u32,
 }
 
-/// The table.
-#[derive(Debug)]
+/// The table. A copy serves to see what changes would come to.
+#[derive(Clone, Debug)]
 pub struct State {
     support: Support,
     network: Network,
@@ -183,6 +184,17 @@ impl State {
             Request::StartDaemon(daemon) => self.start_daemon(daemon)?,
             Request::EndConns { service, dest } => {
                 self.drained_dest(&service, plain(dest))?;
+            }
+            Request::Together(requests) => {
+                *self = self.trial(&requests, readings)?;
+            }
+            Request::Apply { rules, dry_run } => {
+                let changes = self.changes_to(&rules)?;
+                let trial = self.trial(&changes, readings)?;
+                if !dry_run {
+                    *self = trial;
+                }
+                return Ok(Reply::Changes(changes));
             }
             Request::ListConns | Request::ListConnsWhere(_) | Request::KillConn { .. } => {
                 return Err(Errno::OpNotSupp.into());

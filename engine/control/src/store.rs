@@ -9,6 +9,8 @@
 //!  #"delete_service":{…}}              struck out: it was refused
 //! ```
 //!
+//! Changes that are all or none are one line.
+//!
 //! A change is written before it is made, so that one that cannot be kept is refused and not made; if
 //! the table then refuses it, one octet strikes its line out, which needs no room on a full disk. What
 //! is written survives the end of this process, whatever ends it; whether an answer also waits for the
@@ -165,7 +167,7 @@ impl Store {
         requests: impl IntoIterator<Item = &'r Request>,
     ) -> Result<Written, Refusal> {
         let (mut lines, mut written) = (Vec::new(), Written::default());
-        for request in requests.into_iter().filter(|request| is_kept(request)) {
+        for request in requests.into_iter().filter(|request| request.is_kept()) {
             written.0.push_back(self.len + u64::try_from(lines.len()).unwrap_or_default());
             append(&mut lines, request);
         }
@@ -192,7 +194,7 @@ impl Store {
     /// Takes note of how the next of `written`'s requests ended. To be called for each of the batch, in
     /// order.
     pub fn conclude(&self, written: &mut Written, request: &Request, was_refused: bool) {
-        if !is_kept(request) {
+        if !request.is_kept() {
             return;
         }
         if let Some(line) = written.0.pop_front().filter(|_| was_refused) {
@@ -256,11 +258,6 @@ impl Store {
         self.compact_len = self.len;
         Ok(())
     }
-}
-
-/// Whether a request changes what is kept. Counters are not.
-fn is_kept(request: &Request) -> bool {
-    !request.is_read_only() && !matches!(request, Request::Zero { .. } | Request::EndConns { .. })
 }
 
 fn append(lines: &mut Vec<u8>, request: &Request) {

@@ -4,6 +4,7 @@
 mod counters;
 mod id;
 mod service;
+mod setting;
 mod state;
 mod sysctl;
 mod time;
@@ -12,6 +13,7 @@ mod tunables;
 pub use counters::{DestLine, Load};
 pub use id::{DestId, ServiceId};
 pub use service::{ForwardMethod, Protocol, SchedulerKind, StaleUdp, UnknownScheduler, Weight};
+pub use setting::Setting;
 pub use state::State;
 pub use sysctl::{Allowed, Effect, SYSCTLS, Sysctl, SysctlError, Sysctls};
 pub use time::{TICKS_PER_SECOND, Tick, ticks};

@@ -4,6 +4,7 @@
 use crate::names::Names;
 use crate::option::{Command, Opt, Options, Tag};
 use crate::popt::{Found, Popt, Problem};
+use crate::run::IPVSADM;
 use crate::{rules, usage, values};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU32;
@@ -78,7 +79,7 @@ impl Line {
         let program = argv.first().copied().unwrap_or_default();
         let mut popt = Popt::new(argv);
         let mut line = Self::begin(popt.next(), program)?;
-        line.strictly = program.rsplit('/').next() == Some("ipvsadm");
+        line.strictly = program.rsplit('/').next() == Some(IPVSADM);
         let problem = loop {
             match popt.next() {
                 None => break None,

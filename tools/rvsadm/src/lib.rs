@@ -16,7 +16,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cli;
 mod drain;
+mod file;
+mod json;
 mod names;
 mod option;
 mod own;
@@ -28,7 +31,6 @@ mod sort;
 mod transport;
 mod usage;
 mod values;
-mod words;
 
 pub use names::{Names, SystemNames};
 pub use run::run;

@@ -1,24 +1,58 @@
 //! Commands that ipvsadm does not have. Each is a word in the place of the first option.
 
 use crate::args::Line;
-use crate::drain;
+use crate::cli;
+use crate::option::Options;
 use crate::run::{Exit, FAILED, Session};
-use crate::words;
-use rvs_api::{Reply, Request, ServiceKey, Tunable};
+use crate::{drain, json};
+use rvs_api::{Reply, Request, ServiceKey, Tunable, words};
+use std::io::BufRead;
 
 /// How sysctl(8) calls what is known by its last word here.
 const PREFIX: &str = "net.ipv4.vs.";
 
 impl Session<'_> {
     /// Does what `words` say if the first of them is a command of our own.
-    pub(crate) fn own(&mut self, words: &[&str]) -> Option<Result<(), Exit>> {
+    pub(crate) fn own(
+        &mut self,
+        words: &[&str],
+        stdin: &mut dyn BufRead,
+    ) -> Option<Result<(), Exit>> {
         let (command, words) = words.split_first()?;
         match *command {
             "tunable" => Some(self.tunable(words)),
             "kill" => Some(self.kill(words)),
             "drain" => Some(self.drain(words)),
+            "apply" => Some(self.apply(words, stdin)),
+            "save" => Some(self.save(words)),
+            "completions" => Some(self.completions(words)),
+            "man" => Some(self.manual_page(words)),
             _ => None,
         }
+    }
+
+    /// `completions SHELL`
+    fn completions(&mut self, words: &[&str]) -> Result<(), Exit> {
+        match words {
+            [shell] if let Some(text) = cli::completions(shell) => {
+                self.tell(&text);
+                Ok(())
+            }
+            _ => {
+                self.tell_err("completions needs bash, zsh or fish\n");
+                Err(Exit(2))
+            }
+        }
+    }
+
+    /// `man`
+    fn manual_page(&mut self, words: &[&str]) -> Result<(), Exit> {
+        if let Some(text) = cli::manual_page().filter(|_| words.is_empty()) {
+            self.tell(&text);
+            return Ok(());
+        }
+        self.tell_err("man takes nothing\n");
+        Err(Exit(2))
     }
 
     /// `kill -t VIP:PORT --client ADDRESS:PORT`: the ends that `-Lnc` lists.
@@ -125,6 +159,10 @@ impl Session<'_> {
     fn told(&mut self, request: &Request, line: fn(&Tunable) -> String) -> Result<(), Exit> {
         let outcome = self.ask(core::slice::from_ref(request))?.pop();
         match outcome {
+            Some(Ok(reply)) if self.json => {
+                self.tell(&json::text(json::Head::default(), Options::default(), &reply));
+                Ok(())
+            }
             Some(Ok(Reply::Tunables(tunables))) => {
                 let text: String = tunables.iter().map(line).collect();
                 self.tell(&text);

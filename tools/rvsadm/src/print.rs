@@ -423,14 +423,7 @@ fn tunnel_info(entry: &DestEntry) -> String {
 
 /// The flags that a scheduler knows, by its names for them.
 fn scheduler_flags(attributes: &ServiceAttributes) -> String {
-    let names: &[&str] = match attributes.scheduler.as_str() {
-        "sh" => &["sh-fallback", "sh-port"],
-        "mh" => &["mh-fallback", "mh-port"],
-        _ => &["flag-1", "flag-2", "flag-3"],
-    };
-    let flags = [ServiceFlags::SCHEDULER_1, ServiceFlags::SCHEDULER_2, ServiceFlags::SCHEDULER_3];
-    let set = names.iter().zip(flags).filter(|(_, flag)| attributes.flags.has(*flag));
-    set.map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+    attributes.scheduler_flags().collect::<Vec<_>>().join(",")
 }
 
 fn cut(text: &mut String, octets: usize) {

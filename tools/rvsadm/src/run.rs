@@ -1,17 +1,30 @@
 //! A command line, carried out.
 
 use crate::args::{Line, Stop};
+use crate::json;
 use crate::names::Names;
 use crate::option::{Command, Opt, Options};
 use crate::print::Printer;
 use crate::transport::Transport;
 use crate::usage;
-use crate::words::{self, Operation};
+use rvs_api::words::{self, Operation};
 use rvs_api::{ClientError, ConnFilter, Outcome, Reply, Request};
 use std::io::{BufRead, Write};
 
 /// What the system calls make of the -1 that ipvsadm returns.
 pub(crate) const FAILED: i32 = 255;
+
+/// By this name nothing is taken that ipvsadm does not take.
+pub(crate) const IPVSADM: &str = "ipvsadm";
+
+/// Listings for programs.
+const JSON: &str = "--json";
+
+/// Whether a command, by its first word, has an output for programs.
+fn can_be_json(word: &str) -> bool {
+    let is_list = word.starts_with("-L") || word.starts_with("-l") || word == "--list";
+    is_list || word == "tunable"
+}
 
 /// Changes that `-R` gathers before it sends them.
 const BATCH: usize = 16_384;
@@ -28,13 +41,19 @@ pub fn run(
 ) -> i32 {
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let program = argv.first().copied().unwrap_or_default();
+    // ipvsadm has no such option.
+    let json = program.rsplit('/').next() != Some(IPVSADM) && argv.contains(&JSON);
+    let argv: Vec<&str> = argv.into_iter().filter(|word| !json || *word != JSON).collect();
     let mut session =
-        Session { program, transport, names, out, err, pending: Vec::new(), status: 0 };
+        Session { program, transport, names, out, err, pending: Vec::new(), status: 0, json };
     let words = argv.get(1..).unwrap_or_default();
-    let done = if words.is_empty() {
+    let done = if json && words.first().is_some_and(|word| !can_be_json(word)) {
+        session.tell_err("--json goes with -L and tunable\n");
+        Err(Exit(2))
+    } else if words.is_empty() {
         session.list_all(Options::default(), false)
     } else {
-        session.own(words).unwrap_or_else(|| session.command_line(&argv, stdin))
+        session.own(words, stdin).unwrap_or_else(|| session.command_line(&argv, stdin))
     };
     match done {
         Ok(()) => session.status,
@@ -55,6 +74,7 @@ pub(crate) struct Session<'a> {
     pending: Vec<Request>,
     /// What the last line came to: the program's status, if it ends by itself.
     status: i32,
+    pub(crate) json: bool,
 }
 
 impl Session<'_> {
@@ -186,11 +206,22 @@ impl Session<'_> {
             return self.list_all(options, false);
         };
         let reply = self.fetch(&request)?;
-        self.print(options, false, &reply);
+        if self.json {
+            self.tell(&json::text(json::Head::default(), options, &reply));
+        } else {
+            self.print(options, false, &reply);
+        }
         Ok(())
     }
 
     fn list_all(&mut self, options: Options, as_rules: bool) -> Result<(), Exit> {
+        if self.json {
+            let info = self.fetch(&Request::GetInfo)?;
+            let Reply::Info(info) = info else { return Err(Exit(FAILED)) };
+            let services = self.fetch(&Request::ListServices { service: None })?;
+            self.tell(&json::text(json::Head::from(&info), options, &services));
+            return Ok(());
+        }
         if !as_rules {
             let info = self.fetch(&Request::GetInfo)?;
             self.print(options, false, &info);
@@ -208,7 +239,7 @@ impl Session<'_> {
             Reply::Conns(entries) => printer.conns(entries),
             Reply::Timeouts(timeouts) => printer.timeouts(*timeouts),
             Reply::Daemons(daemons) => printer.daemons(daemons),
-            Reply::Done | Reply::Tunables(_) => {}
+            Reply::Done | Reply::Tunables(_) | Reply::Changes(_) => {}
         }
         self.tell(&printer.into_text());
         self.status = 0;

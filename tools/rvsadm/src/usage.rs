@@ -100,3 +100,17 @@ Daemon Options:
   --mcast-port port                   UDP port (default=8848)
   --mcast-ttl ttl                     Multicast TTL (default=1)
 ";
+
+/// What the help says of the option of this long name.
+pub(crate) fn of(long: &str) -> Option<&'static str> {
+    let line = OPTIONS.lines().find(|line| {
+        let rest = line.trim_start().strip_prefix("--").and_then(|it| it.strip_prefix(long));
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c == '-' || c.is_alphanumeric()))
+    })?;
+    // A gap stands before it; a sentence follows `set` and its values.
+    let (_names, told) = line.trim_start().rsplit_once("  ").or_else(|| {
+        let at = line.find(" set ")?;
+        line.split_at_checked(at)
+    })?;
+    Some(told.trim())
+}

@@ -11,7 +11,8 @@ use core::hash::Hash;
 use core::ops::{Range, RangeInclusive};
 use core::str::FromStr;
 use nix::unistd::{Group, User};
-use rvs_model::{SYSCTLS, State, SysctlError, Sysctls, Timeouts};
+use rvs_api::line_and_column;
+use rvs_model::{SYSCTLS, Setting, State, SysctlError, Sysctls, Timeouts};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -51,14 +52,6 @@ impl Flaw {
             message: lines.join(", "),
         }
     }
-}
-
-/// Line and column of an offset, both from 1, columns in characters.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-    (before.matches('\n').count() + 1, column)
 }
 
 /// Things that may be named only once, and where they were.
@@ -319,7 +312,7 @@ fn timeouts(file: &File) -> Result<Timeouts, Flaw> {
 fn sysctls(file: &File) -> Result<Sysctls, Flaw> {
     let mut sysctls = Sysctls::default();
     for (name, setting) in &file.ipvs {
-        let file::Setting(text) = setting.get_ref();
+        let Setting(text) = setting.get_ref();
         match sysctls.set(name.get_ref(), text) {
             Ok(_) => {}
             Err(SysctlError::Unknown(found)) => {

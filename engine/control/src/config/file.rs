@@ -3,6 +3,7 @@
 use super::{Idle, Side};
 use crate::store::Sync;
 use core::fmt;
+use rvs_model::Setting;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use std::collections::BTreeMap;
@@ -25,33 +26,6 @@ impl<'de> Deserialize<'de> for Whole {
             }
         }
         deserializer.deserialize_i64(Seen)
-    }
-}
-
-/// What a sysctl is set to, as the kernel would be told: TOML may say it as a text, a number, or
-/// false and true.
-#[derive(Clone, Debug)]
-pub(super) struct Setting(pub(super) String);
-
-impl<'de> Deserialize<'de> for Setting {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Seen;
-        impl Visitor<'_> for Seen {
-            type Value = Setting;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number, a switch or a text")
-            }
-            fn visit_bool<E: Error>(self, value: bool) -> Result<Setting, E> {
-                Ok(Setting(value.to_string()))
-            }
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Setting, E> {
-                Ok(Setting(value.to_string()))
-            }
-            fn visit_str<E: Error>(self, value: &str) -> Result<Setting, E> {
-                Ok(Setting(value.to_owned()))
-            }
-        }
-        deserializer.deserialize_any(Seen)
     }
 }
 

@@ -276,3 +276,28 @@ fn a_destination_that_comes_back_from_the_trash_has_its_counters_and_connections
     let row = &services[0].dests[0];
     assert_eq!((row.active, row.totals.conns, row.totals.octets_in), (1, 1, 100));
 }
+
+#[test]
+fn changes_that_belong_together_are_kept_all_or_none_wherever_a_crash_cuts_the_file() {
+    let file = File::new("together");
+    let mut first = director(&[Shared::new(8)]);
+    first.keep_in(&file.0, Sync::Always).unwrap();
+    let refused = [add_service(), add_dest(1), add_dest(1)];
+    let outcomes = first.apply([Request::Together(refused.into())]);
+    assert!(outcomes[0].is_err());
+    assert_eq!(list(&mut first), Ok(Reply::Services(Vec::new())), "nothing was changed");
+    let head = std::fs::read(&file.0).unwrap().len();
+    let outcomes = first.apply([Request::Together([add_service(), add_dest(1)].into())]);
+    assert_eq!(outcomes, [Ok(Reply::Done)]);
+    let whole = list(&mut first);
+    drop(first);
+    let text = std::fs::read(&file.0).unwrap();
+    for len in head..=text.len() {
+        std::fs::write(&file.0, &text[..len]).unwrap();
+        let mut again = director(&[Shared::new(8)]);
+        again.keep_in(&file.0, Sync::Always).unwrap();
+        let expected =
+            if len == text.len() { whole.clone() } else { Ok(Reply::Services(Vec::new())) };
+        assert_eq!(list(&mut again), expected, "{len} octets");
+    }
+}

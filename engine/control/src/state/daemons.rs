@@ -18,7 +18,7 @@ const PACKET_OCTETS: u16 = 1500;
 const BACKUP_OCTETS_MIN: u16 = 1024;
 
 /// The daemons that run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Daemons {
     /// Where they can run.
     pub(super) devices: Vec<String>,
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-fn with_defaults(daemon: Daemon) -> Daemon {
+pub(super) fn with_defaults(daemon: Daemon) -> Daemon {
     let group = daemon.group.unwrap_or(GROUP);
     // IP and UDP.
     let headers = if group.is_ipv4() { 20 + 8 } else { 40 + 8 };

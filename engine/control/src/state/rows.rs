@@ -6,7 +6,7 @@ use rvs_api::{DestAttributes, ServiceAttributes, ServiceKey, Totals};
 use rvs_model::{DestId, SchedulerKind, ServiceId, Weight};
 
 /// A service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     pub(super) id: ServiceId,
     pub(super) key: ServiceKey,
@@ -89,7 +89,7 @@ impl Service {
 }
 
 /// A destination, in its service's list or in the trash.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Dest {
     pub(super) id: DestId,
     pub(super) service: ServiceId,

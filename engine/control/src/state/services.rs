@@ -117,7 +117,7 @@ impl State {
 }
 
 /// An empty name is none, and no caller sets the bit that the kernel sets itself.
-fn plain_attributes(mut attributes: ServiceAttributes) -> ServiceAttributes {
+pub(super) fn plain_attributes(mut attributes: ServiceAttributes) -> ServiceAttributes {
     attributes.flags = attributes.flags.without(ServiceFlags::HASHED);
     attributes.engine = attributes.engine.filter(|engine| !engine.is_empty());
     attributes

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// At most a fixed number of values, each at a place that keeps its number until it is freed. The
 /// place freed longest ago is used first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slots<T> {
     places: Vec<Option<T>>,
     free: VecDeque<u32>,

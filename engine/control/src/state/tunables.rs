@@ -48,7 +48,7 @@ impl State {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-fn refusal(error: SysctlError) -> Refusal {
+pub(super) fn refusal(error: SysctlError) -> Refusal {
     let errno = match error {
         SysctlError::Unknown(_) => Errno::NoEnt,
         SysctlError::Refused { .. } => Errno::Inval,

@@ -1,20 +1,31 @@
 //! What people are told when rvsd refuses: the words of libipvs, by operation and error number.
 
-use rvs_api::{Errno, Refusal, Request};
+use crate::{Errno, Refusal, Request};
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// `-A`
     AddService,
+    /// `-E`
     EditService,
+    /// `-D`
     DeleteService,
+    /// `-Z`
     Zero,
+    /// `-a`
     AddDest,
+    /// `-e`
     EditDest,
+    /// `-d`
     DeleteDest,
+    /// `--start-daemon`
     StartDaemon,
+    /// `--stop-daemon`
     StopDaemon,
+    /// `-L`
     ListServices,
+    /// Anything else.
     Other,
 }
 
@@ -37,7 +48,8 @@ impl From<&Request> for Operation {
 }
 
 /// One line, without its end.
-pub(crate) fn text(operation: Operation, refusal: &Refusal) -> &str {
+#[must_use]
+pub fn text(operation: Operation, refusal: &Refusal) -> &str {
     if let Some(message) = &refusal.message {
         return message;
     }
