@@ -33,7 +33,9 @@ impl Session<'_> {
         let asked = Request::Apply { rules: Box::new(rules), dry_run };
         match self.ask(&[asked])?.pop() {
             Some(Ok(Reply::Changes(changes))) if dry_run => {
-                changes.iter().for_each(|change| self.tell(&format!("{change}\n")));
+                for change in &changes {
+                    self.tell(&format!("{change}\n"));
+                }
                 Ok(())
             }
             Some(Err(refusal)) => {
