@@ -24,6 +24,27 @@ pub enum Driver {
     /// By AF_XDP, at one end of a veth each.
     #[value(name = "af_xdp")]
     AfXdp,
+    /// By DPDK's `net_af_packet`, at one end of a veth each; the host has the rest by TAP devices.
+    #[value(name = "af_packet")]
+    AfPacket,
+}
+
+impl Driver {
+    /// Whether the director's links are veths that are there before rvsd is.
+    #[must_use]
+    pub const fn is_on_veth(self) -> bool {
+        matches!(self, Self::AfXdp | Self::AfPacket)
+    }
+
+    /// The device by which the director's host uses the link to `network`, if it can.
+    #[must_use]
+    pub fn host_device(self, network: &str) -> Option<String> {
+        match self {
+            Self::AfXdp => Some(tap_name(network)),
+            Self::AfPacket => Some(format!("rvs-{network}")),
+            Self::Tap | Self::Dpdk => None,
+        }
+    }
 }
 
 /// A running rvsd.
@@ -117,7 +138,7 @@ pub fn balanced(summary: &str) -> Result<()> {
 /// None; writing to a string does not fail.
 pub fn configuration(topology: &Topology, control: &str, driver: Driver) -> Result<String> {
     let mut text = format!("[control]\n{control}\n");
-    if driver == Driver::Dpdk {
+    if matches!(driver, Driver::Dpdk | Driver::AfPacket) {
         // Real clients and servers want the cores as well.
         writeln!(text, "\n[workers]\nidle = \"adaptive\"\n\n[dpdk]\nno_huge = true")?;
     }
@@ -127,6 +148,7 @@ pub fn configuration(topology: &Topology, control: &str, driver: Driver) -> Resu
             Driver::Tap => ("tap", tap),
             Driver::AfXdp => ("af_xdp", tap),
             Driver::Dpdk => ("dpdk", format!("net_tap{number},iface={tap}")),
+            Driver::AfPacket => ("dpdk", format!("net_af_packet{number},iface={tap}")),
         };
         let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(
@@ -137,6 +159,11 @@ pub fn configuration(topology: &Topology, control: &str, driver: Driver) -> Resu
             interface.mac,
             addresses.join(", ")
         )?;
+        if driver == Driver::AfPacket
+            && let Some(host) = driver.host_device(&interface.network)
+        {
+            writeln!(text, "host = \"{host}\"")?;
+        }
     }
     for route in &topology.director.routes {
         writeln!(text, "\n[[route]]\nto = \"{}\"\nvia = \"{}\"", route.to, route.via)?;

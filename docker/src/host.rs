@@ -69,7 +69,7 @@ pub fn run(role: &Role) -> Result<()> {
     }
     run_with_input(Command::new("ip").args(["-batch", "-"]), &script)?;
     let _nginx = match role.web {
-        Some(port) => Some(web::start(command(None, "nginx"), &role.name, port, &role.dir)?),
+        Some(port) => Some(web::start(command(None, "nginx"), &role.name, port, &role.dir, "")?),
         None => None,
     };
     if role.decap {

@@ -26,6 +26,7 @@ pub mod keepalived;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod share;
 pub mod stage;
 pub mod topology;
 pub mod traffic;

@@ -18,7 +18,7 @@ use rvs_lab::process;
 use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
-use rvs_lab::{containers, decap, engine, host, keepalived, traffic};
+use rvs_lab::{containers, decap, engine, host, keepalived, share, traffic};
 
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
@@ -81,6 +81,9 @@ enum Action {
     },
     /// A host of a lab that is a container; what its entry point runs.
     Host(host::Role),
+    /// The director's own machine uses the director's link as well: ping, TCP and VRRP beside a
+    /// balanced service. Takes `--link af_xdp` or `--link af_packet`.
+    Share(Options),
     /// Unwraps IP in IP for the network namespace it runs in: a real server of LVS-TUN.
     Decap,
 }
@@ -153,6 +156,11 @@ fn act(action: &Action) -> Result<bool> {
             run_in_containers(options, data, engine.as_deref())
         }
         Action::Host(role) => host::run(role).map(|()| true),
+        Action::Share(options) => {
+            let setup = prepare(options)?;
+            let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
+            share::run_scenario(&setup, &limits)
+        }
         Action::Decap => decap::run().map(|()| true),
     }
 }

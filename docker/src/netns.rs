@@ -11,7 +11,7 @@
 //! rvsd opens its TAPs in the director's namespace; then [`Netns::connect`] moves their kernel ends
 //! to where the cables go. Nothing else is in the director's namespace: its kernel forwards nothing.
 //!
-//! With AF_XDP each TAP is a veth instead, which is there before rvsd is.
+//! With AF_XDP, or DPDK's `net_af_packet`, each TAP is a veth instead, which is there before rvsd is.
 //!
 //! A host's kernel leaves checksums and segmentation to the device. A TAP without `vnet_hdr` offers
 //! neither, so what rvsd reads is whole: each frame at most the MTU, each checksum complete.
@@ -70,7 +70,7 @@ impl<'t> Netns<'t> {
             netns.add(&host.name, &host.sysctls)?;
         }
         ip(SWITCH, &netns.switch_script()?)?;
-        if driver == Driver::AfXdp {
+        if driver.is_on_veth() {
             ip(DIRECTOR, &netns.veth_script()?)?;
         }
         Ok(netns)
@@ -101,7 +101,7 @@ impl<'t> Netns<'t> {
             // The kernel's end of the cable is another station than rvsd's. DPDK gives both rvsd's
             // address, and a bridge keeps frames to its ports' own.
             let kernels = far_mac(&interface.mac);
-            let is_veth = self.driver == Driver::AfXdp;
+            let is_veth = self.driver.is_on_veth();
             if !is_veth {
                 writeln!(moves, "link set {tap} address {kernels}")?;
             }
@@ -232,7 +232,7 @@ fn host_script(host: &Host) -> Result<String> {
 }
 
 /// Runs `script`, one `ip` command a line, in namespace `name`.
-fn ip(name: &str, script: &str) -> Result<()> {
+pub(crate) fn ip(name: &str, script: &str) -> Result<()> {
     run_with_input(Command::new("ip").args(["-n", name, "-batch", "-"]), script)
 }
 

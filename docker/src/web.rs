@@ -23,23 +23,24 @@ const AFTER_PAGE: &str = "%{http_code} %{num_connects}\\n";
 ///
 /// It could not be started.
 pub fn serve(host: &str, port: u16, dir: &Path) -> Result<Daemon> {
-    start(command(Some(host), "nginx"), host, port, dir)
+    start(command(Some(host), "nginx"), host, port, dir, "")
 }
 
-/// Starts nginx by `nginx`, its command without arguments; its page names `host`.
+/// Starts nginx by `nginx`, its command without arguments; its page names `host`, and its server has
+/// `more` beside it.
 ///
 /// # Errors
 ///
 /// It could not be started.
-pub fn start(mut nginx: Command, host: &str, port: u16, dir: &Path) -> Result<Daemon> {
+pub fn start(mut nginx: Command, host: &str, port: u16, dir: &Path, more: &str) -> Result<Daemon> {
     let config = dir.join(format!("{host}.nginx.conf"));
     let errors = dir.join(format!("{host}.nginx.log"));
-    fs::write(&config, configuration(host, port, dir))?;
+    fs::write(&config, configuration(host, port, dir, more))?;
     nginx.arg("-e").arg(errors).arg("-c").arg(config);
     Daemon::start(&format!("{host}.nginx"), nginx, dir)
 }
 
-fn configuration(host: &str, port: u16, dir: &Path) -> String {
+fn configuration(host: &str, port: u16, dir: &Path, more: &str) -> String {
     let dir = dir.display();
     // One process: a worker of its own would outlive a killed master.
     format!(
@@ -49,6 +50,7 @@ fn configuration(host: &str, port: u16, dir: &Path) -> String {
          \x20 access_log off; default_type text/plain;\n\
          \x20 server {{\n\
          \x20   listen {port}; listen [::]:{port};\n\
+         \x20   {more}\n\
          \x20   location / {{ return 200 \"{host} $remote_addr \"; }}\n\
          \x20 }}\n\
          }}\n"

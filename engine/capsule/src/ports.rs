@@ -50,6 +50,11 @@ impl Ports {
                     known.join(", ")
                 )));
             };
+            if link.host.is_some() {
+                return Err(Failure::Misfit(format!(
+                    "link {name}: it has `host`, which only rvsd's links have; leave it out"
+                )));
+            }
             if link.mtu > MTU {
                 let mtu = link.mtu;
                 return Err(Failure::Misfit(format!(

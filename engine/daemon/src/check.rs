@@ -45,6 +45,12 @@ impl Display for Told<'_> {
             } else {
                 write!(f, ", mac {}, mtu {}", interface.mac, interface.mtu)?;
             }
+            if let (Links::Dpdk(all), 0) = (links, interface.vlan)
+                && let Some(host) =
+                    all.get(usize::from(interface.link)).and_then(|it| it.host.as_ref())
+            {
+                write!(f, ", the rest is the host's by {host}")?;
+            }
             if !addresses.is_empty() {
                 write!(f, ", {}", addresses.join(", "))?;
             }
@@ -70,7 +76,7 @@ pub fn placement(config: &Config) -> String {
 /// Whether only the device knows our Ethernet address on `link`.
 fn has_own_mac(links: &Links, link: u8) -> bool {
     let Links::Dpdk(all) = links else { return false };
-    all.get(usize::from(link)).is_some_and(|link| link.mac.is_none())
+    all.get(usize::from(link)).is_some_and(|link| link.mac.is_none() && link.host.is_none())
 }
 
 fn device(links: &Links, link: u8) -> String {

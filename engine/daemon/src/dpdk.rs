@@ -5,7 +5,7 @@ use crate::{Failure, log};
 use core::time::Duration;
 use rvs_control::config::{Config, DpdkLink, Side};
 use rvs_dpdk::host::Host;
-use rvs_dpdk::{Descriptors, DpdkQueue, Eal, EalPlan, Lcore, Plan, Port};
+use rvs_dpdk::{Descriptors, DpdkError, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Port};
 use rvs_io::BURST_MAX;
 use rvs_io::frame::CACHE;
 use rvs_wire::mac::MacAddr;
@@ -27,7 +27,9 @@ impl Device for DpdkQueue {
         let octets = config.tables.frame_octets;
         let pools = links.iter().map(|link| {
             let frames = frames_of(link, links, config);
-            (node_of(link), rvs_dpdk::Device::pool_octets(workers, frames, octets))
+            // The host's end has a pool of its own.
+            let ends = 1 + u64::from(link.host.is_some());
+            (node_of(link), ends * rvs_dpdk::Device::pool_octets(workers, frames, octets))
         });
         let eal = Eal::start(&EalPlan {
             arguments: config.dpdk.eal.clone(),
@@ -38,12 +40,16 @@ impl Device for DpdkQueue {
         let mut queues: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut pools = Vec::new();
         let (mut ends, mut macs): (Vec<Box<dyn End>>, _) = (Vec::new(), Vec::new());
+        let mut hosts = Vec::new();
         for (link, number) in links.iter().zip(0..) {
+            // The device's own address is the host's, if that uses the link as well.
+            let mac = if link.host.is_some() { own_mac(config, number) } else { link.mac };
             let plan = Plan {
                 device: &link.device,
                 queues: workers,
                 mtu: link.mtu,
-                mac: link.mac.map(|mac| mac.0),
+                mac: mac.map(|mac| mac.0),
+                keeps_own: link.host.is_some(),
                 side: match link.side {
                     Side::Clients => rvs_dpdk::Side::Clients,
                     Side::Servers => rvs_dpdk::Side::Servers,
@@ -66,7 +72,17 @@ impl Device for DpdkQueue {
                 }
             }
             macs.push((number, MacAddr(port.mac())));
+            if let Some(host) = &link.host {
+                hosts.push(host_of(eal, link, host, &port, &plan)?);
+            }
             ends.push(Box::new(Watched { name: link.name.clone(), port }));
+        }
+        // As the configuration has numbered them: after all links.
+        for (port, of_host) in hosts {
+            for (queues, (queue, _)) in queues.iter_mut().zip(of_host) {
+                queues.push(queue);
+            }
+            ends.push(Box::new(Hosted(port)));
         }
         Ok(Opened { workers: queues.into_iter().zip(pools).collect(), ends, macs })
     }
@@ -81,10 +97,62 @@ impl Device for DpdkQueue {
     }
 }
 
+/// Our Ethernet address on a link, as it is configured or made.
+fn own_mac(config: &Config, link: u8) -> Option<MacAddr> {
+    config.network.interfaces().iter().find(|it| it.link == link).map(|it| it.mac)
+}
+
+/// The way from a link to the host's own stack: a TAP device that DPDK drives, with the address that
+/// the link's device came with.
+fn host_of(
+    eal: Eal,
+    link: &DpdkLink,
+    host: &str,
+    port: &Port,
+    plan: &Plan<'_>,
+) -> Result<(Port, Vec<(DpdkQueue, DpdkPool)>), Failure> {
+    if port.own_mac() == port.mac() {
+        let mac = MacAddr(port.mac());
+        return Err(Failure::Dpdk(DpdkError::Host(format!(
+            "link {}: mac {mac} is the device's own, which is the host's; leave `mac` out, or say \
+             another",
+            link.name
+        ))));
+    }
+    let device = format!("net_tap_{host},iface={host}");
+    let plan = Plan {
+        device: &device,
+        mac: Some(port.own_mac()),
+        keeps_own: false,
+        side: rvs_dpdk::Side::Both,
+        descriptors: Descriptors::default(),
+        promiscuous: false,
+        ..plan.clone()
+    };
+    let opened = rvs_dpdk::Device::find(eal, &device)?.open(&plan)?;
+    let mac = MacAddr(port.own_mac());
+    log(format_args!("rvsd: link {}: the host has {host}, mac {mac}, for the rest", link.name));
+    Ok(opened)
+}
+
+/// The host's end of a link: there as long as we are.
+struct Hosted(#[expect(dead_code, reason = "dropped, the device is gone")] Port);
+
+impl End for Hosted {
+    fn look(&mut self) -> Option<String> {
+        None
+    }
+
+    fn account(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// Frames of a queue's pool: as configured, and never so few that full queues elsewhere starve it.
 fn frames_of(link: &DpdkLink, links: &[DpdkLink], config: &Config) -> u32 {
     let count = |asked: Option<u16>| asked.map_or(DESCRIPTORS, u32::from);
-    let leaving: u32 = links.iter().map(|link| count(link.tx_descriptors)).sum();
+    let hosts = links.iter().filter(|link| link.host.is_some()).map(|_| DESCRIPTORS);
+    let leaving: u32 = links.iter().map(|link| count(link.tx_descriptors)).chain(hosts).sum();
     let own = u32::try_from(CACHE + CACHE / 2 + BURST_MAX).unwrap_or_default();
     let least = count(link.rx_descriptors) + leaving + own + HANDED;
     u32::try_from(config.tables.frames).unwrap_or(u32::MAX).max(least)

@@ -50,6 +50,8 @@ pub struct Plan<'p> {
     pub mtu: u16,
     /// Our Ethernet address; `None`: the device's own.
     pub mac: Option<[u8; 6]>,
+    /// Whether the device keeps its own address beside ours: for the host's own stack.
+    pub keeps_own: bool,
     /// Who is at its other end.
     pub side: Side,
     /// Of each queue.
@@ -215,6 +217,15 @@ impl Device {
             pools.push(pool);
         }
         self.set_mac(plan)?;
+        if self.info.mtu_max != 0 {
+            let is_needed = |done: i32| if done == NOT_SUPPORTED { 0 } else { done };
+            // Some drivers take it in their configuration, some only so.
+            self.ask("its mtu", || {
+                // JUSTIFICATION: as above.
+                // SAFETY: a number within the limits that the device told.
+                is_needed(unsafe { sys::rte_eth_dev_set_mtu(self.number, plan.mtu) })
+            })?;
+        }
         self.ask("to start", || {
             // JUSTIFICATION: as above.
             // SAFETY: configured, every queue set up.
@@ -238,6 +249,7 @@ impl Device {
         let port = Port {
             configured: self.configured,
             mac: plan.mac.unwrap_or(info.mac),
+            own_mac: self.info.mac,
             was_up: None,
             spreading,
             info,
@@ -340,10 +352,17 @@ impl Device {
         let Some(mac) = plan.mac.filter(|mac| *mac != self.info.mac) else { return Ok(()) };
         // JUSTIFICATION: DPDK is a C library.
         // SAFETY: six octets at `mac`; the device is there.
-        let done = unsafe { sys::rvs_device_mac(self.number, mac.as_ptr()) };
+        let done = unsafe { sys::rvs_device_mac(self.number, mac.as_ptr(), plan.keeps_own.into()) };
         // A virtual device hands over whatever arrives, and the plane looks at the address.
         if done == 0 || plan.promiscuous || (done == NOT_SUPPORTED && self.info.is_virtual != 0) {
             return Ok(());
+        }
+        if plan.keeps_own {
+            let why = words(done);
+            return Err(self.cannot(format!(
+                "it does not take a second Ethernet address ({why}), which a link with `host` needs; \
+                 set promiscuous = true"
+            )));
         }
         let own = self.info.mac.map(|octet| format!("{octet:02x}")).join(":");
         Err(self.cannot(format!(
@@ -423,6 +442,7 @@ pub(crate) fn info_of(number: u16) -> Option<DeviceInfo> {
 pub struct Port {
     configured: String,
     mac: [u8; 6],
+    own_mac: [u8; 6],
     /// As it was told last; `None`: not yet.
     was_up: Option<bool>,
     spreading: Spreading,
@@ -447,6 +467,12 @@ impl Port {
     #[must_use]
     pub fn mac(&self) -> [u8; 6] {
         self.mac
+    }
+
+    /// The Ethernet address that the device came with.
+    #[must_use]
+    pub fn own_mac(&self) -> [u8; 6] {
+        self.own_mac
     }
 
     /// How it chooses a queue for a frame.

@@ -191,13 +191,14 @@ int rvs_device_spread(uint16_t device, uint16_t entries, uint16_t queues)
 	return error;
 }
 
-int rvs_device_mac(uint16_t device, const uint8_t mac[6])
+int rvs_device_mac(uint16_t device, const uint8_t mac[6], int beside)
 {
 	struct rte_ether_addr address;
-	int error;
+	int error = -ENOTSUP;
 
 	memcpy(address.addr_bytes, mac, sizeof(address.addr_bytes));
-	error = rte_eth_dev_default_mac_addr_set(device, &address);
+	if (!beside)
+		error = rte_eth_dev_default_mac_addr_set(device, &address);
 	if (error == -ENOTSUP)
 		error = rte_eth_dev_mac_addr_add(device, &address, 0);
 	return error;

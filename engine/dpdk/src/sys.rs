@@ -106,6 +106,7 @@ unsafe extern "C" {
     pub fn rte_eth_dev_start(device: u16) -> c_int;
     pub fn rte_eth_dev_stop(device: u16) -> c_int;
     pub fn rte_eth_dev_close(device: u16) -> c_int;
+    pub fn rte_eth_dev_set_mtu(device: u16, mtu: u16) -> c_int;
     pub fn rte_eth_promiscuous_enable(device: u16) -> c_int;
     pub fn rte_eth_promiscuous_disable(device: u16) -> c_int;
     pub fn rte_eth_allmulticast_enable(device: u16) -> c_int;
@@ -133,7 +134,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn rvs_tx_queue(device: u16, queue: u16, descriptors: u16, node: c_int) -> c_int;
     pub fn rvs_device_spread(device: u16, entries: u16, queues: u16) -> c_int;
-    pub fn rvs_device_mac(device: u16, mac: *const u8) -> c_int;
+    pub fn rvs_device_mac(device: u16, mac: *const u8, beside: c_int) -> c_int;
     pub fn rvs_device_drops(
         device: u16,
         missed: *mut u64,

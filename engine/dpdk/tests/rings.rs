@@ -46,6 +46,7 @@ fn plan(device: &str) -> Plan<'_> {
         queues: 1,
         mtu: 1500,
         mac: None,
+        keeps_own: false,
         side: Side::Both,
         descriptors: Descriptors::default(),
         promiscuous: false,

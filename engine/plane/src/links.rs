@@ -2,6 +2,7 @@
 
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::neighbor::Hop;
+use crate::network::Host;
 use crate::shared::FrameCounters;
 use rvs_io::{BURST_MAX, Burst, Frame, Lost, Pool, Queue};
 use std::sync::Arc;
@@ -11,15 +12,24 @@ pub(crate) struct Links<Q: Queue> {
     queues: Vec<Q>,
     pool: Q::Pool,
     out: Vec<Burst<Q::Frame>>,
+    /// Which of them lead to the host's own stack.
+    to_host: Vec<bool>,
     lost: Vec<Lost>,
     pub(crate) counters: Arc<FrameCounters>,
 }
 
 impl<Q: Queue> Links<Q> {
-    pub(crate) fn new(queues: Vec<Q>, pool: Q::Pool, counters: Arc<FrameCounters>) -> Self {
+    pub(crate) fn new(
+        queues: Vec<Q>,
+        pool: Q::Pool,
+        counters: Arc<FrameCounters>,
+        hosts: &[Host],
+    ) -> Self {
         let out = queues.iter().map(|_| Burst::new()).collect();
         let lost = vec![Lost::default(); queues.len()];
-        Self { queues, pool, out, lost, counters }
+        let is_host = |link| hosts.iter().any(|host| usize::from(host.end) == link);
+        let to_host = (0..queues.len()).map(is_host).collect();
+        Self { queues, pool, out, to_host, lost, counters }
     }
 
     /// Takes in at most `most` frames from each link; `arrived` is told how many came from which.
@@ -51,6 +61,18 @@ impl<Q: Queue> Links<Q> {
         } else {
             self.pool.give(frame);
             None
+        }
+    }
+
+    /// Gives the host's own stack a copy of a frame, over the link that leads there.
+    #[cold]
+    pub(crate) fn copy_to_host(&mut self, end: u8, octets: &[u8]) {
+        if let Some(mut copy) = self.originate(octets.len()) {
+            copy.octets_mut().copy_from_slice(octets);
+            self.push(end, copy);
+        } else {
+            self.counters.originated();
+            self.counters.dropped(DropReason::NoFrame);
         }
     }
 
@@ -108,7 +130,12 @@ impl<Q: Queue> Links<Q> {
         if out.is_empty() {
             return;
         }
-        self.counters.sent(queue.send(&mut self.pool, out));
+        let went = queue.send(&mut self.pool, out);
+        if self.to_host.get(link).is_some_and(|to_host| *to_host) {
+            self.counters.to_host(went);
+        } else {
+            self.counters.sent(went);
+        }
         for frame in out.drain(..) {
             self.counters.dropped(DropReason::TxFull);
             self.pool.give(frame);

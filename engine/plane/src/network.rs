@@ -83,6 +83,17 @@ pub struct Network {
     local_prefixes: Vec<IpNet>,
     neighbors: Vec<StaticNeighbor>,
     forwarding: bool,
+    hosts: Vec<Host>,
+}
+
+/// A link that the host's own stack uses beside us, and the link to that stack.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Host {
+    /// Index of the link.
+    pub link: u8,
+    /// Index of the link to the host: what it sends goes out on `link`, and what arrives there for
+    /// nobody here is the host's.
+    pub end: u8,
 }
 
 impl Network {
@@ -122,7 +133,20 @@ impl Network {
             local_prefixes,
             neighbors,
             forwarding,
+            hosts: Vec::new(),
         }
+    }
+
+    /// The same network, some of whose links the host's own stack uses as well.
+    #[must_use]
+    pub fn with_hosts(self, hosts: Vec<Host>) -> Self {
+        Self { hosts, ..self }
+    }
+
+    /// Links that the host's own stack uses as well.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
     }
 
     /// The same network with other local addresses beside those of the interfaces: the VIPs. One

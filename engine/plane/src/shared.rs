@@ -151,6 +151,10 @@ impl FrameCounters {
         add(&self.sent, wide(frames));
     }
     #[inline]
+    pub(crate) fn to_host(&self, frames: usize) {
+        add(&self.to_host, wide(frames));
+    }
+    #[inline]
     pub(crate) fn handed(&self) {
         add(&self.handed, 1);
     }

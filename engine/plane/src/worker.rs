@@ -45,6 +45,7 @@ use rvs_model::{DestLine, Tick};
 use rvs_wire::flow::{V4, V6};
 use rvs_wire::mac::MacAddr;
 use rvs_wire::packet::{Class, Plain, Slow, classify_carefully, plain};
+use rvs_wire::unusable::Unusable;
 use std::sync::Arc;
 
 /// Timers looked at per breath and family.
@@ -105,6 +106,10 @@ struct Port {
     mac: MacAddr,
     /// Whether there is an interface for frames without a tag.
     takes_untagged: bool,
+    /// The link to the host's own stack, if that uses this one as well.
+    host: Option<u8>,
+    /// The other way round: this is the link to the host's stack, which uses that one.
+    of: Option<u8>,
 }
 
 /// Everything that one core owns.
@@ -176,7 +181,12 @@ impl<Q: Queue> Worker<Q> {
         let idents = || Idents::new(setup.id, workers);
         let core = Core {
             id: setup.id,
-            links: Links::new(setup.queues, setup.pool, Arc::clone(&setup.shared.frames)),
+            links: Links::new(
+                setup.queues,
+                setup.pool,
+                Arc::clone(&setup.shared.frames),
+                snapshot.network.hosts(),
+            ),
             burst: Burst::new(),
             origins: ArrayVec::new(),
             verdicts: [Verdict::Stack { l3: 0, vlan: 0 }; BURST_MAX],
@@ -257,7 +267,10 @@ fn ports(network: &Network, links: usize) -> Vec<Port> {
         let mut all = network.interfaces().iter().filter(|it| usize::from(it.link) == link);
         let takes_untagged = all.clone().any(|it| it.vlan == 0);
         let mac = all.next().map_or(MacAddr::UNSPECIFIED, |it| it.mac);
-        Port { mac, takes_untagged }
+        let mut hosts = network.hosts().iter();
+        let host = hosts.clone().find(|host| usize::from(host.link) == link).map(|host| host.end);
+        let of = hosts.find(|host| usize::from(host.end) == link).map(|host| host.link);
+        Port { mac, takes_untagged, host, of }
     };
     (0..links).map(of).collect()
 }
@@ -359,6 +372,13 @@ impl<Q: Queue> Core<Q> {
         for run in self.origins.chunk_by(|one, other| one == other) {
             let Some(link) = run.first().copied() else { continue };
             let port = self.ports.get(usize::from(link)).copied().unwrap_or_default();
+            if let Some(link) = port.of {
+                // What the host sends goes out as it is.
+                for ((_, verdict), _) in frames.by_ref().take(run.len()) {
+                    *verdict = Verdict::Out { link };
+                }
+                continue;
+            }
             for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
@@ -367,7 +387,8 @@ impl<Q: Queue> Core<Q> {
                     Some(Plain::V6(packet)) => self.v6.take(packet, number),
                     None => {
                         let lanes = (&mut self.v4, &mut self.v6);
-                        *verdict = take_carefully(lanes, octets, port.mac, (link, number), network);
+                        *verdict = take_carefully(lanes, octets, port, (link, number), network);
+                        share_with_host(&mut self.links, port, octets);
                     }
                 }
             }
@@ -594,16 +615,21 @@ impl<Q: Queue> Core<Q> {
 fn take_carefully(
     (v4, v6): (&mut Lane<V4>, &mut Lane<V6>),
     octets: &[u8],
-    me: MacAddr,
+    port: Port,
     (link, number): (u8, u8),
     network: &Network,
 ) -> Verdict {
-    let class = classify_carefully(octets, me);
+    let class = classify_carefully(octets, port.mac);
     let (l3, vlan) = match class {
         Class::V4(packet) => (packet.l3, packet.vlan),
         Class::V6(packet) => (packet.l3, packet.vlan),
         Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
-        Class::Unusable(unusable) => return Verdict::Drop(unusable.into()),
+        Class::Unusable(unusable) => {
+            return match port.host {
+                Some(end) if unusable == Unusable::OtherHost => Verdict::Out { link: end },
+                _ => Verdict::Drop(unusable.into()),
+            };
+        }
     };
     if network.interface_of(link, vlan).is_none() {
         return DropReason::VlanUnknown.into();
@@ -614,6 +640,16 @@ fn take_carefully(
         _ => {}
     }
     Verdict::Stack { l3, vlan }
+}
+
+/// Frames to everybody and to groups are for the director and for its host: ARP, neighbour
+/// discovery, VRRP, and what the director does not know.
+#[inline]
+fn share_with_host<Q: Queue>(links: &mut Links<Q>, port: Port, octets: &[u8]) {
+    let is_group = octets.first().is_some_and(|first| first & 1 != 0);
+    if let Some(end) = port.host.filter(|_| is_group) {
+        links.copy_to_host(end, octets);
+    }
 }
 
 /// What becomes of the frames that do not simply go on.

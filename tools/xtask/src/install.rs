@@ -18,11 +18,12 @@ pub struct Tool {
 const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
-const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
 const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
+const ETHTOOL: Tool = Tool { program: "ethtool", package: "ethtool" };
+const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
 const LIBDPDK: Tool = Tool { program: "/usr/include/dpdk/rte_ethdev.h", package: "libdpdk-dev" };
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config" };
 const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
@@ -53,8 +54,9 @@ pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For everything.
-pub const ALL: [Tool; 12] = [
-    NGINX, CURL, IP, PING, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG, TESTPMD,
+pub const ALL: [Tool; 13] = [
+    NGINX, CURL, IP, PING, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG,
+    TESTPMD, ETHTOOL,
 ];
 
 /// Runs tests, several at once, each in a process of its own.

@@ -136,6 +136,10 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         lab.args(["demo", "--link", "dpdk", "--inspect", "--logs"]);
         lab.arg(workspace.target_directory.join("lab-dpdk"));
         steps.run("dpdk lab", &mut lab, last_line)?;
+        let mut host = Command::new(workspace.target_directory.join("debug/rvs-lab"));
+        host.args(["share", "--link", "af_packet", "--logs"]);
+        host.arg(workspace.target_directory.join("lab-host"));
+        steps.run("dpdk share", &mut host, last_line)?;
     }
     Ok(())
 }
@@ -183,6 +187,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("labs", lab(workspace, "demo").arg("--inspect"), last_line)?;
         let mut af_xdp = lab(workspace, "demo");
         steps.run("af_xdp lab", af_xdp.args(["--link", "af_xdp", "--inspect"]), last_line)?;
+        let mut host = lab(workspace, "share");
+        steps.run("af_xdp share", host.args(["--link", "af_xdp"]), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;

@@ -43,6 +43,11 @@ pub(super) fn link(
 ) -> Result<AfXdpLink, Flaw> {
     links::foreign("af_xdp", "read", link.read.as_ref())?;
     links::foreign("af_xdp", "write", link.write.as_ref())?;
+    if let Some(host) = &link.host {
+        let message = "an af_xdp link has no `host`, expected it to be left out: the host goes on \
+                       using the device itself";
+        return Err(Flaw::at(host, message.to_owned()));
+    }
     dpdk::foreign("af_xdp", link)?;
     let name = link.name.get_ref();
     let busy_poll = link.busy_poll_us.as_ref();

@@ -52,7 +52,9 @@ pub struct DpdkLink {
     pub name: String,
     /// PCI address, or a virtual device with its arguments.
     pub device: String,
-    /// Our Ethernet address there; `None`: the device's own.
+    /// The device that the host's own stack gets, to use this link as well.
+    pub host: Option<String>,
+    /// Our Ethernet address there; `None`: the device's own, unless that is the host's.
     pub mac: Option<MacAddr>,
     /// Longest IP packet.
     pub mtu: u16,
@@ -119,6 +121,7 @@ pub(super) fn link(link: &file::Link, devices: &mut Unique<'_, String>) -> Resul
     Ok(DpdkLink {
         name: name.clone(),
         device: text.clone(),
+        host: links::host_device(link, devices)?,
         mac: link.mac.as_ref().map(host_mac).transpose()?,
         mtu: match &link.mtu {
             Some(mtu) => number("mtu", mtu, &(MTU_MIN..=MTU_MAX))?,

@@ -136,6 +136,7 @@ pub(super) struct Link {
     pub(super) name: Text,
     pub(super) kind: Spanned<Kind>,
     pub(super) device: Option<Text>,
+    pub(super) host: Option<Text>,
     pub(super) mac: Option<Text>,
     pub(super) mtu: Number,
     #[serde(default)]

@@ -5,7 +5,7 @@ use super::file::{self, File, Kind, Text};
 use super::{Links, Machine, PcapLink, TapLink, af_xdp, derived_mac, dpdk};
 use core::net::IpAddr;
 use ipnet::IpNet;
-use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
+use rvs_plane::network::{Host, Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_wire::mac::MacAddr;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -64,6 +64,7 @@ pub(super) fn links_and_network(
     let local = found.local(file)?;
     let forwarding = file.forwarding.unwrap_or(true);
     let network = Network::new(found.interfaces, routes, local, neighbors, forwarding);
+    let network = network.with_hosts(hosts(&links));
     Ok((links, network.announcing(file.announce.unwrap_or(true))))
 }
 
@@ -132,6 +133,11 @@ fn tap(link: &file::Link, devices: &mut Unique<'_, String>) -> Result<TapLink, F
     foreign("tap", "write", link.write.as_ref())?;
     dpdk::foreign("tap", link)?;
     af_xdp::foreign("tap", link)?;
+    if let Some(host) = &link.host {
+        let message = "a tap link has no `host`, expected it to be left out: the host is at the \
+                       device's other end";
+        return Err(Flaw::at(host, message.to_owned()));
+    }
     let mtu = link.mtu.as_ref();
     let mtu = mtu.map(|mtu| number("mtu", mtu, &(MTU_MIN..=MTU_MAX))).transpose()?;
     Ok(TapLink { device: own_device(link, devices)?, mtu })
@@ -150,12 +156,32 @@ pub(super) fn own_device(
     Ok(device.get_ref().clone())
 }
 
+/// The device that the host's own stack gets of a link.
+pub(super) fn host_device(
+    link: &file::Link,
+    devices: &mut Unique<'_, String>,
+) -> Result<Option<String>, Flaw> {
+    let Some(host) = &link.host else { return Ok(None) };
+    check_name("host", host)?;
+    devices.take(host.get_ref().clone(), host, format_args!("device {}", host.get_ref()))?;
+    Ok(Some(host.get_ref().clone()))
+}
+
+/// Links to the host's own stack come after all others.
+fn hosts(links: &Links) -> Vec<Host> {
+    let Links::Dpdk(links) = links else { return Vec::new() };
+    let shared = links.iter().zip(0..).filter(|(link, _)| link.host.is_some());
+    let first = u8::try_from(links.len()).unwrap_or(u8::MAX);
+    shared.zip(first..).map(|((_, link), end)| Host { link, end }).collect()
+}
+
 fn pcap(
     link: &file::Link,
     folder: &Path,
     files: &mut Unique<'_, PathBuf>,
 ) -> Result<PcapLink, Flaw> {
     foreign("pcap", "device", link.device.as_ref())?;
+    foreign("pcap", "host", link.host.as_ref())?;
     dpdk::foreign("pcap", link)?;
     af_xdp::foreign("pcap", link)?;
     if link.read.is_none() && link.write.is_none() {

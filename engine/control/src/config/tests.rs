@@ -295,7 +295,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         ),
         (
             "[[link]]\nname = \"a\"\nkind = \"tap\"\nqueues = 2\n",
-            "4:1: unknown field `queues`, expected one of `name`, `kind`, `device`, `mac`, `mtu`, \
+            "4:1: unknown field `queues`, expected one of `name`, `kind`, `device`, `host`, `mac`, `mtu`, \
              `addresses`, `read`, `write`, `side`, `rx_descriptors`, `tx_descriptors`, \
              `promiscuous`, `shared`, `zero_copy`, `busy_poll_us`, `vlan`",
         ),

@@ -1,6 +1,7 @@
 //! The same about DPDK.
 
 use super::*;
+use rvs_plane::network::Host;
 
 const CARD: &str = "[[link]]\nname = \"a\"\nkind = \"dpdk\"\ndevice = \"0000:01:00.0\"\n";
 
@@ -10,6 +11,7 @@ fn cards_are_polled_and_have_their_own_address_unless_told_otherwise() {
     let card = DpdkLink {
         name: "a".to_owned(),
         device: "0000:01:00.0".to_owned(),
+        host: None,
         mac: None,
         mtu: 1500,
         side: Side::Both,
@@ -39,6 +41,26 @@ fn cards_are_polled_and_have_their_own_address_unless_told_otherwise() {
     assert_eq!(config.links, Links::Dpdk(vec![link]));
     let dpdk = Dpdk { eal: vec!["--iova-mode=va".to_owned()], no_huge: true };
     assert_eq!((config.workers.idle, config.dpdk), (Idle::Adaptive, dpdk));
+}
+
+#[test]
+fn a_link_to_the_host_comes_after_all_others() {
+    let two = format!(
+        "{CARD}host = \"rvs0\"\n{}host = \"rvs1\"\n",
+        CARD.replace("\"a\"", "\"b\"").replace("01:00", "02:00")
+    );
+    let hosts = good(&two).network.hosts().to_vec();
+    assert_eq!(hosts, [Host { link: 0, end: 2 }, Host { link: 1, end: 3 }]);
+    assert!(good(CARD).network.hosts().is_empty());
+    let twice = two.replace("rvs1", "rvs0");
+    assert_eq!(line(&twice), "10:8: device rvs0 is there already (line 5)");
+    let text = "[[link]]\nname = \"a\"\nkind = \"tap\"\nhost = \"rvs0\"\n";
+    let found = "4:8: a tap link has no `host`, expected it to be left out: the host is at the \
+                 device's other end";
+    assert_eq!(line(text), found);
+    let found = "4:8: an af_xdp link has no `host`, expected it to be left out: the host goes on \
+                 using the device itself";
+    assert_eq!(line(&text.replace("tap", "af_xdp")), found);
 }
 
 #[test]
