@@ -671,7 +671,7 @@ fn the_manual_tells_the_truth() {
     let manual = include_str!("../../../../docs/manual/configuration.md");
     let examples: Vec<_> =
         manual.split("```toml\n").skip(1).map(|from| from.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 6);
+    assert_eq!(examples.len(), 7);
     for example in &examples {
         good(example);
     }
