@@ -27,6 +27,7 @@ pub mod overload;
 mod path_mtu;
 mod paths;
 pub mod persist;
+mod port;
 pub mod publish;
 mod related;
 mod reunion;

@@ -30,6 +30,7 @@ use crate::links::Links;
 use crate::network::Network;
 use crate::obey;
 use crate::paths::Paths;
+use crate::port::{Port, ports, share_with_host, take_carefully};
 use crate::publish::Reader;
 use crate::related::{self, Around};
 use crate::reunion::{Reunions, Told, Way};
@@ -43,9 +44,7 @@ use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
 use rvs_io::{BURST_MAX, Burst, Frame, Queue};
 use rvs_model::{DestLine, Tick};
 use rvs_wire::flow::{V4, V6};
-use rvs_wire::mac::MacAddr;
-use rvs_wire::packet::{Class, Plain, Slow, classify_carefully, plain};
-use rvs_wire::unusable::Unusable;
+use rvs_wire::packet::{Plain, plain};
 use std::sync::Arc;
 
 /// Timers looked at per breath and family.
@@ -97,19 +96,6 @@ pub struct Setup<Q: Queue> {
     pub seed: [u64; 2],
     /// The tick at which it starts.
     pub now: Tick,
-}
-
-/// What a link is to us.
-#[derive(Clone, Copy, Debug, Default)]
-struct Port {
-    /// Our Ethernet address there.
-    mac: MacAddr,
-    /// Whether there is an interface for frames without a tag.
-    takes_untagged: bool,
-    /// The link to the host's own stack, if that uses this one as well.
-    host: Option<u8>,
-    /// The other way round: this is the link to the host's stack, which uses that one.
-    of: Option<u8>,
 }
 
 /// Everything that one core owns.
@@ -259,20 +245,6 @@ impl<Q: Queue> Worker<Q> {
     pub fn table_bytes(&self) -> [usize; 2] {
         [self.core.v4.conns.bytes(), self.core.v6.conns.bytes()]
     }
-}
-
-/// What each of `links` links is to us.
-fn ports(network: &Network, links: usize) -> Vec<Port> {
-    let of = |link: usize| {
-        let mut all = network.interfaces().iter().filter(|it| usize::from(it.link) == link);
-        let takes_untagged = all.clone().any(|it| it.vlan == 0);
-        let mac = all.next().map_or(MacAddr::UNSPECIFIED, |it| it.mac);
-        let mut hosts = network.hosts().iter();
-        let host = hosts.clone().find(|host| usize::from(host.link) == link).map(|host| host.end);
-        let of = hosts.find(|host| usize::from(host.end) == link).map(|host| host.link);
-        Port { mac, takes_untagged, host, of }
-    };
-    (0..links).map(of).collect()
 }
 
 impl<Q: Queue> Core<Q> {
@@ -605,50 +577,6 @@ impl<Q: Queue> Core<Q> {
         }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, 0);
-    }
-}
-
-/// The same for a frame that does not look like most. What becomes of it if no lane takes it; a
-/// lane says so later.
-#[cold]
-#[inline(never)]
-fn take_carefully(
-    (v4, v6): (&mut Lane<V4>, &mut Lane<V6>),
-    octets: &[u8],
-    port: Port,
-    (link, number): (u8, u8),
-    network: &Network,
-) -> Verdict {
-    let class = classify_carefully(octets, port.mac);
-    let (l3, vlan) = match class {
-        Class::V4(packet) => (packet.l3, packet.vlan),
-        Class::V6(packet) => (packet.l3, packet.vlan),
-        Class::Slow(Slow { l3, vlan, .. }) => (l3, vlan),
-        Class::Unusable(unusable) => {
-            return match port.host {
-                Some(end) if unusable == Unusable::OtherHost => Verdict::Out { link: end },
-                _ => Verdict::Drop(unusable.into()),
-            };
-        }
-    };
-    if network.interface_of(link, vlan).is_none() {
-        return DropReason::VlanUnknown.into();
-    }
-    match class {
-        Class::V4(packet) => v4.take(packet, number),
-        Class::V6(packet) => v6.take(packet, number),
-        _ => {}
-    }
-    Verdict::Stack { l3, vlan }
-}
-
-/// Frames to everybody and to groups are for the director and for its host: ARP, neighbour
-/// discovery, VRRP, and what the director does not know.
-#[inline]
-fn share_with_host<Q: Queue>(links: &mut Links<Q>, port: Port, octets: &[u8]) {
-    let is_group = octets.first().is_some_and(|first| first & 1 != 0);
-    if let Some(end) = port.host.filter(|_| is_group) {
-        links.copy_to_host(end, octets);
     }
 }
 
