@@ -11,9 +11,11 @@ use crate::cases::{Outcome, run_family};
 use crate::compose::{DIRECTOR, Files, container};
 use crate::director::balanced;
 use crate::engine::Engine;
+use crate::functional::{self, Shown};
 use crate::process::{Limits, run};
 use crate::stage::Stage;
 use crate::topology::{Family, Topology};
+use crate::web;
 
 /// A lab that is up. Dropped, it is taken down.
 #[derive(Debug)]
@@ -23,13 +25,15 @@ pub struct Containers<'t> {
     dir: PathBuf,
 }
 
-/// Runs one topology for both families. Whatever fails is part of the outcomes.
+/// Runs one topology for both families: requests, then the functional claims that contain `only`,
+/// which go to `shown`. Whatever fails is part of the outcomes.
 #[must_use]
 pub fn run_topology(
     topology: &Topology,
     engine: &Engine,
     dir: &Path,
     requests: u32,
+    (only, shown): (&str, &mut Vec<Shown>),
     limits: &Limits,
 ) -> Vec<Outcome> {
     println!("\n== {}, in containers: {}", topology.name, topology.claim);
@@ -42,6 +46,7 @@ pub fn run_topology(
     };
     let families = Family::ALL.iter();
     let outcomes = families.map(|family| run_family(&lab, *family, requests, limits)).collect();
+    shown.extend(functional::act(&lab, only, limits));
     match lab.end() {
         Ok(_) => outcomes,
         Err(error) => failed(&error),
@@ -158,6 +163,10 @@ impl Stage for Containers<'_> {
 
     fn adm(&self, arguments: &[&str]) -> Result<String> {
         run(self.command(DIRECTOR, "rvsadm").args(arguments))
+    }
+
+    fn www(&self, host: &str) -> String {
+        web::folder(host, Path::new(crate::host::DIR)).display().to_string()
     }
 
     fn dir(&self) -> &Path {

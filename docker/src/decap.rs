@@ -54,6 +54,12 @@ pub fn run() -> Result<()> {
         let (from, injector) = (gue_socket(outer)?, Injector::open()?);
         threads.push(thread::spawn(move || unwrap(&from, &injector, (outer, Wrapping::Gue))));
     }
+    // A UDP socket over IPv6 gets nothing that comes without a checksum, which `--tun-nocsum` asks for.
+    let from = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::UDP))?;
+    let injector = Injector::open()?;
+    threads.push(thread::spawn(move || {
+        unwrap(&from, &injector, (Family::V6, Wrapping::GueWithoutChecksum))
+    }));
     eprintln!("decap: ready");
     // None of them ends but by an error, so the first that is looked at may not be the one that
     // failed; the others go on serving.
@@ -92,13 +98,19 @@ enum Wrapping {
     Gre,
     /// UDP, which the kernel takes off, and four octets.
     Gue,
+    /// UDP without a checksum, and four octets. Other datagrams are not for us.
+    GueWithoutChecksum,
 }
 
 fn unwrap(mut from: &Socket, injector: &Injector, how: (Family, Wrapping)) -> Result<()> {
     let mut room = vec![0; 65_536];
     loop {
         let len = from.read(&mut room)?;
-        let sent = strip(how, room.get(..len).unwrap_or_default())
+        let stripped = strip(how, room.get(..len).unwrap_or_default());
+        if stripped == Err(Refused::NotOurs) {
+            continue;
+        }
+        let sent = stripped
             .and_then(Inner::parse)
             .map_err(|refused| anyhow!(refused))
             .and_then(|inner| Ok(injector.send(&inner)?));
@@ -131,6 +143,8 @@ impl Injector {
 /// Why a packet is not delivered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Refused {
+    /// Another thread's, or another program's.
+    NotOurs,
     /// Ends within a header.
     Truncated,
     /// The inner packet is neither IPv4 nor IPv6.
@@ -146,6 +160,7 @@ enum Refused {
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::NotOurs => "not ours",
             Self::Truncated => "truncated",
             Self::Version => "neither IPv4 nor IPv6 inside",
             Self::Wrapping => "not wrapped as a director wraps",
@@ -166,10 +181,22 @@ fn strip((outer, wrapping): (Family, Wrapping), packet: &[u8]) -> Result<&[u8], 
     match wrapping {
         Wrapping::Ip => Ok(payload),
         Wrapping::Gre => strip_gre(payload),
-        Wrapping::Gue => match payload {
-            [0, 4 | 41, 0, 0, packet @ ..] => Ok(packet),
-            _ => Err(Refused::Wrapping),
+        Wrapping::Gue => strip_gue(payload),
+        Wrapping::GueWithoutChecksum => match payload {
+            [_, _, high, low, _, _, 0, 0, rest @ ..]
+                if u16::from_be_bytes([*high, *low]) == GUE_PORT =>
+            {
+                strip_gue(rest)
+            }
+            _ => Err(Refused::NotOurs),
         },
+    }
+}
+
+fn strip_gue(payload: &[u8]) -> Result<&[u8], Refused> {
+    match payload {
+        [0, 4 | 41, 0, 0, packet @ ..] => Ok(packet),
+        _ => Err(Refused::Wrapping),
     }
 }
 

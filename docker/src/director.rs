@@ -151,18 +151,24 @@ pub fn configuration(topology: &Topology, control: &str, driver: Driver) -> Resu
             Driver::AfPacket => ("dpdk", format!("net_af_packet{number},iface={tap}")),
         };
         let addresses: Vec<_> = interface.addresses.iter().map(|a| format!("\"{a}\"")).collect();
-        writeln!(
-            text,
-            "\n[[link]]\nname = \"{}\"\nkind = \"{kind}\"\ndevice = \"{device}\"\nmac = \"{}\"\nmtu = 1500\n\
-             addresses = [{}]",
-            interface.network,
-            interface.mac,
-            addresses.join(", ")
-        )?;
-        if driver == Driver::AfPacket
-            && let Some(host) = driver.host_device(&interface.network)
-        {
-            writeln!(text, "host = \"{host}\"")?;
+        let cable = topology.cable(&interface.network);
+        let network = format!("mtu = {}\naddresses = [{}]", cable.mtu, addresses.join(", "));
+        let (name, mac) = (&interface.network, &interface.mac);
+        let shared = driver == Driver::AfPacket;
+        let host = driver.host_device(name).filter(|_| shared);
+        let host = host.map(|host| format!("host = \"{host}\"\n")).unwrap_or_default();
+        match cable.vlan {
+            None => writeln!(
+                text,
+                "\n[[link]]\nname = \"{name}\"\nkind = \"{kind}\"\ndevice = \"{device}\"\n\
+                 mac = \"{mac}\"\n{host}{network}"
+            )?,
+            Some(id) => writeln!(
+                text,
+                "\n[[link]]\nname = \"trunk\"\nkind = \"{kind}\"\ndevice = \"{device}\"\n\
+                 mac = \"{mac}\"\n{host}mtu = {}\n\n[[link.vlan]]\nid = {id}\nname = \"{name}\"\n{network}",
+                cable.mtu
+            )?,
         }
     }
     for route in &topology.director.routes {

@@ -25,6 +25,9 @@ const ROUND: u32 = 20;
 /// Time between the beginnings of rounds.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Where a host's programs keep their files.
+pub const DIR: &str = "/run/rvs-lab";
+
 /// What this host is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Role {
@@ -47,7 +50,7 @@ pub struct Role {
     #[arg(long)]
     ask: Vec<SocketAddr>,
     /// Where its programs keep their files.
-    #[arg(long, default_value = "/run/rvs-lab")]
+    #[arg(long, default_value = DIR)]
     dir: PathBuf,
 }
 

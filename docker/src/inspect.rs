@@ -15,7 +15,7 @@ use crate::process::{Daemon, Limits, command, run};
 use crate::topology::Topology;
 
 /// What tshark must not find.
-const COMPLAINTS: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
+pub const COMPLAINTS: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
     || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0";
 
 /// tshark checks these only when told.
@@ -28,14 +28,47 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A running capture of every link of the director.
 #[derive(Debug)]
 pub struct Inspection {
-    captures: Vec<Capture>,
+    captures: Vec<(String, Capture)>,
 }
 
+/// A capture that runs.
 #[derive(Debug)]
-struct Capture {
-    network: String,
+pub struct Capture {
     dumpcap: Daemon,
     file: PathBuf,
+}
+
+impl Capture {
+    /// Of the frames on `device` of namespace `host` that the capture filter `filter` takes; returns when it runs.
+    ///
+    /// # Errors
+    ///
+    /// dumpcap cannot be started.
+    pub fn start(
+        host: &str,
+        device: &str,
+        filter: &str,
+        file: &Path,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let mut dumpcap = command(Some(host), "dumpcap");
+        dumpcap.args(["-q", "-i", device, "-f", filter, "-w"]).arg(file);
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let dir = file.parent().unwrap_or(Path::new("."));
+        let mut dumpcap = Daemon::start(&format!("{name}.dumpcap"), dumpcap, dir)?;
+        dumpcap.wait_for_line("File:", limits)?;
+        Ok(Self { dumpcap, file: file.to_owned() })
+    }
+
+    /// Ends it, when the file is complete.
+    ///
+    /// # Errors
+    ///
+    /// It ended before.
+    pub fn end(&mut self, limits: &Limits) -> Result<()> {
+        written_out(&self.file, limits)?;
+        self.dumpcap.terminate(limits).map(drop)
+    }
 }
 
 /// What the captures showed.
@@ -64,14 +97,8 @@ impl Inspection {
             let network = interface.network.clone();
             let (host, device) = netns.far_end(&network);
             let file = dir.join(format!("{network}.pcapng"));
-            let mut dumpcap = command(Some(&host), "dumpcap");
-            dumpcap.args(["-q", "-i", &device, "-f"]).arg(format!("ether src {}", interface.mac));
-            dumpcap.arg("-w").arg(&file);
-            let dumpcap = Daemon::start(&format!("{network}.dumpcap"), dumpcap, dir)?;
-            captures.push(Capture { network, dumpcap, file });
-        }
-        for capture in &mut captures {
-            capture.dumpcap.wait_for_line("File:", limits)?;
+            let ours = format!("ether src {}", interface.mac);
+            captures.push((network, Capture::start(&host, &device, &ours, &file, limits)?));
         }
         Ok(Self { captures })
     }
@@ -83,9 +110,9 @@ impl Inspection {
     /// A capture ended before, is empty, or cannot be read.
     pub fn end(self, limits: &Limits) -> Result<Findings> {
         let mut findings = Findings::default();
-        for Capture { network, mut dumpcap, file } in self.captures {
-            written_out(&file, limits)?;
-            dumpcap.terminate(limits).with_context(|| format!("the capture on {network}"))?;
+        for (network, mut capture) in self.captures {
+            capture.end(limits).with_context(|| format!("the capture on {network}"))?;
+            let file = capture.file;
             let frames = dissect(&file, "frame")?.lines().count();
             ensure!(frames > 0, "rvsd sent no frame on {network}");
             findings.frames += frames;
@@ -109,12 +136,26 @@ fn written_out(file: &Path, limits: &Limits) -> Result<()> {
     })
 }
 
+/// The value of `field` of each frame of `file` that `filter` lets through.
+///
+/// # Errors
+///
+/// tshark's, about the file or the filter.
+pub fn fields(file: &Path, filter: &str, field: &str) -> Result<Vec<String>> {
+    let said = run(tshark(file, filter).args(["-T", "fields", "-e", field]))?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
 /// A line for each frame of `file` that `filter` lets through.
 fn dissect(file: &Path, filter: &str) -> Result<String> {
+    run(&mut tshark(file, filter))
+}
+
+fn tshark(file: &Path, filter: &str) -> std::process::Command {
     let mut tshark = command(None, "tshark");
     tshark.arg("-n").arg("-r").arg(file).args(["-Y", filter]);
     for preference in CHECKED {
         tshark.args(["-o", preference]);
     }
-    run(&mut tshark)
+    tshark
 }

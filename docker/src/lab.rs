@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::director::{Director, Driver};
 use crate::inspect::{Findings, Inspection};
-use crate::netns::Netns;
+use crate::netns::{Netns, SWITCH};
 use crate::process::{Daemon, Limits, command};
 use crate::stage::Stage;
 use crate::topology::{Program, Topology};
@@ -46,6 +46,7 @@ pub struct Lab<'t> {
     inspection: Option<Inspection>,
     // In this order: programs end before their namespaces.
     programs: Vec<Daemon>,
+    _wires: Vec<Daemon>,
     netns: Netns<'t>,
 }
 
@@ -62,6 +63,7 @@ impl<'t> Lab<'t> {
         let hosts: Vec<_> = topology.hosts.iter().map(|host| host.name.as_str()).collect();
         limits.say(topology, &format!("hosts {}, director", hosts.join(", ")));
 
+        let wires = Self::lay_wires(topology, setup, &netns, &dir, limits)?;
         let director = Director::start(topology, setup, &dir, limits)?;
         netns.connect().context("plugging in rvsd's links")?;
         let links: Vec<_> =
@@ -72,9 +74,33 @@ impl<'t> Lab<'t> {
             setup.inspect.then(|| Inspection::start(topology, &netns, &dir, limits)).transpose()?;
         let programs = Vec::new();
         let bin = setup.bin.clone();
-        let mut lab = Self { topology, director, dir, bin, inspection, programs, netns };
+        let mut lab =
+            Self { topology, director, dir, bin, inspection, programs, _wires: wires, netns };
         lab.start_programs(setup, limits)?;
         Ok(lab)
+    }
+
+    /// Starts the programs of cables that do something.
+    fn lay_wires(
+        topology: &Topology,
+        setup: &Setup,
+        netns: &Netns<'_>,
+        dir: &Path,
+        limits: &Limits,
+    ) -> Result<Vec<Daemon>> {
+        let mut wires = Vec::new();
+        for network in topology.networks() {
+            if !topology.cable(network).does_something() {
+                continue;
+            }
+            let mut wire = command(Some(SWITCH), setup.bin.join("rvs-lab"));
+            wire.args(["wire", &topology.name, network]);
+            let mut wire = Daemon::start(&format!("{network}.wire"), wire, dir)?;
+            wire.wait_for_line("wire: ready", limits)?;
+            netns.plug_in_wire(network)?;
+            wires.push(wire);
+        }
+        Ok(wires)
     }
 
     fn start_programs(&mut self, setup: &Setup, limits: &Limits) -> Result<()> {
@@ -138,8 +164,20 @@ impl Stage for Lab<'_> {
     }
 
     fn command(&self, host: &str, program: &str) -> Command {
-        let own = self.bin.join(program);
-        if own.exists() { command(Some(host), own) } else { command(Some(host), program) }
+        command(Some(host), self.program(program))
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        let own = self.bin.join(name);
+        if own.exists() { own } else { name.into() }
+    }
+
+    fn www(&self, host: &str) -> String {
+        web::folder(host, &self.dir).display().to_string()
+    }
+
+    fn wire(&self, network: &str) -> Option<(String, String)> {
+        Some(self.netns.far_end(network))
     }
 
     fn adm(&self, arguments: &[&str]) -> Result<String> {

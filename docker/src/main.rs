@@ -13,12 +13,16 @@ use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
 use rvs_lab::director::Driver;
 use rvs_lab::engine::{Engine, Network};
-use rvs_lab::lab::{Lab, Setup};
+use rvs_lab::lab::{Lab, Setup, show_logs};
+use rvs_lab::probe::Probe;
 use rvs_lab::process;
 use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
-use rvs_lab::{containers, decap, engine, host, keepalived, share, traffic};
+use rvs_lab::{
+    containers, decap, engine, functional, host, keepalived, netns, probe, share, topology, traffic,
+    wire,
+};
 
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
@@ -30,6 +34,16 @@ const NEEDED: [(&str, &str); 5] = [
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
+];
+
+/// And for functional tests.
+const FOR_FUNCTIONAL: [(&str, &str); 6] = [
+    ("iperf3", "iperf3"),
+    ("nc", "netcat-openbsd"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("dumpcap", "wireshark-common"),
+    ("tshark", "tshark"),
 ];
 
 /// And for `--inspect`.
@@ -72,12 +86,39 @@ enum Action {
     Containers {
         #[command(flatten)]
         options: Options,
+        /// Only functional claims that contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Only nat, dr or tun.
+        #[arg(long)]
+        topology: Option<String>,
         /// Where the engine keeps its images.
         #[arg(long)]
         data: PathBuf,
         /// An engine that runs already, as in `DOCKER_HOST`, instead of one of the lab's own.
         #[arg(long)]
         engine: Option<String>,
+    },
+    /// What real programs do through rvsd, each as a claim; in network namespaces.
+    Functional {
+        /// Only claims that contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Only this topology: its name, or a TOML file.
+        #[arg(long)]
+        topology: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Clients and a server of a few lines; what functional tests run on hosts.
+    #[command(subcommand)]
+    Probe(Probe),
+    /// The program of a cable that does something, in the namespace of the bridges.
+    Wire {
+        /// Its topology.
+        topology: String,
+        /// The network that it carries.
+        network: String,
     },
     /// A host of a lab that is a container; what its entry point runs.
     Host(host::Role),
@@ -152,8 +193,17 @@ fn act(action: &Action) -> Result<bool> {
             let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
             keepalived::run_scenario(&setup, &limits)
         }
-        Action::Containers { options, data, engine } => {
-            run_in_containers(options, data, engine.as_deref())
+        Action::Containers { options, only, topology, data, engine } => {
+            run_in_containers(options, (only, topology.as_deref()), data, engine.as_deref())
+        }
+        Action::Functional { only, topology, options } => {
+            run_functional(only, topology.as_deref(), options)
+        }
+        Action::Probe(probe) => probe::run(probe).map(|()| true),
+        Action::Wire { topology, network } => {
+            let cable = Topology::load(topology)?.cable(network);
+            let [hosts, director] = netns::wire_names(network);
+            wire::run(&hosts, &director, &cable).map(|()| true)
         }
         Action::Host(role) => host::run(role).map(|()| true),
         Action::Share(options) => {
@@ -176,8 +226,39 @@ fn run_all(topologies: &[Topology], families: &[Family], options: &Options) -> R
     Ok(conclude(&outcomes, options.requests, &limits))
 }
 
+/// Every claim, in every topology.
+fn run_functional(only: &str, topology: Option<&str>, options: &Options) -> Result<bool> {
+    require(&FOR_FUNCTIONAL)?;
+    let setup = prepare(options)?;
+    let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
+    let mut names: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+    names.extend(topology::variants()?);
+    if let Some(name) = topology {
+        names = vec![name.to_owned()];
+    }
+    let mut shown = Vec::new();
+    for name in names {
+        let topology = Topology::load(&name)?;
+        println!("\n== {}: {}", topology.name, topology.claim);
+        let outcome = Lab::up(&topology, &setup, &limits).and_then(|lab| {
+            let of_lab = functional::act(&lab, only, &limits);
+            lab.end(&limits).map(|_| of_lab)
+        });
+        let outcome = outcome.inspect_err(|_| {
+            let _ = show_logs(&topology, &setup);
+        });
+        shown.extend(outcome?);
+    }
+    Ok(functional::conclude(&shown, &limits))
+}
+
 /// Images, then every topology in containers.
-fn run_in_containers(options: &Options, data: &Path, host: Option<&str>) -> Result<bool> {
+fn run_in_containers(
+    options: &Options,
+    (only, topology): (&str, Option<&str>),
+    data: &Path,
+    host: Option<&str>,
+) -> Result<bool> {
     let data = std::path::absolute(data)?;
     require(&engine::NEEDED)?;
     let setup = prepare(options)?;
@@ -193,19 +274,16 @@ fn run_in_containers(options: &Options, data: &Path, host: Option<&str>) -> Resu
     builder.end(&limits)?;
     println!("   {:5.1} s  images are built", limits.elapsed().as_secs_f32());
     let engine = start(Network::Own)?;
-    let mut outcomes = Vec::new();
-    for (name, _) in BUILT_IN {
-        let topology = Topology::load(name)?;
-        outcomes.extend(containers::run_topology(
-            &topology,
-            &engine,
-            dir,
-            options.requests,
-            &limits,
-        ));
+    let (mut outcomes, mut shown) = (Vec::new(), Vec::new());
+    for (name, _) in BUILT_IN.iter().filter(|(name, _)| topology.is_none_or(|it| it == *name)) {
+        let (topology, requests) = (Topology::load(name)?, options.requests);
+        let found = (only, &mut shown);
+        outcomes
+            .extend(containers::run_topology(&topology, &engine, dir, requests, found, &limits));
     }
     engine.end(&limits)?;
-    Ok(conclude(&outcomes, options.requests, &limits))
+    let answered = conclude(&outcomes, options.requests, &limits);
+    Ok(functional::conclude(&shown, &limits) && answered)
 }
 
 fn up(topology: &Topology, options: &Options) -> Result<bool> {

@@ -55,6 +55,12 @@ pub fn tap_name(network: &str) -> String {
     format!("tap-{network}")
 }
 
+/// The names of the TAPs of `network`'s program: towards hosts, towards the director.
+#[must_use]
+pub fn wire_names(network: &str) -> [String; 2] {
+    [format!("wh-{network}"), format!("wd-{network}")]
+}
+
 impl<'t> Netns<'t> {
     /// Makes the hosts and the cables between them, but for the director's.
     ///
@@ -114,7 +120,8 @@ impl<'t> Netns<'t> {
                     if !is_veth {
                         writeln!(moves, "link set {tap} netns {SWITCH}")?;
                     }
-                    writeln!(switch, "link set {tap} master br-{network} up")?;
+                    let bridge = self.bridge_of_director(network);
+                    writeln!(switch, "link set {tap} master {bridge} up")?;
                 }
             }
         }
@@ -151,13 +158,33 @@ impl<'t> Netns<'t> {
     /// The host interface at the other end of the director's TAP, if the two are alone.
     fn wired_to(&self, network: &str) -> Option<(&'t Host, usize)> {
         let is_directors = self.topology.director.interfaces.iter().any(|i| i.network == network);
-        if !is_directors || self.topology.ends(network) != 2 {
+        let is_program = self.topology.cable(network).does_something();
+        if !is_directors || is_program || self.topology.ends(network) != 2 {
             return None;
         }
         self.topology.hosts.iter().find_map(|host| {
             let index = host.interfaces.iter().position(|i| i.network == network)?;
             Some((host, index))
         })
+    }
+
+    /// Where the director's end of a cable goes when it is not wired to a host.
+    fn bridge_of_director(&self, network: &str) -> String {
+        let is_program = self.topology.cable(network).does_something();
+        if is_program { format!("brd-{network}") } else { format!("br-{network}") }
+    }
+
+    /// Plugs in the ends of `network`'s program, which holds them open.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `ip` complains about.
+    pub fn plug_in_wire(&self, network: &str) -> Result<()> {
+        let [hosts, director] = wire_names(network);
+        let mut script = format!("link set {hosts} master br-{network} up\n");
+        let bridge = self.bridge_of_director(network);
+        writeln!(script, "link set {director} master {bridge} up")?;
+        ip(SWITCH, &script)
     }
 
     /// The director's ends of its cables, where they are veths.
@@ -181,6 +208,11 @@ impl<'t> Netns<'t> {
             // Snooping would hold back neighbour solicitations until a querier is seen.
             writeln!(script, "link add br-{network} type bridge mcast_snooping 0")?;
             writeln!(script, "link set br-{network} up")?;
+            if self.topology.cable(network).does_something() {
+                let bridge = self.bridge_of_director(network);
+                writeln!(script, "link add {bridge} type bridge mcast_snooping 0")?;
+                writeln!(script, "link set {bridge} up")?;
+            }
         }
         for host in &self.topology.hosts {
             for (index, Interface { network, .. }) in host.interfaces.iter().enumerate() {
@@ -189,7 +221,11 @@ impl<'t> Netns<'t> {
                 }
                 let port = format!("{}-{index}", host.name);
                 let name = &host.name;
-                writeln!(script, "link add {port} type veth peer name eth{index} netns {name}")?;
+                let mtu = self.topology.cable(network).mtu;
+                writeln!(
+                    script,
+                    "link add {port} mtu {mtu} type veth peer name eth{index} mtu {mtu} netns {name}"
+                )?;
                 writeln!(script, "link set {port} master br-{network} up")?;
             }
         }
@@ -252,7 +288,9 @@ mod tests {
         assert!(netns(&nat).wired_to("servers").is_none());
         let script = netns(&nat).switch_script().unwrap();
         assert!(script.contains("link add br-servers") && !script.contains("br-client"));
-        assert!(script.contains("link add rs1-0 type veth peer name eth0 netns rs1"));
+        assert!(
+            script.contains("link add rs1-0 mtu 1500 type veth peer name eth0 mtu 1500 netns rs1")
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,8 +31,22 @@ pub trait Stage {
     /// It failed: with its words.
     fn adm(&self, arguments: &[&str]) -> Result<String>;
 
+    /// The lab's own program `name` as `host` finds it; any other name as it is.
+    fn program(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+
     /// Where what programs print is kept.
     fn dir(&self) -> &Path;
+
+    /// The folder on `host` that its nginx serves as `/files/`.
+    fn www(&self, host: &str) -> String;
+
+    /// Where the director's frames on `network` can be captured: namespace and device.
+    fn wire(&self, network: &str) -> Option<(String, String)> {
+        let _ = network;
+        None
+    }
 }
 
 /// A service and how its packets get to its dests: what rvsadm is told.

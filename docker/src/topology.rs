@@ -3,6 +3,7 @@
 //! A topology is written once, in `topologies/*.toml`, and knows nothing of how it is built: the
 //! driver in [`crate::netns`] makes it from network namespaces, [`crate::compose`] from containers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 
@@ -17,6 +18,34 @@ pub const BUILT_IN: [(&str, &str); 3] = [
     ("tun", include_str!("../topologies/tun.toml")),
 ];
 
+/// What is made from those by other cables.
+const VARIANTS: &str = include_str!("../topologies/variants.toml");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variants {
+    variant: Vec<Variant>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    name: String,
+    like: String,
+    claim: String,
+    cables: BTreeMap<String, Cable>,
+}
+
+/// The names of the built-in topologies' variants.
+///
+/// # Errors
+///
+/// None, as a test sees to.
+pub fn variants() -> Result<Vec<String>> {
+    let Variants { variant } = toml::from_str(VARIANTS)?;
+    Ok(variant.into_iter().map(|variant| variant.name).collect())
+}
+
 /// One lab.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +56,9 @@ pub struct Topology {
     pub claim: String,
     /// What the director balances.
     pub service: Service,
+    /// What the networks' cables are like, where they are not plain.
+    #[serde(default)]
+    pub cables: BTreeMap<String, Cable>,
     /// Where rvsd runs.
     pub director: Director,
     /// Everybody else.
@@ -52,7 +84,7 @@ pub struct Service {
     pub dest_port: u16,
     /// More options of `ipvsadm -a`, by the dest's name.
     #[serde(default)]
-    pub options: std::collections::BTreeMap<String, Vec<String>>,
+    pub options: BTreeMap<String, Vec<String>>,
 }
 
 /// The packet-forwarding method.
@@ -108,6 +140,62 @@ pub struct DirectorInterface {
     pub addresses: Vec<IpNet>,
 }
 
+/// What carries a network's frames.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cable {
+    /// Octets of the longest packet.
+    pub mtu: u16,
+    /// The director's frames have this tag.
+    pub vlan: Option<u16>,
+    /// Of the chance that the shares below are.
+    pub seed: u64,
+    /// Share of frames that are gone.
+    pub lose: f64,
+    /// Share of frames with one bit turned.
+    pub corrupt: f64,
+    /// Share of frames whose end is missing.
+    pub truncate: f64,
+    /// Share of frames that come twice.
+    pub duplicate: f64,
+    /// Share of frames that later ones pass.
+    pub reorder: f64,
+    /// Share of frames that are held back.
+    pub delay: f64,
+}
+
+impl Default for Cable {
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            vlan: None,
+            seed: 0,
+            lose: 0.0,
+            corrupt: 0.0,
+            truncate: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
+            delay: 0.0,
+        }
+    }
+}
+
+impl Cable {
+    /// Whether it takes a program between the director and the hosts.
+    #[must_use]
+    pub fn does_something(&self) -> bool {
+        self.vlan.is_some() || self.is_bad()
+    }
+
+    /// Whether frames suffer.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        let shares =
+            [self.lose, self.corrupt, self.truncate, self.duplicate, self.reorder, self.delay];
+        shares.iter().any(|share| *share > 0.0)
+    }
+}
+
 /// A host with a kernel's network stack.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,7 +212,7 @@ pub struct Host {
     pub routes: Vec<Route>,
     /// Kernel parameters, set before any interface is up.
     #[serde(default)]
-    pub sysctls: std::collections::BTreeMap<String, String>,
+    pub sysctls: BTreeMap<String, String>,
     /// What runs there.
     #[serde(default)]
     pub programs: Vec<Program>,
@@ -213,6 +301,12 @@ impl Topology {
         if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             return Self::parse(text).with_context(|| format!("topology {name}"));
         }
+        let Variants { variant } = toml::from_str(VARIANTS)?;
+        if let Some(Variant { name, like, claim, cables }) =
+            variant.into_iter().find(|variant| variant.name == name)
+        {
+            return Ok(Self { name, claim, cables, ..Self::load(&like)? });
+        }
         let names = BUILT_IN.map(|(name, _)| name).join(", ");
         let text = fs::read_to_string(name)
             .with_context(|| format!("no topology '{name}': neither one of {names}, nor a file"))?;
@@ -259,6 +353,12 @@ impl Topology {
         let hosts = self.hosts.iter().flat_map(|host| &host.interfaces);
         hosts.filter(|interface| interface.network == network).count()
             + self.director.interfaces.iter().filter(|i| i.network == network).count()
+    }
+
+    /// The cable of `network`.
+    #[must_use]
+    pub fn cable(&self, network: &str) -> Cable {
+        self.cables.get(network).copied().unwrap_or_default()
     }
 
     /// The networks, each once, in order of appearance.
@@ -327,6 +427,13 @@ mod tests {
             assert_eq!(topology.name, name);
             assert!(Family::ALL.iter().all(|family| topology.vip(*family).is_some()));
         }
+    }
+
+    #[test]
+    fn every_variant_is_sound() {
+        let names = variants().unwrap();
+        assert!(names.iter().all(|name| Topology::load(name).unwrap().name == *name), "{names:?}");
+        assert_eq!(Topology::load("vlan").unwrap().cable("servers").vlan, Some(100));
     }
 
     #[test]

@@ -211,6 +211,7 @@ fn topology() -> Result<Topology> {
             dest_port: 0,
             options: std::collections::BTreeMap::new(),
         },
+        cables: std::collections::BTreeMap::new(),
         director: crate::topology::Director { interfaces, routes: Vec::new() },
         hosts: Vec::new(),
     })

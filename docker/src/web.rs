@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{Daemon, Limits, command};
 
 /// What curl prints after each page: status and how many connections the request opened.
-const AFTER_PAGE: &str = "%{http_code} %{num_connects}\\n";
+pub const AFTER_PAGE: &str = "%{http_code} %{num_connects}\\n";
 
 /// Starts nginx on `host`, listening on TCP `port` of all its addresses of both families.
 ///
@@ -40,6 +40,12 @@ pub fn start(mut nginx: Command, host: &str, port: u16, dir: &Path, more: &str) 
     Daemon::start(&format!("{host}.nginx"), nginx, dir)
 }
 
+/// The folder that nginx on `host`, started in `dir`, serves as `/files/` and takes uploads to.
+#[must_use]
+pub fn folder(host: &str, dir: &Path) -> PathBuf {
+    dir.join(format!("{host}.www"))
+}
+
 fn configuration(host: &str, port: u16, dir: &Path, more: &str) -> String {
     let dir = dir.display();
     // One process: a worker of its own would outlive a killed master.
@@ -51,6 +57,10 @@ fn configuration(host: &str, port: u16, dir: &Path, more: &str) -> String {
          \x20 server {{\n\
          \x20   listen {port}; listen [::]:{port};\n\
          \x20   {more}\n\
+         \x20   location /files/ {{\n\
+         \x20     alias {dir}/{host}.www/; dav_methods PUT; client_max_body_size 0;\n\
+         \x20     client_body_temp_path {dir}/{host}.body;\n\
+         \x20   }}\n\
          \x20   location / {{ return 200 \"{host} $remote_addr \"; }}\n\
          \x20 }}\n\
          }}\n"
@@ -123,7 +133,8 @@ pub fn ask(
 }
 
 /// Reads lines of the form `SERVER CLIENT-SEEN STATUS CONNECTIONS`.
-fn parse(output: &str, client: IpAddr) -> Answers {
+#[must_use]
+pub fn parse(output: &str, client: IpAddr) -> Answers {
     let mut answers = Answers::default();
     for line in output.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
