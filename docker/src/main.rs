@@ -20,8 +20,8 @@ use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
 use rvs_lab::{
-    containers, decap, engine, functional, host, keepalived, netns, probe, share, topology, traffic,
-    wire,
+    containers, decap, engine, functional, host, keepalived, netns, probe, share, topology,
+    traffic, wire,
 };
 
 /// Set for the process that has its own mounts.

@@ -18,6 +18,9 @@ pub struct Tool {
 const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
+const IPERF3: Tool = Tool { program: "iperf3", package: "iperf3" };
+const NC: Tool = Tool { program: "nc", package: "netcat-openbsd" };
+const TRACEROUTE: Tool = Tool { program: "traceroute", package: "traceroute" };
 const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
@@ -54,10 +57,13 @@ pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For everything.
-pub const ALL: [Tool; 13] = [
-    NGINX, CURL, IP, PING, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED, LIBDPDK, PKG_CONFIG,
-    TESTPMD, ETHTOOL,
+pub const ALL: [Tool; 16] = [
+    NGINX, CURL, IP, IPERF3, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
+    LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL,
 ];
+
+/// For what real programs do through rvsd.
+pub const FUNCTIONAL: [Tool; 8] = [NGINX, CURL, IP, IPERF3, NC, PING, TRACEROUTE, TSHARK];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";

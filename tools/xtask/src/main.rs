@@ -35,7 +35,13 @@ enum Chore {
         #[arg(long, value_enum, default_value_t)]
         link: Link,
     },
-    /// The same labs in containers, by an engine of their own: images, compose files, NAT, DR, TUN.
+    /// What real programs do through rvsd, each as a claim; `-- --help` for the choices.
+    Functional {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Labs in containers, by an engine of their own: images, compose files, requests, the same claims.
     Containers,
     /// Everything that must hold, as a table; `--quick` is what to run before each commit.
     #[command(visible_alias = "ci")]
@@ -115,6 +121,12 @@ fn act(chore: &Chore) -> Result<ExitCode> {
     };
     match chore {
         Chore::Demo { link } => demo(&workspace, *link),
+        Chore::Functional { arguments } => {
+            install::packages(&install::FUNCTIONAL)?;
+            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            let mut functional = test::lab(&workspace, "functional");
+            inherit(functional.args(["--timeout-s", "500"]).args(arguments))
+        }
         Chore::Containers => {
             install::packages(&install::LAB)?;
             install::packages(&install::CONTAINERS)?;

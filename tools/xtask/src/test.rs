@@ -190,6 +190,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         let mut host = lab(workspace, "share");
         steps.run("af_xdp share", host.args(["--link", "af_xdp"]), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
+        let mut functional = lab(workspace, "functional");
+        steps.run("functional", functional.args(["--timeout-s", "500"]), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
