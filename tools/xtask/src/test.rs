@@ -230,7 +230,7 @@ pub fn containers(workspace: &Workspace) -> Command {
     let mut containers = lab(workspace, "containers");
     containers.arg("--data").arg(workspace.target_directory.join("containers"));
     // The first time, the base image is made from Debian packages.
-    containers.args(["--timeout-s", "600"]);
+    containers.args(["--timeout-s", "900"]);
     containers
 }
 
