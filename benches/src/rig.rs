@@ -130,7 +130,7 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
         let key = ServiceKey { protocol: protocol::TCP, address, port: at + service };
         let id = ServiceId(service.into());
         index.push((key, id));
-        snapshot.services.push(Some(Arc::new(Service {
+        let made = Service {
             id,
             key,
             scheduler,
@@ -142,7 +142,8 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
             maps: None,
             persistence: None,
             rules: Rules::default(),
-        })));
+        };
+        snapshot.services.set(usize::from(service), Some(Arc::new(made)));
     }
     snapshot.index = Arc::new(index.into_iter().collect());
     Ok(snapshot)

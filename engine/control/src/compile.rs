@@ -5,13 +5,15 @@
 //!                 └─► DestLine flags    of those that did, in every worker's lines
 //! ```
 //!
-//! A change costs what the changed service costs, and a pointer for every other one. Addresses and
-//! the index are made anew only when a service came or went.
+//! A change costs what the changed service costs, however many others there are: they are shared,
+//! and so are the pieces of the list that they are in. Only where a service comes or goes the index is
+//! copied, and where it takes its address with it our addresses are made anew.
 //!
 //! Where a scheduler stands depends on every single change of its destinations, in their order. So
 //! each change is noted by itself, even where workers see several of them at once.
 
 use crate::state::{Service as Row, State};
+use core::net::IpAddr;
 use rvs_api::{
     AddressFamily, Netmask, ServiceAttributes, ServiceFlags, ServiceKey as Key, Tunnel,
     TunnelChecksum, TunnelKind,
@@ -22,11 +24,13 @@ use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::Network;
 use rvs_plane::overload::Limits;
 use rvs_plane::persist::{Mask, Persistence};
-use rvs_plane::snapshot::{Dest, Index, Maps, Rules, Service, ServiceKey, Snapshot};
+use rvs_plane::snapshot::{Dest, Maps, Rules, Service, ServiceKey, Snapshot};
 use rvs_schedulers::map::ADDRESSES_MAX;
-use rvs_schedulers::table::{Entry, HashFlags, Table};
+use rvs_schedulers::table::{self, HashFlags, Table};
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::tunnel::Encapsulation;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -43,6 +47,45 @@ pub struct Compiler {
     lent: Vec<Maps>,
     /// Whether workers are to end connections of destinations that are marked so.
     purges: bool,
+    /// The version of the state that `last` is of.
+    seen: u64,
+    /// Virtual addresses, and how many services each has.
+    vips: BTreeMap<IpAddr, usize>,
+    /// How many services are persistent.
+    persistent: usize,
+}
+
+/// What follows from the changes of a snapshot.
+#[derive(Default)]
+struct Follow {
+    gone: Vec<Gone>,
+    lent: Vec<Maps>,
+    added: Vec<(ServiceKey, ServiceId)>,
+    removed: Vec<ServiceKey>,
+    /// Whether owners may have changed.
+    grains: bool,
+    persistent: usize,
+    no_longer_persistent: usize,
+}
+
+impl Follow {
+    /// A service has become another one, or came, or went.
+    fn note(&mut self, old: Option<&Service>, new: Option<&Service>) {
+        if old.map(|old| old.key) != new.map(|new| new.key) {
+            self.removed.extend(old.map(|old| old.key));
+            self.added.extend(new.map(|new| (new.key, new.id)));
+        }
+        let is_persistent = |it: Option<&Service>| it.is_some_and(|it| it.persistence.is_some());
+        self.persistent += usize::from(is_persistent(new));
+        self.no_longer_persistent += usize::from(is_persistent(old));
+        let ends = |it: Option<&Service>| {
+            it.map(|it| {
+                let ends: Vec<_> = it.dests.iter().map(|dest| (dest.socket, dest.method)).collect();
+                (it.key, it.persistence, ends)
+            })
+        };
+        self.grains |= ends(old) != ends(new);
+    }
 }
 
 /// Where a service's scheduler stands that has seen every change and no connection.
@@ -62,7 +105,17 @@ impl Compiler {
     #[must_use]
     pub fn new(network: Network, lines: Vec<Arc<[DestLine]>>) -> Self {
         let last = Snapshot::new(network.clone());
-        Self { network, last, turns: Vec::new(), lines, lent: Vec::new(), purges: false }
+        Self {
+            network,
+            last,
+            turns: Vec::new(),
+            lines,
+            lent: Vec::new(),
+            purges: false,
+            seen: 0,
+            vips: BTreeMap::new(),
+            persistent: 0,
+        }
     }
 
     /// Takes note of a change of the service of `key`, or of its destinations if `dests`. To be
@@ -77,72 +130,79 @@ impl Compiler {
     /// destinations that it returns: no new connection finds them then.
     pub fn compile(&mut self, state: &State) -> (Snapshot, Vec<Gone>) {
         self.lent.retain(Maps::is_in_use);
-        let mut lent = Vec::new();
-        let mut services: Vec<Option<Arc<Service>>> = Vec::new();
-        let mut gone = Vec::new();
-        let mut same_keys = true;
-        for row in state.services() {
-            let Some(place) = place(row.id()) else { continue };
-            // Those in between were deleted, or never were.
-            self.pass_deleted(&mut services, place, &mut gone, &mut same_keys);
-            let turn = self.turn(state, row, false);
-            let old = self.at(place);
-            let same = |old: &Service| {
-                turn.is_some_and(|turn| (turn.epoch, turn.version) == (old.epoch, old.version))
-                    && old.table.flags() == hash_flags(row)
-                    && old.persistence == persistence(row)
-                    && old.rules.one_packet == is_one_packet(row)
-                    && old.rules.stale_udp == row.attributes().stale_udp
+        let mut next = self.last.clone();
+        let mut follow = Follow::default();
+        for id in state.changed_after(self.seen) {
+            let Some(place) = place(id) else { continue };
+            let old = self.last.services.get(place).cloned();
+            let new = if let Some(row) = state.service_at(id) {
+                let new = self.compiled(state, row, old.as_deref(), &mut follow);
+                if new.is_none() {
+                    continue;
+                }
+                new
+            } else {
+                let dests = old.iter().flat_map(|old| &old.dests);
+                follow.gone.extend(dests.map(|dest| Gone { id: dest.id, flags: 0 }));
+                None
             };
-            if let Some(old) = old.filter(|old| same(old)) {
-                services.push(Some(Arc::clone(old)));
-                continue;
-            }
-            let known = old.filter(|old| turn.is_some_and(|turn| turn.epoch == old.epoch));
-            let maps = match known {
-                Some(old) => old.maps.clone(),
-                None => maps(row, self.lines.len()),
-            };
-            lent.extend(maps.clone().filter(|_| known.is_none()));
-            let new = turn.map(|turn| service(state, row, &turn, maps));
-            same_keys &= old.map(|old| old.key) == new.as_ref().map(|new| new.key);
-            let dests = |service: Option<&Service>| -> Vec<DestId> {
-                service.map(|it| it.dests.iter().map(|dest| dest.id).collect()).unwrap_or_default()
-            };
-            let listed = dests(new.as_ref());
-            let of_stale = stale_flags(row.attributes().stale_udp);
-            let missing = dests(old.map(Arc::as_ref)).into_iter().filter(|id| !listed.contains(id));
-            gone.extend(missing.map(|id| Gone { id, flags: of_stale }));
-            for candidate in new.iter().flat_map(|new| &new.candidates) {
-                let drained = !candidate.weight.is_eligible();
-                let more = if drained { DestLine::DRAINED | of_stale } else { 0 };
-                self.flag(candidate.id, DestLine::AVAILABLE | more);
-                self.purges |= more & DestLine::ENDS_UDP != 0;
-            }
-            services.push(new.map(Arc::new));
+            follow.note(old.as_deref(), new.as_ref());
+            next.services.set(place, new.map(Arc::new));
         }
-        let end = self.last.services.len();
-        self.pass_deleted(&mut services, end, &mut gone, &mut same_keys);
-        let (network, index) = if same_keys {
-            (Arc::clone(&self.last.network), Arc::clone(&self.last.index))
-        } else {
-            self.found_at(&services)
+        self.seen = state.version();
+        self.find_at(&mut next, &follow);
+        self.persistent += follow.persistent;
+        self.persistent -= follow.no_longer_persistent;
+        if follow.grains && self.lines.len() > 1 {
+            let none = self.persistent == 0;
+            let services = next.services.iter().map(Arc::as_ref).filter(|_| !none);
+            next.grains = Arc::new(Grains::new(services));
+        }
+        self.lent.append(&mut follow.lent);
+        next.timeouts = *state.timeouts();
+        next.tunables = state.sysctls().tunables();
+        self.last = next.clone();
+        (next, follow.gone)
+    }
+
+    /// What workers are to read of a service that is `old` to them; `None` if that is the same.
+    fn compiled(
+        &mut self,
+        state: &State,
+        row: &Row,
+        old: Option<&Service>,
+        follow: &mut Follow,
+    ) -> Option<Service> {
+        let turn = self.turn(state, row, false)?;
+        let same = |old: &Service| {
+            (turn.epoch, turn.version) == (old.epoch, old.version)
+                && old.table.flags() == hash_flags(row)
+                && old.persistence == persistence(row)
+                && old.rules.one_packet == is_one_packet(row)
+                && old.rules.stale_udp == row.attributes().stale_udp
         };
-        self.lent.extend(lent);
-        // One worker has all connections.
-        let shared = services.iter().flatten().map(Arc::as_ref).filter(|_| self.lines.len() > 1);
-        let grains = Arc::new(Grains::new(shared));
-        let snapshot = Snapshot {
-            network,
-            services,
-            index,
-            marks: Arc::clone(&self.last.marks),
-            grains,
-            timeouts: *state.timeouts(),
-            tunables: state.sysctls().tunables(),
+        if old.is_some_and(same) {
+            return None;
+        }
+        let known = old.filter(|old| turn.epoch == old.epoch);
+        let maps = match known {
+            Some(old) => old.maps.clone(),
+            None => maps(row, self.lines.len()),
         };
-        self.last = snapshot.clone();
-        (snapshot, gone)
+        follow.lent.extend(maps.clone().filter(|_| known.is_none()));
+        let new = service(state, row, &turn, maps);
+        let of_stale = stale_flags(row.attributes().stale_udp);
+        let listed: HashSet<_> = new.dests.iter().map(|dest| dest.id).collect();
+        let before = old.iter().flat_map(|old| &old.dests).map(|dest| dest.id);
+        let missing = before.filter(|id| !listed.contains(id));
+        follow.gone.extend(missing.map(|id| Gone { id, flags: of_stale }));
+        for candidate in &new.candidates {
+            let drained = !candidate.weight.is_eligible();
+            let more = if drained { DestLine::DRAINED | of_stale } else { 0 };
+            self.flag(candidate.id, DestLine::AVAILABLE | more);
+            self.purges |= more & DestLine::ENDS_UDP != 0;
+        }
+        Some(new)
     }
 
     /// What packets are marked for, from the next snapshot on.
@@ -200,33 +260,42 @@ impl Compiler {
         *turn
     }
 
-    fn at(&self, place: usize) -> Option<&Arc<Service>> {
-        self.last.services.get(place)?.as_ref()
-    }
-
-    /// Fills `services` with nothing up to `end`, and tells whose destinations that ends.
-    fn pass_deleted(
-        &self,
-        services: &mut Vec<Option<Arc<Service>>>,
-        end: usize,
-        gone: &mut Vec<Gone>,
-        same_keys: &mut bool,
-    ) {
-        while services.len() < end {
-            if let Some(old) = self.at(services.len()) {
-                gone.extend(old.dests.iter().map(|dest| Gone { id: dest.id, flags: 0 }));
-                *same_keys = false;
-            }
-            services.push(None);
+    /// Where services are found: the index, and addresses that are ours.
+    fn find_at(&mut self, next: &mut Snapshot, follow: &Follow) {
+        if follow.added.is_empty() && follow.removed.is_empty() {
+            return;
         }
-    }
-
-    /// Where services are found: addresses that are ours, and the index.
-    fn found_at(&self, services: &[Option<Arc<Service>>]) -> (Arc<Network>, Arc<Index>) {
-        let all = || services.iter().flatten();
-        let vips = all().filter_map(|service| service.key.vip());
-        let index = all().map(|service| (service.key, service.id)).collect();
-        (Arc::new(self.network.with_vips(vips)), Arc::new(index))
+        let index = Arc::make_mut(&mut next.index);
+        let mut fewer = false;
+        // First, because what is added may have the key of what is removed.
+        for key in &follow.removed {
+            index.remove(key);
+            if let Some(vip) = key.vip()
+                && let Entry::Occupied(mut services) = self.vips.entry(vip)
+            {
+                *services.get_mut() -= 1;
+                if *services.get() == 0 {
+                    services.remove();
+                    fewer = true;
+                }
+            }
+        }
+        let mut more = Vec::new();
+        for (key, id) in &follow.added {
+            index.insert(*key, *id);
+            if let Some(vip) = key.vip() {
+                let services = self.vips.entry(vip).or_default();
+                *services += 1;
+                if *services == 1 {
+                    more.push(vip);
+                }
+            }
+        }
+        if fewer {
+            next.network = Arc::new(self.network.with_vips(self.vips.keys().copied()));
+        } else if !more.is_empty() {
+            next.network = Arc::new(next.network.with_vips(more));
+        }
     }
 
     fn flag(&self, id: DestId, flags: u32) {
@@ -286,12 +355,12 @@ fn hash_flags(row: &Row) -> HashFlags {
 
 /// The table of a scheduler that hashes. A change of many destinations makes one table.
 fn table(state: &State, row: &Row, kind: SchedulerKind) -> Table {
-    let entry = |dest: &crate::state::Dest| Entry {
+    let entry = |dest: &crate::state::Dest| table::Entry {
         address: dest.address(),
         weight: dest.attributes().weight,
         last_weight: dest.last_weight(),
     };
-    let dests: Vec<Entry> = state.dests_of(row).map(entry).collect();
+    let dests: Vec<table::Entry> = state.dests_of(row).map(entry).collect();
     Table::new(kind, hash_flags(row), &dests)
 }
 

@@ -21,6 +21,7 @@ mod daemons;
 mod dests;
 mod kept;
 mod listing;
+mod log;
 mod rows;
 mod rules;
 mod services;
@@ -30,6 +31,7 @@ mod tunables;
 
 use core::net::SocketAddr;
 use daemons::Daemons;
+use log::Log;
 pub use rows::{Dest, Service};
 use rvs_api::{
     Errno, IPVS_VERSION, Info, Outcome, Refusal, Reply, Request, ServiceKey, TimeoutsChange, Totals,
@@ -101,6 +103,7 @@ pub struct State {
     dest_at: HashMap<(ServiceId, SocketAddr), DestId>,
     daemons: Daemons,
     version: u64,
+    log: Log,
 }
 
 impl State {
@@ -119,6 +122,7 @@ impl State {
             dest_at: HashMap::new(),
             daemons: Daemons::default(),
             version: 1,
+            log: Log::default(),
         }
     }
 
@@ -254,6 +258,19 @@ impl State {
         self.version += 1;
     }
 
+    /// The places of the services that changed after `version`, and perhaps more.
+    #[must_use]
+    pub fn changed_after(&self, version: u64) -> Vec<ServiceId> {
+        let all = || (0..self.services.end()).map(ServiceId).collect();
+        self.log.after(version).unwrap_or_else(all)
+    }
+
+    /// The service at a place, if there is one that was not deleted.
+    #[must_use]
+    pub fn service_at(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.0).filter(|service| service.life.is_some())
+    }
+
     /// All services, in the order of their places.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().filter(|service| service.life.is_some())
@@ -340,6 +357,7 @@ impl State {
         if let Some(life) = self.services.get_mut(service.0).and_then(|row| row.life.as_mut()) {
             life.version = self.version;
         }
+        self.log.note(self.version, service);
         self.version
     }
 }

@@ -8,6 +8,7 @@ use crate::network::Network;
 use crate::overload::{Latches, Limits, Seen};
 use crate::paths::Paths;
 use crate::persist;
+use crate::services::PIECE;
 use crate::snapshot::{Dest, FTP_DATA_PORT, Maps, Service, ServiceKey, Snapshot};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rvs_conntrack::{Conn, Conns, Direction, Full, state};
@@ -91,6 +92,10 @@ pub(crate) struct Balance {
     mapped: Vec<u32>,
     /// Whose map is looked after next.
     mapped_next: usize,
+    /// The pieces of services as they were last looked at.
+    seen: Vec<u64>,
+    /// By which maps forget.
+    tunables: Tunables,
 }
 
 impl Balance {
@@ -118,31 +123,51 @@ impl Balance {
             other_lines,
             mapped: Vec::with_capacity(services_max),
             mapped_next: 0,
+            seen: vec![0; services_max.div_ceil(PIECE)],
+            tunables: Tunables::default(),
         }
     }
 
     /// Tells schedulers what changed, before the next connection asks: what several changes leave of
     /// a weighted round depends on each of them.
     pub(crate) fn apply(&mut self, snapshot: &Snapshot, paths: &mut Paths) {
-        self.mapped.clear();
-        let all = snapshot.services.iter().map(Option::as_deref).chain(core::iter::repeat(None));
         let counted =
             Counted { own_lines: &self.own_lines, fold: &self.fold, latches: &self.latches };
-        for ((turn, service), place) in self.turns.iter_mut().zip(all).zip(0..) {
-            match service {
-                Some(service) => {
-                    if (turn.epoch, turn.version) != (service.epoch, service.version) {
-                        turn.catch_up(service, self.share);
-                        service.dests.iter().for_each(|dest| paths.follow(dest));
-                        counted.limit(service);
-                    }
-                }
-                None => turn.leave(),
+        let pieces = snapshot.services.pieces().zip(&mut self.seen);
+        let piece = u32::try_from(PIECE).unwrap_or(u32::MAX);
+        let places = (0_u32..).step_by(PIECE);
+        for ((((number, services), seen), turns), first) in
+            pieces.zip(self.turns.chunks_mut(PIECE)).zip(places)
+        {
+            if core::mem::replace(seen, number) == number {
+                continue;
             }
-            if let Some(lease) = &mut turn.lease {
-                let expiration = expiration(turn.scheduler.kind(), &snapshot.tunables);
-                lease.map.set_expiration(expiration);
-                self.mapped.push(place);
+            for (turn, service) in turns.iter_mut().zip(services) {
+                match service {
+                    Some(service) => {
+                        if (turn.epoch, turn.version) != (service.epoch, service.version) {
+                            turn.catch_up(service, self.share);
+                            service.dests.iter().for_each(|dest| paths.follow(dest));
+                            counted.limit(service);
+                        }
+                    }
+                    None => turn.leave(),
+                }
+                if let Some(lease) = &mut turn.lease {
+                    lease.map.set_expiration(expiration(turn.scheduler.kind(), &self.tunables));
+                }
+            }
+            let mapped = turns.iter().zip(first..).filter(|(turn, _)| turn.lease.is_some());
+            self.mapped.retain(|place| !(first..first + piece).contains(place));
+            self.mapped.extend(mapped.map(|(_, place)| place));
+        }
+        if self.tunables != snapshot.tunables {
+            self.tunables = snapshot.tunables;
+            for place in &self.mapped {
+                let turn = usize::try_from(*place).ok().and_then(|at| self.turns.get_mut(at));
+                if let Some(Turn { lease: Some(lease), scheduler, .. }) = turn {
+                    lease.map.set_expiration(expiration(scheduler.kind(), &self.tunables));
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use rvs_model::{ForwardMethod, ServiceId};
 
 /// The masks, for each service and each end of a real server that any has.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grains {
     services: HashMap<ServiceId, Mask>,
     /// Port 0 stands for all ports of the address.

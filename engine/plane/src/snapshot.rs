@@ -1,6 +1,7 @@
 //! What a worker knows of the configuration during one breath. Immutable: a change is a new one.
 //!
-//! Services are shared between snapshots, so that changing one of ten thousand copies pointers.
+//! Services are shared between snapshots, and so are lists of them and where they are found, so that
+//! changing one of ten thousand copies little.
 
 use crate::grain::Grains;
 use crate::lane::Verdict;
@@ -8,6 +9,7 @@ use crate::marks::Marks;
 use crate::network::Network;
 use crate::overload::Limits;
 use crate::persist::Persistence;
+use crate::services::Services;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
@@ -132,37 +134,68 @@ impl Service {
 }
 
 /// Where services are found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Index {
     places: HashMap<ServiceKey, ServiceId>,
-    has_marks: bool,
-    /// Whether any service is on FTP's port.
-    has_ftp: bool,
-    /// Whether any service is on port 0, which is all ports.
-    has_any_port: bool,
+    marks: usize,
+    /// Services of IPv6, marks included.
+    v6: usize,
+    /// Services on FTP's port.
+    ftp: usize,
+    /// Services on port 0, which is all ports.
+    any_port: usize,
 }
 
 impl FromIterator<(ServiceKey, ServiceId)> for Index {
     fn from_iter<I: IntoIterator<Item = (ServiceKey, ServiceId)>>(services: I) -> Self {
-        let places: HashMap<_, _> = services.into_iter().collect();
-        let any = |is: fn(&ServiceKey) -> bool| places.keys().any(is);
-        Self {
-            has_marks: any(ServiceKey::is_mark),
-            has_ftp: any(|key| key.protocol == protocol::TCP && key.port == FTP_PORT),
-            has_any_port: any(|key| !key.is_mark() && key.port == 0),
-            places,
+        let mut index = Self::default();
+        for (key, id) in services {
+            index.insert(key, id);
         }
+        index
     }
 }
 
 impl Index {
+    /// Adds a service.
+    pub fn insert(&mut self, key: ServiceKey, id: ServiceId) {
+        if self.places.insert(key, id).is_none() {
+            self.count(&key, |sum, more| sum + more);
+        }
+    }
+
+    /// Removes a service.
+    pub fn remove(&mut self, key: &ServiceKey) {
+        if self.places.remove(key).is_some() {
+            self.count(key, |sum, less| sum - less);
+        }
+    }
+
+    fn count(&mut self, key: &ServiceKey, change: impl Fn(usize, usize) -> usize) {
+        let is_ftp = key.protocol == protocol::TCP && key.port == FTP_PORT;
+        for (sum, counts) in [
+            (&mut self.marks, key.is_mark()),
+            (&mut self.v6, key.address.is_ipv6()),
+            (&mut self.ftp, is_ftp),
+            (&mut self.any_port, !key.is_mark() && key.port == 0),
+        ] {
+            *sum = change(*sum, counts.into());
+        }
+    }
+
+    /// Whether there are services of IPv4, and of IPv6.
+    #[must_use]
+    pub fn serves(&self) -> [bool; 2] {
+        [self.places.len() > self.v6, self.v6 > 0]
+    }
+
     /// The service of a packet that has `mark` (0 is none) and asks for `key`.
     ///
     /// Linux 6.1 `ip_vs_ctl.c` `ip_vs_service_find()`: the mark, the exact key, what may be FTP's data
     /// connection, port 0.
     #[inline]
     fn find(&self, mark: u32, key: &ServiceKey) -> Option<ServiceId> {
-        if mark != 0 && self.has_marks {
+        if mark != 0 && self.marks > 0 {
             let found = self.places.get(&ServiceKey::mark(mark, key.address.is_ipv6()));
             if let Some(id) = found {
                 return Some(*id);
@@ -175,8 +208,8 @@ impl Index {
     fn find_wide(&self, key: &ServiceKey) -> Option<ServiceId> {
         let at = |port| self.places.get(&ServiceKey { port, ..*key }).copied();
         let is_data = key.port == FTP_DATA_PORT || key.port >= UNPRIVILEGED;
-        let ftp = (self.has_ftp && key.protocol == protocol::TCP && is_data).then(|| at(FTP_PORT));
-        ftp.flatten().or_else(|| if self.has_any_port { at(0) } else { None })
+        let ftp = (self.ftp > 0 && key.protocol == protocol::TCP && is_data).then(|| at(FTP_PORT));
+        ftp.flatten().or_else(|| if self.any_port > 0 { at(0) } else { None })
     }
 }
 
@@ -218,7 +251,7 @@ pub struct Snapshot {
     /// Interfaces, addresses, routes.
     pub network: Arc<Network>,
     /// Services by [`ServiceId`].
-    pub services: Vec<Option<Arc<Service>>>,
+    pub services: Services,
     /// Where a service is found.
     pub index: Arc<Index>,
     /// What marks packets get.
@@ -238,7 +271,7 @@ impl Snapshot {
     pub fn new(network: Network) -> Self {
         Self {
             network: Arc::new(network),
-            services: Vec::new(),
+            services: Services::default(),
             index: Arc::default(),
             marks: Arc::default(),
             grains: Arc::default(),
@@ -252,7 +285,7 @@ impl Snapshot {
     #[must_use]
     pub fn service(&self, mark: u32, key: &ServiceKey) -> Option<&Service> {
         let id = self.index.find(mark, key)?;
-        self.services.get(usize::try_from(id.0).ok()?)?.as_deref()
+        Some(&**self.services.get(usize::try_from(id.0).ok()?)?)
     }
 
     /// The mark of a packet of a client that came in through `vlan` of `link`; 0 is none.

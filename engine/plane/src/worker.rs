@@ -258,11 +258,7 @@ impl<Q: Queue> Core<Q> {
         self.balance.apply(snapshot, &mut self.paths);
         // Linux 6.1 ip_vs_ctl.c __ip_vs_del_service(): with the last service of a family the hooks
         // are gone, and no packet of it is IPVS's.
-        let serves = |v6| {
-            let mut services = snapshot.services.iter().flatten();
-            services.any(|service| service.key.address.is_ipv6() == v6)
-        };
-        self.serves = [serves(false), serves(true)];
+        self.serves = snapshot.index.serves();
         if self.generation.is_none() {
             self.stack.neighbors.configure(&snapshot.network, now);
         }

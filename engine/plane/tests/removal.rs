@@ -35,7 +35,7 @@ fn rig(conns: u16) -> Rig {
 #[test]
 fn without_a_service_of_its_family_a_packet_is_the_stacks_even_of_a_connection() {
     let mut rig = rig(1);
-    let service = rig.snapshot.services[0].take();
+    let service = rig.snapshot.services.set(0, None);
     let index = core::mem::take(&mut rig.snapshot.index);
     rig.shared[0].lines[0].set_flags(0);
     rig.publish();
@@ -45,7 +45,7 @@ fn without_a_service_of_its_family_a_packet_is_the_stacks_even_of_a_connection()
     let seen = read(frame);
     assert_eq!((*link, seen.destination, seen.flags), (0, client(40_000), 4), "a reset");
     // The connection is there still, and goes on when service and destination come back.
-    rig.snapshot.services[0] = service;
+    rig.snapshot.services.set(0, service);
     rig.snapshot.index = index;
     rig.shared[0].lines[0].set_flags(DestLine::AVAILABLE);
     rig.publish();

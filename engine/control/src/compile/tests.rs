@@ -126,8 +126,7 @@ fn a_change_shares_every_other_service_with_the_last_snapshot() {
     let first = rig.publish();
     rig.add(vip(), 11, 1);
     let second = rig.publish();
-    let pair =
-        |at: usize| (first.services[at].as_ref().unwrap(), second.services[at].as_ref().unwrap());
+    let pair = |at: usize| (first.services.get(at).unwrap(), second.services.get(at).unwrap());
     assert!(!Arc::ptr_eq(pair(0).0, pair(0).1));
     assert!(Arc::ptr_eq(pair(1).0, pair(1).1));
     assert!(
@@ -155,7 +154,7 @@ fn a_deleted_service_is_found_no_more_and_its_vip_is_nobodys() {
     assert!(snapshot.network.is_local("203.0.113.2".parse().unwrap()), "a sibling is there");
     rig.ask(Request::Flush);
     let snapshot = rig.publish();
-    assert!(snapshot.services.iter().all(Option::is_none));
+    assert_eq!(snapshot.services.iter().count(), 0);
     assert!(snapshot.service(0, &plane_key("203.0.113.2:81")).is_none());
 }
 
@@ -414,4 +413,64 @@ fn a_scheduler_has_seen_each_change_of_a_batch_by_itself() {
     let mut at_once = Scheduler::new(SchedulerKind::Wrr);
     at_once.update(all);
     assert_ne!(picks(service.scheduler), picks(at_once), "the order would not matter otherwise");
+}
+
+/// What is shared from snapshot to snapshot must come to what one made anew is.
+#[test]
+fn snapshots_that_follow_changes_are_those_that_are_made_at_once() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let limits = Limits { services: 200, dests: 1000, conns: 0 };
+    let lines: Vec<Arc<[DestLine]>> =
+        (0..2).map(|_| (0..1000).map(|_| DestLine::default()).collect()).collect();
+    let mut compiler = Compiler::new(Network::default(), lines.clone());
+    let mut state = State::new(limits);
+    for round in 0..2000_u64 {
+        for _ in 0..rng.u8(1..6) {
+            let vip = format!("203.0.113.{}:{}", rng.u8(1..20), [21, 80, 443, 0][rng.usize(..4)]);
+            let service = if rng.u8(..4) == 0 {
+                let mark = FwMark(rng.u32(1..30).try_into().unwrap());
+                Key::Mark { mark, family: AddressFamily::V6 }
+            } else {
+                tcp(&vip)
+            };
+            let dest = match service {
+                Key::Mark { .. } => format!("[fd00::{}]:80", rng.u8(1..9)).parse().unwrap(),
+                Key::Address { .. } => real(rng.u8(1..9)),
+            };
+            let mut attributes = ServiceAttributes::new("wrr", service.family());
+            if rng.u8(..8) == 0 {
+                attributes.flags = ServiceFlags::PERSISTENT;
+                attributes.timeout_s = 60;
+            }
+            let request = match rng.u8(..20) {
+                0..6 => Request::AddService { service, attributes },
+                6 => Request::DeleteService { service },
+                7 => Request::EditService { service, attributes },
+                8..15 => Request::AddDest { service, dest, attributes: masquerade(rng.u32(..4)) },
+                15..17 => Request::DeleteDest { service, dest },
+                17..19 => Request::EditDest { service, dest, attributes: masquerade(rng.u32(..4)) },
+                _ if rng.u8(..20) == 0 => Request::Flush,
+                _ => Request::Zero { service: None },
+            };
+            // Many are refused, as they come.
+            let _refused = state.apply(request, &NoTraffic);
+            compiler.note(&state, &service, true);
+        }
+        state.reclaim(round, &NoTraffic);
+        let (followed, _) = compiler.compile(&state);
+        let (fresh, _) = Compiler::new(Network::default(), lines.clone()).compile(&state);
+        assert_eq!(followed.index, fresh.index);
+        assert_eq!(followed.grains, fresh.grains);
+        let told = |snapshot: &Snapshot| -> Vec<_> {
+            let services = snapshot.services.iter();
+            services
+                .map(|it| (it.id, it.key, it.version, it.candidates.clone(), it.persistence))
+                .collect()
+        };
+        assert_eq!(told(&followed), told(&fresh));
+        for last in 1..20 {
+            let vip = Ipv4Addr::new(203, 0, 113, last).into();
+            assert_eq!(followed.network.is_local(vip), fresh.network.is_local(vip));
+        }
+    }
 }

@@ -37,7 +37,7 @@ fn a_batch_is_carried_out_in_order_and_published_once() {
     assert_eq!(errnos, [Some(Errno::Srch), None, None, Some(Errno::Exist)]);
     assert_eq!(reader.generation(), before + 1);
     let snapshot = reader.refresh();
-    assert_eq!(snapshot.services[0].as_ref().unwrap().dests.len(), 1);
+    assert_eq!(snapshot.services.get(0).unwrap().dests.len(), 1);
     assert!(workers[0].lines[0].has(DestLine::AVAILABLE));
 }
 
@@ -169,7 +169,7 @@ fn a_table_outlives_its_director_at_any_moment() {
     assert_eq!(list(&mut second), before);
     assert_eq!(second.state.sysctls().get(&name).as_deref(), Some("5 10"));
     let snapshot = reader.refresh();
-    assert_eq!(snapshot.services[0].as_ref().unwrap().dests.len(), 2, "workers see it");
+    assert_eq!(snapshot.services.get(0).unwrap().dests.len(), 2, "workers see it");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn one_packet_scheduling_that_is_edited_in_reaches_workers() {
     let mut attributes = ServiceAttributes::new("rr", AddressFamily::V4);
     attributes.flags = rvs_api::ServiceFlags::ONE_PACKET;
     director.apply([Request::EditService { service: vip(), attributes }]);
-    assert!(reader.refresh().services[0].as_ref().unwrap().rules.one_packet);
+    assert!(reader.refresh().services.get(0).unwrap().rules.one_packet);
 }
 
 #[test]

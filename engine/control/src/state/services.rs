@@ -27,6 +27,7 @@ impl State {
         {
             service.attributes = attributes;
             service.life = life;
+            self.log.note(version, service.id);
         } else {
             let made = self.services.insert(|place| Service {
                 id: ServiceId(place),
@@ -38,6 +39,7 @@ impl State {
             });
             let place = made.ok_or_else(|| full("services", self.services.max()))?;
             self.service_at.insert(key, ServiceId(place));
+            self.log.note(version, ServiceId(place));
         }
         self.version = version;
         Ok(())
@@ -76,6 +78,7 @@ impl State {
         service.dests.clear();
         self.free_service_if_gone(id);
         self.version += 1;
+        self.log.note(self.version, id);
     }
 
     pub(super) fn flush(&mut self) {

@@ -22,6 +22,11 @@ impl<T> Slots<T> {
         self.max
     }
 
+    /// The first place that was never used.
+    pub(super) fn end(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(u32::MAX)
+    }
+
     /// Puts what `make` makes of its number into a place, or says that none is free.
     pub(super) fn insert(&mut self, make: impl FnOnce(u32) -> T) -> Option<u32> {
         if let Ok(next) = u32::try_from(self.places.len())

@@ -226,8 +226,8 @@ impl Rig {
         kind: SchedulerKind,
         dests: &[(&str, ForwardMethod, u32)],
     ) -> ServiceId {
-        let empty = self.snapshot.services.iter().position(Option::is_none);
-        let place = empty.unwrap_or(self.snapshot.services.len());
+        let mut places = 0..;
+        let place = places.find(|place| self.snapshot.services.get(*place).is_none()).unwrap();
         let id = ServiceId(u32::try_from(place).unwrap());
         self.versions += 1;
         let service = Arc::new(Service {
@@ -243,11 +243,7 @@ impl Rig {
             persistence: None,
             rules: Rules::default(),
         });
-        if place == self.snapshot.services.len() {
-            self.snapshot.services.push(Some(service));
-        } else {
-            self.snapshot.services[place] = Some(service);
-        }
+        self.snapshot.services.set(place, Some(service));
         for (socket, method, weight) in dests.iter().rev() {
             self.insert_dest(id, socket.parse().unwrap(), *method, *weight);
         }
@@ -257,30 +253,37 @@ impl Rig {
 
     /// Makes a service persistent, as `-p` and `-M` do.
     pub fn persist(&mut self, id: ServiceId, timeout: Tick, mask: Mask) {
-        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].as_mut().unwrap();
-        Arc::make_mut(place).persistence = Some(Persistence { timeout, mask });
+        self.edit(id, |service| service.persistence = Some(Persistence { timeout, mask }));
         self.publish();
     }
 
     pub fn service(&self, id: ServiceId) -> &Service {
-        self.snapshot.services[usize::try_from(id.0).unwrap()].as_ref().unwrap()
+        self.snapshot.services.get(usize::try_from(id.0).unwrap()).unwrap()
+    }
+
+    fn edit(&mut self, id: ServiceId, edit: impl FnOnce(&mut Service)) {
+        let place = usize::try_from(id.0).unwrap();
+        let mut service = self.snapshot.services.set(place, None).unwrap();
+        edit(Arc::make_mut(&mut service));
+        self.snapshot.services.set(place, Some(service));
     }
 
     /// Changes a service as the control plane does: one version, one update of the scheduler.
     fn change(&mut self, id: ServiceId, change: impl FnOnce(&mut Service)) {
         self.versions += 1;
-        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].as_mut().unwrap();
-        let service = Arc::make_mut(place);
-        change(service);
-        service.version = self.versions;
-        service.scheduler.update(&service.candidates);
-        let listed = service.candidates.iter().zip(&service.dests);
-        let entry = |(candidate, dest): (&Candidate, &Dest)| {
-            let weight = candidate.weight;
-            Entry { address: dest.socket, weight, last_weight: weight }
-        };
-        let entries: Vec<Entry> = listed.map(entry).collect();
-        service.table = Table::new(service.scheduler.kind(), HashFlags::default(), &entries);
+        let version = self.versions;
+        self.edit(id, |service| {
+            change(service);
+            service.version = version;
+            service.scheduler.update(&service.candidates);
+            let listed = service.candidates.iter().zip(&service.dests);
+            let entry = |(candidate, dest): (&Candidate, &Dest)| {
+                let weight = candidate.weight;
+                Entry { address: dest.socket, weight, last_weight: weight }
+            };
+            let entries: Vec<Entry> = listed.map(entry).collect();
+            service.table = Table::new(service.scheduler.kind(), HashFlags::default(), &entries);
+        });
     }
 
     fn insert_dest(
@@ -355,7 +358,8 @@ impl Rig {
     }
 
     pub fn remove_service(&mut self, id: ServiceId) {
-        let place = self.snapshot.services[usize::try_from(id.0).unwrap()].take().unwrap();
+        let place = usize::try_from(id.0).unwrap();
+        let place = self.snapshot.services.set(place, None).unwrap();
         for dest in &place.dests {
             self.flag(dest.id, 0);
         }
@@ -370,11 +374,11 @@ impl Rig {
 
     /// Shows the workers the services and tunables as they are now.
     pub fn publish(&mut self) {
-        let services = self.snapshot.services.iter().flatten();
+        let services = self.snapshot.services.iter();
         let keys: Vec<_> = services.map(|service| (service.key, service.id)).collect();
         self.snapshot.index = Arc::new(keys.iter().copied().collect());
         let vips = keys.iter().filter_map(|(key, _)| key.vip());
-        let services = self.snapshot.services.iter().flatten();
+        let services = self.snapshot.services.iter();
         self.snapshot.grains = Arc::new(Grains::new(services.map(Arc::as_ref)));
         self.snapshot.network = Arc::new(self.base.with_vips(vips));
         self.publisher.publish(self.snapshot.clone());
