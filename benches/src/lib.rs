@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
+pub mod control;
 pub mod count;
 pub mod feed;
 pub mod flow;

@@ -11,7 +11,7 @@ use rvs_model::{
 };
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::snapshot::{Dest, Rules, Service, ServiceKey};
-use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
+use rvs_plane::{Limits, Mesh, Publisher, Reader, Setup, Shared, Snapshot, Steering, Worker};
 use rvs_schedulers::table::Table;
 use rvs_schedulers::{Candidate, Scheduler};
 use rvs_wire::flow::protocol;
@@ -158,8 +158,8 @@ pub struct Rig<S: Source> {
     now: Tick,
     /// Packets since time began to pass.
     packets: u64,
-    /// What the worker's configuration comes from.
-    pub publisher: Publisher<Snapshot>,
+    /// What the worker's configuration comes from, if that is not somebody else's.
+    pub publisher: Option<Publisher<Snapshot>>,
 }
 
 impl<S: Source> Rig<S> {
@@ -184,22 +184,43 @@ impl<S: Source> Rig<S> {
         let method = case.mode.method();
         let ends = Ends::new(case.family, method);
         let publisher = Publisher::new(snapshot(&ends, case)?);
-        let conns = case.flows + room;
-        let (conns4, conns6) = match case.family {
-            Family::V4 => (conns, 1),
-            Family::V6 => (1, conns),
-        };
         let dests = u32::from(case.dests) * u32::from(case.services);
         let shared = Shared::new(dests);
         for line in shared.lines.iter() {
             line.set_flags(DestLine::AVAILABLE);
         }
+        let reader = publisher.reader();
+        let mut rig = Self::led(case, room, reader, shared, case.services.into())?;
+        rig.publisher = Some(publisher);
+        rig.begin()?;
+        Ok(rig)
+    }
+
+    /// A director whose configuration is somebody else's, and has `case`'s service and room for
+    /// `services`; nothing is established.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be made.
+    pub fn led(
+        case: Case,
+        room: u32,
+        reader: Reader<Snapshot>,
+        shared: Shared,
+        services: u32,
+    ) -> Result<Self> {
+        let ends = Ends::new(case.family, case.mode.method());
+        let conns = case.flows + room;
+        let (conns4, conns6) = match case.family {
+            Family::V4 => (conns, 1),
+            Family::V6 => (1, conns),
+        };
         let expected = Expected { octets: sent_octets(case), routed: true };
         let worker = Worker::new(Setup {
             id: 0,
             queues: vec![S::new(case, &ends, expected)?],
             pool: S::pool(case)?,
-            reader: publisher.reader(),
+            reader,
             shared: shared.clone(),
             all_lines: vec![Arc::clone(&shared.lines)],
             mesh: Mesh::new(1),
@@ -207,8 +228,8 @@ impl<S: Source> Rig<S> {
             limits: Limits {
                 conns4,
                 conns6,
-                services: case.services.into(),
-                dests,
+                services,
+                dests: u32::try_from(shared.lines.len())?,
                 neighbors: 64,
                 burst: case.burst,
                 huge_pages: case.huge_pages,
@@ -216,13 +237,21 @@ impl<S: Source> Rig<S> {
             seed: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
             now: 0,
         })?;
-        let mut rig = Self { worker, shared, case, now: 0, packets: 0, publisher };
-        if case.mode.is_established() {
-            rig.establish()?;
-        } else if case.mode.expires() {
-            rig.run(2 * u64::from(case.flows))?;
+        Ok(Self { worker, shared, case, now: 0, packets: 0, publisher: None })
+    }
+
+    /// Brings it to where its case begins.
+    ///
+    /// # Errors
+    ///
+    /// Packets that are not forwarded.
+    pub fn begin(&mut self) -> Result<()> {
+        if self.case.mode.is_established() {
+            self.establish()?;
+        } else if self.case.mode.expires() {
+            self.run(2 * u64::from(self.case.flows))?;
         }
-        Ok(rig)
+        Ok(())
     }
 
     fn establish(&mut self) -> Result<()> {

@@ -298,11 +298,12 @@ fn control(flows: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
 /// The publisher is the rig's own, so a publication is made between two rounds of breaths.
 fn publications(rig: &mut Rig4) -> Result<Figure> {
     const PACKETS: u32 = 1 << 18;
-    let snapshot = rig.publisher.reader().refresh().clone();
+    let publisher = rig.publisher.as_mut().context("another's configuration")?;
+    let snapshot = publisher.reader().refresh().clone();
     let (mut alone, mut with) = (Vec::new(), Vec::new());
     for _ in 0..15 {
         alone.push(per_packet(PACKETS, || rig.run(PACKETS.into()))?);
-        rig.publisher.publish(snapshot.clone());
+        rig.publisher.iter_mut().for_each(|it| it.publish(snapshot.clone()));
         with.push(per_packet(PACKETS, || rig.run(PACKETS.into()))?);
     }
     let took = (median(with) - median(alone)) * f64::from(PACKETS) / 1000.0;

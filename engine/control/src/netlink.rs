@@ -42,6 +42,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const TURN: usize = 64;
 /// From one publication to the next.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(2);
+/// How long we stay awake after an answer: ipvsadm asks again at once, three times for every command,
+/// and to fall asleep and be woken costs more than most requests do.
+const AWAKE: Duration = Duration::from_micros(50);
 /// The longest wait, so that patience ends in time.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -53,8 +56,14 @@ const WAIT: Duration = Duration::from_secs(1);
 pub fn serve(socket: Socket, desk: Arc<Desk>) -> Result<Server, SocketError> {
     Server::start("rvs-netlink", socket, move |socket, stop| {
         if socket.listener().set_nonblocking(true).is_ok() {
-            Loop { desk, clients: Vec::new(), published: None, listings: Arc::new(()) }
-                .run(socket, stop);
+            Loop {
+                desk,
+                clients: Vec::new(),
+                published: None,
+                served: None,
+                listings: Arc::new(()),
+            }
+            .run(socket, stop);
         }
     })
 }
@@ -64,6 +73,8 @@ struct Loop {
     clients: Vec<Client>,
     /// When changes were last published.
     published: Option<Instant>,
+    /// When somebody was last served.
+    served: Option<Instant>,
     /// Each listing holds one.
     listings: Arc<()>,
 }
@@ -97,6 +108,7 @@ impl Loop {
                     }
                 }
             });
+            self.served = Some(Instant::now());
             for (socket, conns) in listings {
                 self.list(socket, conns);
             }
@@ -114,8 +126,17 @@ impl Loop {
             PollFd::new(&client.socket, waits_for)
         });
         let mut sockets: Vec<_> = core::iter::once(listener).chain(clients).collect();
+        let awake_until = self.served.map(|served| served + AWAKE);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let wait = Timespec::try_from(wait).ok()?;
-        if poll(&mut sockets, Some(&wait)).is_err() {
+        let polled = loop {
+            let is_awake = awake_until.is_some_and(|until| Instant::now() < until);
+            match poll(&mut sockets, Some(if is_awake { &now } else { &wait })) {
+                Ok(0) if is_awake => thread::yield_now(),
+                polled => break polled,
+            }
+        };
+        if polled.is_err() {
             // A signal, or no memory for the moment.
             thread::sleep(Duration::from_millis(1));
             return None;

@@ -2,7 +2,7 @@
 //!
 //! The messages are those of `engine/netlink/src/files.rs`.
 
-use crate::swap::connect;
+use crate::wire::connect;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -4,7 +4,7 @@
 //! come with them. A descriptor that is no connection to rvsd goes to the C library as it came.
 
 use crate::next::{errno, next, set_errno};
-use crate::swap::{Ours, ours, ours_for};
+use crate::swap::{self, Ours, ours, ours_for};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use libc::{msghdr, size_t, sockaddr, sockaddr_nl, socklen_t, ssize_t};
@@ -141,6 +141,7 @@ pub unsafe extern "C" fn send(
 
 /// Receives with `receive`; if rvsd has gone, what is received is an error message instead.
 fn receive(ours: &Ours, receive: impl Fn() -> ssize_t) -> ssize_t {
+    ours.wait_awake();
     let received = receive();
     let is_gone = received == 0
         || received < 0 && matches!(errno(), libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE);
@@ -335,4 +336,28 @@ pub unsafe extern "C" fn getsockopt(
     let next = next!(c"getsockopt", GetSockOpt);
     // SAFETY: as it came.
     unsafe { next(fd, level, name, value, len) }
+}
+
+type EpollCtl = unsafe extern "C" fn(c_int, c_int, c_int, *mut libc::epoll_event) -> c_int;
+
+/// `epoll_ctl(2)`: what watches a netlink socket shall watch what comes in its place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn epoll_ctl(
+    epoll: c_int,
+    what: c_int,
+    fd: c_int,
+    event: *mut libc::epoll_event,
+) -> c_int {
+    let next = next!(c"epoll_ctl", EpollCtl);
+    // SAFETY: as it came.
+    let done = unsafe { next(epoll, what, fd, event) };
+    if done == 0 {
+        let event = (what != libc::EPOLL_CTL_DEL && !event.is_null()).then(|| {
+            // SAFETY: the caller's event, which the kernel has just read.
+            let event = unsafe { event.read_unaligned() };
+            (event.events, event.u64)
+        });
+        swap::watched(epoll, fd, event);
+    }
+    done
 }

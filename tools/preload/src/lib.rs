@@ -25,3 +25,4 @@ mod file_hooks;
 mod hooks;
 mod next;
 mod swap;
+mod wire;

@@ -1,19 +1,31 @@
 //! `rvs-run`: runs an unmodified program so that it manages rvsd where it would manage the kernel's
 //! IPVS.
-#![forbid(unsafe_code)]
+
+#[allow(dead_code, reason = "the library's other half")]
+mod ask;
+mod run {
+    pub(crate) mod launch;
+    mod notify;
+    mod supervise;
+}
+#[allow(dead_code, reason = "the library's other half")]
+mod wire;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
-Usage: rvs-run PROGRAM [ARGUMENT ...]
+Usage: rvs-run [--seccomp] PROGRAM [ARGUMENT ...]
 
 Runs PROGRAM with librvs_preload.so, so that it manages rvsd and not the kernel's IPVS:
   rvs-run ipvsadm -Ln
   rvs-run keepalived --dont-fork --log-console
+
+--seccomp is for programs that are linked statically, like those in Go, which do not
+see the library: a process beside PROGRAM answers some of its system calls.
 
 RVS_NETLINK  rvsd's netlink socket, if not /run/rvs/rvsd.netlink
 RVS_PRELOAD  the library, if not beside rvs-run or in /usr/lib/rvs
@@ -35,6 +47,17 @@ fn main() -> ExitCode {
         print!("{USAGE}");
         return ExitCode::SUCCESS;
     }
+    if program == "--seccomp" {
+        let Some(program) = words.next() else {
+            eprint!("{USAGE}");
+            return ExitCode::from(WRONG);
+        };
+        if let Err(fault) = run::launch::prepare() {
+            eprintln!("rvs-run: --seccomp: {fault}");
+            return ExitCode::from(NOT_RUN);
+        }
+        return execute(Command::new(&program).args(words), &program);
+    }
     let Some(library) = library() else {
         eprintln!(
             "rvs-run: {LIBRARY} is neither beside rvs-run nor in /usr/lib/rvs: set RVS_PRELOAD"
@@ -45,7 +68,13 @@ fn main() -> ExitCode {
     if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preload = [preload, OsString::from(":"), others].into_iter().collect();
     }
-    let error = Command::new(&program).args(words).env("LD_PRELOAD", preload).exec();
+    execute(Command::new(&program).args(words).env("LD_PRELOAD", preload), &program)
+}
+
+/// Becomes the program, or says why it cannot.
+fn execute(command: &mut Command, program: &OsStr) -> ExitCode {
+    let error = command.exec();
+    let program = Path::new(program);
     eprintln!("rvs-run: {}: {error}", program.display());
     let is_missing = error.kind() == std::io::ErrorKind::NotFound;
     ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUN })

@@ -5,38 +5,28 @@
 //! ```
 //!
 //! A slot holds while the descriptor is the socket with that cookie, so nothing need be known of
-//! close(2) and dup(2). No lock and no memory of the allocator: any thread, and the child of a fork in
-//! the middle of anything, may come here.
+//! close(2) and dup(2). No memory of the allocator: any thread, and the child of a fork in the middle of
+//! anything, may come here. A thread that puts another socket in a descriptor's place claims its slot,
+//! so that of two that begin to speak one does it; a claim of a thread that is gone counts for nothing.
 
+use crate::wire::{self, connect, is_for_ipvs, is_generic_netlink, port_of};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
+use rustix::event::epoll::{EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
-use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use std::mem::ManuallyDrop;
+use std::time::Instant;
 
-/// Names another socket than [`DEFAULT_SOCKET`].
-const SOCKET_VARIABLE: &str = "RVS_NETLINK";
-/// Where rvsd listens for netlink clients.
-const DEFAULT_SOCKET: &str = "/run/rvs/rvsd.netlink";
+/// How long an answer is waited for without falling asleep.
+const AWAKE: Duration = Duration::from_micros(50);
 
 /// Descriptors that can be swapped are below this.
 const SLOTS_MAX: usize = 4096;
-
-/// `nlmsghdr` and `genlmsghdr`.
-const NETLINK_HEADER: usize = 16;
-const GENL_HEADER: usize = 4;
-const GENL_ID_CTRL: u16 = 16;
-const CTRL_CMD_GETFAMILY: u8 = 3;
-/// `CTRL_ATTR_FAMILY_NAME`, 9 octets long, "IPVS".
-const ASKS_FOR_IPVS: &[u8] = b"\x02\x00IPVS\0";
-/// The number that rvsd gives the family; the kernel's are smaller.
-const FAMILY_ID: u16 = 0x4956;
-const NLMSG_ERROR: u16 = 2;
-/// An `nlmsghdr`, a number, and the `nlmsghdr` that it is about.
-const ERROR_OCTETS: u32 = 36;
 
 struct Slot {
     /// Zero is nobody's.
@@ -45,6 +35,14 @@ struct Slot {
     seq: AtomicU32,
     /// One more than the other end of a connection to nobody, which keeps this one open; else zero.
     mate: AtomicI32,
+    /// The thread that is putting another socket here; else zero.
+    claim: AtomicI32,
+    /// The socket with this cookie is watched by an epoll, whose descriptor is one less than `epoll`,
+    /// for `events`, and known there by `data`. Another socket in its place must be watched, too.
+    watched: AtomicU64,
+    epoll: AtomicI32,
+    events: AtomicU32,
+    data: AtomicU64,
 }
 
 static SLOTS: [Slot; SLOTS_MAX] = [const {
@@ -53,8 +51,60 @@ static SLOTS: [Slot; SLOTS_MAX] = [const {
         port: AtomicU32::new(0),
         seq: AtomicU32::new(0),
         mate: AtomicI32::new(0),
+        claim: AtomicI32::new(0),
+        watched: AtomicU64::new(0),
+        epoll: AtomicI32::new(0),
+        events: AtomicU32::new(0),
+        data: AtomicU64::new(0),
     }
 }; SLOTS_MAX];
+
+/// The slot of a descriptor whose place is being taken, until the end of this.
+struct Claim(&'static Slot);
+
+impl Claim {
+    fn of(slot: &'static Slot) -> Self {
+        let me = this_thread();
+        loop {
+            let free = slot.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+            if free.is_ok() {
+                return Self(slot);
+            }
+            if slot.is_claimed_by_another() {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.claim.store(0, Ordering::Release);
+    }
+}
+
+impl Slot {
+    /// Whether another thread of this process has claimed it. A claim of one that is not here, as in
+    /// the child of a fork, is taken away.
+    fn is_claimed_by_another(&self) -> bool {
+        let who = self.claim.load(Ordering::Acquire);
+        if who == 0 || who == this_thread() {
+            return false;
+        }
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        // SAFETY: three numbers; signal 0 is none.
+        let found = unsafe { libc::syscall(libc::SYS_tgkill, process, who, 0) };
+        if found == 0 {
+            return true;
+        }
+        let _gone = self.claim.compare_exchange(who, 0, Ordering::Relaxed, Ordering::Relaxed);
+        false
+    }
+}
+
+fn this_thread() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
 
 /// A descriptor of the program.
 pub(crate) fn borrowed(fd: RawFd) -> Option<BorrowedFd<'static>> {
@@ -69,51 +119,22 @@ pub(crate) struct Ours {
     slot: &'static Slot,
 }
 
-/// What a message says of the socket that it is sent on.
-fn is_for_ipvs(message: &[u8]) -> bool {
-    let Some(([a, b, c, d, e, f, ..], payload)) = message.split_first_chunk::<NETLINK_HEADER>()
-    else {
-        return false;
-    };
-    let len = usize::try_from(u32::from_ne_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
-    if len < NETLINK_HEADER + GENL_HEADER || len > message.len() {
-        return false;
-    }
-    match u16::from_ne_bytes([*e, *f]) {
-        FAMILY_ID => true,
-        GENL_ID_CTRL => {
-            payload.first() == Some(&CTRL_CMD_GETFAMILY)
-                && payload.windows(ASKS_FOR_IPVS.len()).any(|it| it == ASKS_FOR_IPVS)
-        }
-        _ => false,
-    }
-}
-
-fn is_generic_netlink(fd: BorrowedFd) -> bool {
-    sockopt::socket_domain(fd) == Ok(AddressFamily::NETLINK)
-        && sockopt::socket_protocol(fd) == Ok(Some(netlink::GENERIC))
-}
-
-/// A new connection to rvsd, closed by exec.
-pub(crate) fn connect() -> Result<OwnedFd, Errno> {
-    let path = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let address = SocketAddrUnix::new(path)?;
-    let cloexec = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, cloexec, None)?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket)
-}
-
 /// The connection in `fd`, if there is one.
 pub(crate) fn ours(fd: RawFd) -> Option<Ours> {
     let slot = SLOTS.get(usize::try_from(fd).ok()?)?;
-    let cookie = slot.cookie.load(Ordering::Acquire);
+    let fd = borrowed(fd)?;
+    let cookie = loop {
+        let cookie = slot.cookie.load(Ordering::Acquire);
+        if cookie != 0 && sockopt::socket_cookie(fd) == Ok(cookie) {
+            return Some(Ours { fd, slot });
+        }
+        if !slot.is_claimed_by_another() {
+            break cookie;
+        }
+        std::thread::yield_now();
+    };
     if cookie == 0 {
         return None;
-    }
-    let fd = borrowed(fd)?;
-    if sockopt::socket_cookie(fd) == Ok(cookie) {
-        return Some(Ours { fd, slot });
     }
     // Somebody closed it, and the number is used for something else now.
     let _changed = slot.cookie.compare_exchange(cookie, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -133,24 +154,37 @@ pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
     if !is_generic_netlink(fd) {
         return None;
     }
+    let ours = Ours { fd, slot };
+    let _claim = Claim::of(slot);
+    if !is_generic_netlink(fd) {
+        // Another thread was first.
+        return Some(ours);
+    }
     slot.port.store(port_of(fd), Ordering::Relaxed);
     slot.mate.store(0, Ordering::Relaxed);
-    let ours = Ours { fd, slot };
     // A connection to nobody would do: the send that follows tries again.
     ours.reconnect().or_else(|_| ours.answer_error(0, Errno::NOENT)).ok()?;
     Some(ours)
 }
 
-/// The port id that the kernel gave a netlink socket, or gives it now.
-fn port_of(fd: BorrowedFd) -> u32 {
-    let port = || {
-        let address = rustix::net::getsockname(fd).ok()?;
-        Some(SocketAddrNetlink::try_from(address).ok()?.pid())
-    };
-    port().filter(|port| *port != 0).unwrap_or_else(|| {
-        let _it_is_bound = rustix::net::bind(fd, &SocketAddrNetlink::new(0, 0));
-        port().unwrap_or_default()
-    })
+/// Takes note that an epoll watches a descriptor from now on, for `events` and under `data`, or not
+/// any more.
+pub(crate) fn watched(epoll: RawFd, fd: RawFd, event: Option<(u32, u64)>) {
+    let slot = usize::try_from(fd).ok().and_then(|at| SLOTS.get(at));
+    let (Some(slot), Some(fd)) = (slot, borrowed(fd)) else { return };
+    if !is_generic_netlink(fd) && ours(fd.as_raw_fd()).is_none() {
+        return;
+    }
+    let cookie = sockopt::socket_cookie(fd).unwrap_or_default();
+    match event {
+        Some((events, data)) => {
+            slot.events.store(events, Ordering::Relaxed);
+            slot.data.store(data, Ordering::Relaxed);
+            slot.epoll.store(epoll + 1, Ordering::Relaxed);
+            slot.watched.store(cookie, Ordering::Release);
+        }
+        None => slot.watched.store(0, Ordering::Release),
+    }
 }
 
 impl Ours {
@@ -161,15 +195,16 @@ impl Ours {
     /// Sends what the program wants to send. It always seems sent: what went wrong is an answer,
     /// because keepalived takes a send that failed for one that was acknowledged.
     pub(crate) fn send(&self, message: &mut [u8]) {
-        let seq = self.address(message);
+        let seq = wire::address(self.port(), message);
         self.slot.seq.store(seq, Ordering::Relaxed);
-        let is_question = message.get(4..6) == Some(&GENL_ID_CTRL.to_ne_bytes());
         let is_alone = self.slot.mate.load(Ordering::Relaxed) > 0;
         let sent = if is_alone { Err(Errno::PIPE) } else { self.transmit(message) };
-        if sent.is_err() && self.reconnect().and_then(|()| self.transmit(message)).is_err() {
-            // "There is no such family" is what a kernel without IPVS says.
-            let errno = if is_question { Errno::NOENT } else { Errno::NODEV };
-            let _full = self.answer_error(seq, errno);
+        if sent.is_ok() {
+            return;
+        }
+        let _claim = Claim::of(self.slot);
+        if self.reconnect().and_then(|()| self.transmit(message)).is_err() {
+            let _full = self.answer_error(seq, wire::absence(message));
         }
     }
 
@@ -182,25 +217,21 @@ impl Ours {
         }
     }
 
-    /// rvsd went away while an answer was due.
-    pub(crate) fn lost(&self) {
-        let _full = self.answer_error(self.slot.seq.load(Ordering::Relaxed), Errno::NODEV);
+    /// Waits a moment for an answer without falling asleep: rvsd has most of them sooner than we
+    /// would be woken.
+    pub(crate) fn wait_awake(&self) {
+        let begun = Instant::now();
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        while poll(&mut fds, Some(&none)) == Ok(0) && begun.elapsed() < AWAKE {
+            std::thread::yield_now();
+        }
     }
 
-    /// Writes the socket's port id into all messages, as the kernel answers to the socket and not to
-    /// what a message says. The last one's sequence number.
-    fn address(&self, mut rest: &mut [u8]) -> u32 {
-        let port = self.port().to_ne_bytes();
-        let mut seq = 0;
-        while let Some(header) = rest.first_chunk_mut::<NETLINK_HEADER>() {
-            let [a, b, c, d, _, _, _, _, e, f, g, h, place @ ..] = header;
-            *place = port;
-            seq = u32::from_ne_bytes([*e, *f, *g, *h]);
-            let len = usize::try_from(u32::from_ne_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
-            let next = len.saturating_add(3) & !3;
-            rest = rest.get_mut(next.max(NETLINK_HEADER)..).unwrap_or_default();
-        }
-        seq
+    /// rvsd went away while an answer was due.
+    pub(crate) fn lost(&self) {
+        let _claim = Claim::of(self.slot);
+        let _full = self.answer_error(self.slot.seq.load(Ordering::Relaxed), Errno::NODEV);
     }
 
     /// A new connection in this descriptor's place.
@@ -218,24 +249,22 @@ impl Ours {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let port = self.port();
-        let mut message = [0; 36];
-        let header = |len: u32, kind: u16| {
-            let ([a, b], [c, d]) = (kind.to_ne_bytes(), [0; 2]);
-            [len.to_ne_bytes(), [a, b, c, d], seq.to_ne_bytes(), port.to_ne_bytes()]
-        };
-        let number = (-errno.raw_os_error()).to_ne_bytes();
-        let words = header(ERROR_OCTETS, NLMSG_ERROR)
-            .into_iter()
-            .chain([number])
-            .chain(header(16, FAMILY_ID));
-        for (place, word) in message.chunks_exact_mut(4).zip(words) {
-            place.copy_from_slice(&word);
-        }
+        let message = wire::error(self.port(), seq, errno);
         rustix::net::send(&theirs, &message, SendFlags::NOSIGNAL)?;
         self.replace(&mine)?;
         self.take_mate(Some(theirs));
         Ok(())
+    }
+
+    /// dup(2) ends what an epoll knows of a descriptor.
+    fn watch_again(&self, cookie: u64) {
+        let slot = self.slot;
+        let Some(epoll) = borrowed(slot.epoll.load(Ordering::Relaxed) - 1) else { return };
+        let data = EventData::new_u64(slot.data.load(Ordering::Relaxed));
+        let events = EventFlags::from_bits_retain(slot.events.load(Ordering::Relaxed));
+        if rustix::event::epoll::add(epoll, self.fd, data, events).is_ok() {
+            slot.watched.store(cookie, Ordering::Release);
+        }
     }
 
     /// Keeps the other end of a connection to nobody; the one before it is closed.
@@ -261,10 +290,14 @@ impl Ours {
         let closes = rustix::io::fcntl_getfd(self.fd)?.contains(FdFlags::CLOEXEC);
         let how =
             if closes { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
+        let before = sockopt::socket_cookie(self.fd).unwrap_or_default();
         // SAFETY: the program owns it; it is not closed here, but stands for another socket.
         let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd.as_raw_fd()) });
         rustix::io::dup3(socket.as_fd(), &mut place, how)?;
         self.slot.cookie.store(cookie, Ordering::Release);
+        if before != 0 && self.slot.watched.load(Ordering::Acquire) == before {
+            self.watch_again(cookie);
+        }
         Ok(())
     }
 }

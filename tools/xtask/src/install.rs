@@ -23,7 +23,8 @@ const NC: Tool = Tool { program: "nc", package: "netcat-openbsd" };
 const TRACEROUTE: Tool = Tool { program: "traceroute", package: "traceroute" };
 const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
-const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
+/// The kernel's own tool.
+pub const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
 const ETHTOOL: Tool = Tool { program: "ethtool", package: "ethtool" };
 const PING: Tool = Tool { program: "ping", package: "iputils-ping" };

@@ -84,6 +84,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What control costs with ten thousand services: time of rvsadm and ipvsadm, how soon workers see a
+    /// change, what changes take from them.
+    Control {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Installs what the other commands need and is missing.
     Install,
 }
@@ -155,6 +162,16 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             install::packages(&[install::VALGRIND])?;
             ensure!(test::benches(&workspace).status()?.success(), "the build failed");
             inherit(Command::new(workspace.target_directory.join("release/bench")).args(arguments))
+        }
+        Chore::Control { arguments } => {
+            install::packages(&[install::IPVSADM])?;
+            let built = [test::benches(&workspace), test::release(&workspace, false)];
+            for mut build in built {
+                ensure!(build.status()?.success(), "the build failed");
+            }
+            inherit(
+                Command::new(workspace.target_directory.join("release/control")).args(arguments),
+            )
         }
         Chore::Install => {
             install::packages(&install::ALL)?;

@@ -1,0 +1,238 @@
+/* Speaks to IPVS by system calls alone, as programs do that use no library. Exits with 0 if all is as
+ * the kernel has it; what it is told to do is its first argument. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The functions of the C library, or the system calls beneath them. */
+#ifdef BARE
+#define socket(a, b, c) syscall(SYS_socket, a, b, c)
+#define sendto(a, b, c, d, e, f) syscall(SYS_sendto, a, b, c, d, e, f)
+#define recvfrom(a, b, c, d, e, f) syscall(SYS_recvfrom, a, b, c, d, e, f)
+#define recvmsg(a, b, c) syscall(SYS_recvmsg, a, b, c)
+#define bind(a, b, c) syscall(SYS_bind, a, b, c)
+#define getsockname(a, b, c) syscall(SYS_getsockname, a, b, c)
+#define open(a, b) syscall(SYS_openat, AT_FDCWD, a, b)
+#endif
+
+#define CHECK(what) \
+    do { if (!(what)) { fprintf(stderr, "line %d: %s: %s\n", __LINE__, #what, strerror(errno)); exit(1); } } while (0)
+
+enum { INFO = 15, VERSION_ATTRIBUTE = 1 };
+
+static int netlink(void)
+{
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+    struct sockaddr_nl address = { .nl_family = AF_NETLINK };
+    CHECK(fd >= 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    return fd;
+}
+
+/* Asks for a family by its name, or for IPVS's information by its number. */
+static void ask(int fd, const char *family, int number, int seq)
+{
+    char buffer[128] = { 0 };
+    struct nlmsghdr *message = (void *)buffer;
+    struct genlmsghdr *generic = (void *)(message + 1);
+    struct nlattr *attribute = (void *)(generic + 1);
+    message->nlmsg_type = family ? GENL_ID_CTRL : number;
+    message->nlmsg_flags = NLM_F_REQUEST;
+    message->nlmsg_seq = seq;
+    message->nlmsg_len = NLMSG_HDRLEN + GENL_HDRLEN;
+    generic->cmd = family ? CTRL_CMD_GETFAMILY : INFO;
+    generic->version = 1;
+    if (family) {
+        attribute->nla_type = CTRL_ATTR_FAMILY_NAME;
+        attribute->nla_len = NLA_HDRLEN + strlen(family) + 1;
+        strcpy((char *)(attribute + 1), family);
+        message->nlmsg_len += NLA_ALIGN(attribute->nla_len);
+    }
+    CHECK(sendto(fd, buffer, message->nlmsg_len, 0, NULL, 0) == (long)message->nlmsg_len);
+}
+
+/* The next message; it must come from the kernel. */
+static struct nlmsghdr *next(int fd, char *buffer, size_t len, int by_message)
+{
+    struct sockaddr_nl from;
+    long got;
+    memset(&from, 0xff, sizeof from);
+    if (by_message) {
+        struct iovec halves[2] = { { buffer, 20 }, { buffer + 20, len - 20 } };
+        struct msghdr header = { .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = halves, .msg_iovlen = 2 };
+        got = recvmsg(fd, &header, 0);
+        CHECK(header.msg_namelen == sizeof from && header.msg_flags == 0);
+    } else {
+        socklen_t from_len = sizeof from;
+        got = recvfrom(fd, buffer, len, 0, (struct sockaddr *)&from, &from_len);
+        CHECK(from_len == sizeof from);
+    }
+    CHECK(got >= NLMSG_HDRLEN);
+    CHECK(from.nl_family == AF_NETLINK && from.nl_pid == 0);
+    return (void *)buffer;
+}
+
+static int family_of(int fd, const char *family, int seq)
+{
+    char buffer[8192];
+    struct nlmsghdr *message;
+    struct sockaddr_nl own;
+    socklen_t own_len = sizeof own;
+    ask(fd, family, 0, seq);
+    message = next(fd, buffer, sizeof buffer, seq % 2);
+    CHECK(getsockname(fd, (struct sockaddr *)&own, &own_len) == 0 && own_len == sizeof own);
+    CHECK(own.nl_family == AF_NETLINK && own.nl_pid != 0 && message->nlmsg_pid == own.nl_pid);
+    CHECK((int)message->nlmsg_seq == seq);
+    if (message->nlmsg_type == NLMSG_ERROR)
+        return *(int *)(message + 1);
+    for (char *at = buffer + NLMSG_HDRLEN + GENL_HDRLEN; at < buffer + message->nlmsg_len;) {
+        struct nlattr *attribute = (void *)at;
+        if ((attribute->nla_type & NLA_TYPE_MASK) == CTRL_ATTR_FAMILY_ID)
+            return *(unsigned short *)(attribute + 1);
+        at += NLA_ALIGN(attribute->nla_len);
+    }
+    return 0;
+}
+
+static unsigned version_of(int fd, int number, int seq)
+{
+    char buffer[8192];
+    struct nlmsghdr *message;
+    ask(fd, NULL, number, seq);
+    message = next(fd, buffer, sizeof buffer, seq % 2);
+    CHECK((int)message->nlmsg_seq == seq && message->nlmsg_type == number);
+    return *(unsigned *)(buffer + NLMSG_HDRLEN + GENL_HDRLEN + NLA_HDRLEN);
+}
+
+static void serves(int fd, int seq)
+{
+    int number = family_of(fd, "IPVS", seq);
+    CHECK(number > GENL_MAX_ID);
+    CHECK(version_of(fd, number, seq + 1) == 0x10201);
+    CHECK(version_of(fd, number, seq + 2) == 0x10201);
+}
+
+static void *serves_alone(void *seq)
+{
+    for (int round = 0; round < 50; round++) {
+        int fd = netlink();
+        serves(fd, (int)(long)seq + round);
+        close(fd);
+    }
+    return NULL;
+}
+
+static pthread_barrier_t barrier;
+static int shared;
+
+static void *begins(void *seq)
+{
+    pthread_barrier_wait(&barrier);
+    ask(shared, "IPVS", 0, (int)(long)seq);
+    return NULL;
+}
+
+static void threads(void)
+{
+    pthread_t all[8];
+    for (long i = 0; i < 8; i++)
+        CHECK(pthread_create(&all[i], NULL, serves_alone, (void *)(1000 * i)) == 0);
+    for (int i = 0; i < 8; i++)
+        CHECK(pthread_join(all[i], NULL) == 0);
+    for (int round = 0; round < 50; round++) {
+        char buffer[8192];
+        unsigned seen = 0;
+        shared = netlink();
+        pthread_barrier_init(&barrier, NULL, 8);
+        for (long i = 0; i < 8; i++)
+            CHECK(pthread_create(&all[i], NULL, begins, (void *)i) == 0);
+        for (int i = 0; i < 8; i++)
+            CHECK(pthread_join(all[i], NULL) == 0);
+        alarm(10);
+        for (int i = 0; i < 8; i++)
+            seen |= 1u << next(shared, buffer, sizeof buffer, i % 2)->nlmsg_seq;
+        CHECK(seen == 0xff);
+        close(shared);
+    }
+}
+
+static void forks(void)
+{
+    int fd = netlink(), status, number;
+    serves(fd, 10);
+    number = family_of(fd, "IPVS", 20);
+    if (fork() == 0) {
+        CHECK(version_of(fd, number, 30) == 0x10201);
+        close(fd);
+        fd = netlink();
+        serves(fd, 40);
+        _exit(0);
+    }
+    CHECK(wait(&status) > 0 && status == 0);
+    serves(fd, 50);
+}
+
+static void polls(void)
+{
+    int fd = netlink(), epoll = epoll_create1(0);
+    struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0);
+    for (int seq = 1; seq < 4; seq++) {
+        char buffer[8192];
+        ask(fd, "IPVS", 0, seq);
+        CHECK(epoll_wait(epoll, &event, 1, 5000) == 1 && event.data.fd == fd);
+        CHECK((int)next(fd, buffer, sizeof buffer, 0)->nlmsg_seq == seq);
+        CHECK(epoll_wait(epoll, &event, 1, 0) == 0);
+    }
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event) == 0);
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) == 0);
+}
+
+int main(int count, char **words)
+{
+    const char *what = count > 1 ? words[1] : "";
+    char buffer[4096];
+    if (!strcmp(what, "asks")) {
+        int fd = netlink(), other = netlink();
+        CHECK(family_of(other, "nlctrl", 1) == GENL_ID_CTRL);
+        serves(fd, 10);
+        CHECK(family_of(other, "nlctrl", 2) == GENL_ID_CTRL);
+    } else if (!strcmp(what, "absent")) {
+        CHECK(family_of(netlink(), "IPVS", 1) == -ENOENT);
+    } else if (!strcmp(what, "threads")) {
+        threads();
+    } else if (!strcmp(what, "forks")) {
+        forks();
+    } else if (!strcmp(what, "polls")) {
+        polls();
+    } else if (!strcmp(what, "reads")) {
+        int fd = open(words[2], O_RDONLY);
+        long got;
+        CHECK(fd >= 0);
+        while ((got = read(fd, buffer, sizeof buffer)) > 0)
+            CHECK(write(1, buffer, got) == got);
+    } else if (!strcmp(what, "writes")) {
+        int fd = open(words[2], O_WRONLY);
+        CHECK(fd >= 0);
+        CHECK(write(fd, words[3], strlen(words[3])) == (long)strlen(words[3]));
+    } else if (!strcmp(what, "old")) {
+        socklen_t len = sizeof buffer;
+        int fd = syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0);
+        CHECK(getsockopt(fd, IPPROTO_IP, 1153, buffer, &len) < 0 && errno == ENOPROTOOPT);
+    } else {
+        fprintf(stderr, "what?\n");
+        return 2;
+    }
+    return 0;
+}
