@@ -139,17 +139,21 @@ pub unsafe extern "C" fn send(
     unsafe { sendto(fd, buffer, len, flags, ptr::null(), 0) }
 }
 
-/// Receives with `receive`; if rvsd has gone, what is received is an error message instead.
-fn receive(ours: &Ours, receive: impl Fn() -> ssize_t) -> ssize_t {
-    ours.wait_awake();
-    let received = receive();
+/// Receives with `receive`, which is given flags; if rvsd has gone, what is received is an error message
+/// instead.
+fn receive(ours: &Ours, flags: c_int, receive: impl Fn(c_int) -> ssize_t) -> ssize_t {
+    let mut received = receive(flags | libc::MSG_DONTWAIT);
+    if received < 0 && errno() == libc::EAGAIN && flags & libc::MSG_DONTWAIT == 0 {
+        ours.wait_awake();
+        received = receive(flags);
+    }
     let is_gone = received == 0
         || received < 0 && matches!(errno(), libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE);
     if !is_gone {
         return received;
     }
     ours.lost();
-    receive()
+    receive(flags)
 }
 
 type RecvMsg = unsafe extern "C" fn(c_int, *mut msghdr, c_int) -> ssize_t;
@@ -168,7 +172,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
     message.msg_name = ptr::null_mut();
     message.msg_namelen = 0;
     let at: *mut msghdr = message;
-    let received = receive(&ours, || {
+    let received = receive(&ours, flags, |flags| {
         // SAFETY: as it came but for the address.
         unsafe { next(fd, at, flags) }
     });
@@ -205,7 +209,7 @@ pub unsafe extern "C" fn recvfrom(
         // SAFETY: as it came.
         return unsafe { next(fd, buffer, len, flags, from, from_len) };
     };
-    let received = receive(&ours, || {
+    let received = receive(&ours, flags, |flags| {
         // SAFETY: as it came but for the address.
         unsafe { next(fd, buffer, len, flags, ptr::null_mut(), ptr::null_mut()) }
     });

@@ -151,15 +151,13 @@ pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
     }
     let slot = SLOTS.get(usize::try_from(fd).ok()?)?;
     let fd = borrowed(fd)?;
+    let claim = Claim::of(slot);
     if !is_generic_netlink(fd) {
-        return None;
+        // Another thread was first, or it is something else.
+        drop(claim);
+        return ours(fd.as_raw_fd());
     }
     let ours = Ours { fd, slot };
-    let _claim = Claim::of(slot);
-    if !is_generic_netlink(fd) {
-        // Another thread was first.
-        return Some(ours);
-    }
     slot.port.store(port_of(fd), Ordering::Relaxed);
     slot.mate.store(0, Ordering::Relaxed);
     // A connection to nobody would do: the send that follows tries again.
@@ -290,12 +288,13 @@ impl Ours {
         let closes = rustix::io::fcntl_getfd(self.fd)?.contains(FdFlags::CLOEXEC);
         let how =
             if closes { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
-        let before = sockopt::socket_cookie(self.fd).unwrap_or_default();
+        let watched = self.slot.watched.load(Ordering::Acquire);
+        let is_watched = watched != 0 && sockopt::socket_cookie(self.fd) == Ok(watched);
         // SAFETY: the program owns it; it is not closed here, but stands for another socket.
         let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd.as_raw_fd()) });
         rustix::io::dup3(socket.as_fd(), &mut place, how)?;
         self.slot.cookie.store(cookie, Ordering::Release);
-        if before != 0 && self.slot.watched.load(Ordering::Acquire) == before {
+        if is_watched {
             self.watch_again(cookie);
         }
         Ok(())
