@@ -24,6 +24,7 @@ use rvs_plane::marks::{Marks, Rule};
 use rvs_plane::network::Network;
 use rvs_plane::overload::Limits;
 use rvs_plane::persist::{Mask, Persistence};
+use rvs_plane::servers::Servers;
 use rvs_plane::snapshot::{Dest, Maps, Rules, Service, ServiceKey, Snapshot};
 use rvs_schedulers::map::ADDRESSES_MAX;
 use rvs_schedulers::table::{self, HashFlags, Table};
@@ -161,6 +162,8 @@ impl Compiler {
         self.lent.append(&mut follow.lent);
         next.timeouts = *state.timeouts();
         next.tunables = state.sysctls().tunables();
+        let told = next.services.iter().map(Arc::as_ref).filter(|_| next.tunables.nat_icmp_send);
+        next.servers = Arc::new(Servers::new(told));
         self.last = next.clone();
         (next, follow.gone)
     }

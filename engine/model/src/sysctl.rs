@@ -249,11 +249,12 @@ pub const SYSCTLS: [Sysctl; 35] = {
             "the same of lblcr, and seconds without a change after which an address loses one of \
              several destinations",
         ),
-        meaningless(
+        honoured(
             "nat_icmp_send",
             Switch,
             "0",
-            "no meaning here yet: a reply without a connection is routed like any packet",
+            "whether a masqueraded real server that sends from its service's port without a connection \
+             is told so, by ICMP; else its packet is routed like any other",
         ),
         honoured(
             "pmtu_disc",
@@ -267,11 +268,12 @@ pub const SYSCTLS: [Sysctl; 35] = {
             "1",
             "whether rates are estimated; counters go on in any case",
         ),
-        meaningless(
+        honoured(
             "schedule_icmp",
             Switch,
             "0",
-            "no meaning here yet: an ICMP error without a connection opens none",
+            "whether an ICMP error about a packet of a service that no connection knows is scheduled \
+             like a client's packet; for directors that share a VIP",
         ),
         honoured(
             "secure_tcp",
@@ -388,7 +390,9 @@ impl Sysctls {
             expire_quiescent_template: self.is_on("expire_quiescent_template"),
             lblc_expiration: self.number("lblc_expiration"),
             lblcr_expiration: self.number("lblcr_expiration"),
+            nat_icmp_send: self.is_on("nat_icmp_send"),
             pmtu_disc: self.is_on("pmtu_disc"),
+            schedule_icmp: self.is_on("schedule_icmp"),
             secure_tcp: self.number("secure_tcp"),
             sloppy_sctp: self.is_on("sloppy_sctp"),
             sloppy_tcp: self.is_on("sloppy_tcp"),

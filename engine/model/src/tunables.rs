@@ -17,7 +17,8 @@ impl Default for Timeouts {
             // Linux 6.1 ip_vs_proto_tcp.c tcp_timeouts[], ip_vs_proto_udp.c udp_timeouts[],
             // ip_vs_proto_sctp.c sctp_timeouts[].
             *place = match state {
-                State::None => 2,
+                // ip_vs_conn.c ip_vs_conn_new(): until a packet moves it. No packet moves to it.
+                State::None => 3,
                 State::Established | State::SctpEstablished => 900,
                 State::SynRecv | State::CloseWait => 60,
                 State::SynSent
@@ -96,8 +97,13 @@ pub struct Tunables {
     /// The same of `lblcr`, and seconds without a change after which an address loses one of several
     /// destinations.
     pub lblcr_expiration: u32,
+    /// Whether a masqueraded real server is told when it answers without a connection.
+    pub nat_icmp_send: bool,
     /// Whether a tunnel copies DF outwards and a packet too long for it is refused.
     pub pmtu_disc: bool,
+    /// Whether an ICMP error about a packet from a service to a client that no connection knows opens
+    /// one.
+    pub schedule_icmp: bool,
     /// Whether the stricter TCP states are used: as `drop_entry`.
     pub secure_tcp: u8,
     /// Whether any SCTP packet but ABORT opens a connection.
@@ -118,7 +124,9 @@ impl Default for Tunables {
             expire_quiescent_template: false,
             lblc_expiration: 24 * 60 * 60,
             lblcr_expiration: 24 * 60 * 60,
+            nat_icmp_send: false,
             pmtu_disc: true,
+            schedule_icmp: false,
             secure_tcp: 0,
             sloppy_sctp: false,
             sloppy_tcp: false,

@@ -204,7 +204,6 @@ impl Balance {
         over: Option<u32>,
     ) -> Result<Opened<F>, Verdict> {
         let Packet { l3, vlan, .. } = *packet;
-        let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
         let snapshot = world.snapshot;
         let mark = snapshot.mark(&packet.key, (came_by, vlan));
         let service = snapshot.service(mark, &ServiceKey::of(&packet.key));
@@ -216,7 +215,46 @@ impl Balance {
         if !state::may_open(packet.key.protocol, packet.flags, sloppy) {
             return Err(Verdict::Stack { l3, vlan });
         }
-        let network = &snapshot.network;
+        let asked = Asked { packet, mark, service, is_error: false };
+        self.schedule_conn(world, conns, neighbors, paths, asked, over)
+    }
+
+    /// The same for one that `error` says is there, an ICMP error that has `mark` about the client's
+    /// counterpart to `packet`: it is in no state until a packet of its own comes (Linux 6.1
+    /// `ip_vs_core.c` `ip_vs_in_icmp()`).
+    #[cold]
+    pub(crate) fn open_by_error<F: Rewrite, B>(
+        &mut self,
+        world: World<'_>,
+        conns: &mut Conns<F>,
+        neighbors: &mut Neighbors<B>,
+        paths: &mut Paths,
+        (packet, mark): (&Packet<F>, u32),
+    ) -> Option<Result<Opened<F>, Verdict>> {
+        let service = world.snapshot.service(mark, &ServiceKey::of(&packet.key))?;
+        let asked = Asked { packet, mark, service, is_error: true };
+        let opened = self.schedule_conn(world, conns, neighbors, paths, asked, None);
+        Some(opened.map_err(|verdict| match verdict {
+            // An error is not answered with another.
+            Verdict::NoDest { .. } => DropReason::NoDest.into(),
+            other => other,
+        }))
+    }
+
+    #[inline]
+    fn schedule_conn<F: Rewrite, B>(
+        &mut self,
+        world: World<'_>,
+        conns: &mut Conns<F>,
+        neighbors: &mut Neighbors<B>,
+        paths: &mut Paths,
+        asked: Asked<'_, F>,
+        over: Option<u32>,
+    ) -> Result<Opened<F>, Verdict> {
+        let Asked { packet, mark, service, is_error } = asked;
+        let Packet { l3, vlan, .. } = *packet;
+        let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
+        let network = &world.snapshot.network;
         if is_no_host(network, client.0.into()) {
             return Err(DropReason::Martian.into());
         }
@@ -246,8 +284,8 @@ impl Balance {
         let line = usize::try_from(dest.id.0).ok().and_then(|at| world.lines.get(at));
         let line = line.ok_or(DropReason::NoDest)?;
         let next_hop = paths.hop(network, neighbors, dest, world.now)?;
-        let asked = service.persistence.is_some() && vip.1 != service.key.port;
-        let (dest_end, deltas) = dest_end::<F>(dest, vip, asked);
+        let keeps_port = service.persistence.is_some() && vip.1 != service.key.port;
+        let (dest_end, deltas) = dest_end::<F>(dest, vip, keeps_port);
         let mut conn = Conn::<F> {
             inbound: packet.key.ends,
             outbound: <F::Ends as Ends>::new(dest_end, client),
@@ -275,7 +313,11 @@ impl Balance {
         // Armed for the state that this packet leads to: NONE's time-out is shorter, and the entry
         // would have to be armed a second time.
         let view = state::View::of(conn.method, Direction::Inbound);
-        let next = conns.first_state(conn.protocol, packet.flags, view);
+        let next = if is_error {
+            State::None
+        } else {
+            conns.first_state(conn.protocol, packet.flags, view)
+        };
         // A template that found no room may have taken that very line.
         let opened = match over.filter(|old| conns.is_at(*old, &packet.key)) {
             Some(old) => {
@@ -361,6 +403,17 @@ impl Counted<'_> {
             self.latches.set(dest.id, limits, || self.seen(dest.id, 0));
         }
     }
+}
+
+/// Who asks for a connection.
+#[derive(Clone, Copy)]
+struct Asked<'p, F: Family> {
+    /// The client's packet, or the one that it would have sent.
+    packet: &'p Packet<F>,
+    mark: u32,
+    service: &'p Service,
+    /// Whether an ICMP error told of it.
+    is_error: bool,
 }
 
 /// What [`Balance::open`] came to.

@@ -71,6 +71,9 @@ reasons! {
     Unfragmentable = "unfragmentable",
     /// No destination of the service takes connections; the client was told, if it may be.
     NoDest = "no-dest",
+    /// A masqueraded real server sent it without a connection; it was told, if it may be
+    /// (`nat_icmp_send`).
+    NoConnection = "no-connection",
     /// Would have opened a connection, but `drop_packet` drops some of those.
     DropPacket = "drop-packet",
     /// Its connection's destination was deleted.

@@ -3,8 +3,7 @@
 //!
 //! Addresses are all that masquerading changes. They open no connection, keep the one that they
 //! follow alive, and count as its packets. Without it they are nobody's: for the director, or routed.
-//!
-//! DIFFERS from Linux in ICMP errors about packets of AH and ESP, which are not translated.
+//! ICMP errors about them are those of the same connection ([`crate::related`]).
 
 use crate::drop_reason::DropReason;
 use crate::forward;
@@ -15,10 +14,8 @@ use rvs_conntrack::{Conns, Direction};
 use rvs_io::Frame;
 use rvs_model::DestLine;
 use rvs_wire::flow::{Ends, Key, V4, V6, protocol};
+use rvs_wire::icmp::ISAKMP;
 use rvs_wire::packet::Packet;
-
-/// Port of the key exchange.
-const ISAKMP: u16 = 500;
 
 /// What becomes of a packet that no lane took, if it is AH or ESP and follows a connection; `None` if
 /// it does not.

@@ -47,6 +47,8 @@ pub(crate) enum Verdict {
     TooBig { l3: u16, mtu: u16 },
     /// No destination takes connections: tell the client.
     NoDest { l3: u16 },
+    /// A real server answers nobody: tell it.
+    NoConn { l3: u16 },
     /// Free it and count why.
     Drop(DropIndex),
 }
@@ -419,11 +421,11 @@ enum Way<F: Rewrite> {
 }
 
 /// What finding or opening a connection needs.
-struct Settle<'a, 'b, B> {
-    world: World<'b>,
-    balance: &'a mut Balance,
-    neighbors: &'a mut Neighbors<B>,
-    paths: &'a mut Paths,
+pub(crate) struct Settle<'a, 'b, B> {
+    pub(crate) world: World<'b>,
+    pub(crate) balance: &'a mut Balance,
+    pub(crate) neighbors: &'a mut Neighbors<B>,
+    pub(crate) paths: &'a mut Paths,
 }
 
 impl<B> Settle<'_, '_, B> {
@@ -452,6 +454,9 @@ impl<B> Settle<'_, '_, B> {
             if owner != self.world.worker {
                 return Err(Verdict::Handoff(owner));
             }
+        }
+        if self.world.snapshot.servers.may_be_told(&slot.packet) {
+            return Err(Verdict::NoConn { l3 });
         }
         if !inbound {
             return Err(Verdict::Stack { l3, vlan });

@@ -31,6 +31,7 @@ mod port;
 pub mod publish;
 mod related;
 mod reunion;
+pub mod servers;
 pub mod services;
 pub mod shared;
 pub mod snapshot;

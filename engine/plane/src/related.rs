@@ -10,11 +10,11 @@
 //! round, are the connection's key. Linux 6.1 `ip_vs_core.c` `ip_vs_in_icmp()`, `ip_vs_out_icmp()` and
 //! their IPv6 twins: errors are counted, and never move a state or a timer.
 
-use crate::balance::{is_martian, is_no_host};
+use crate::balance::{Opened, is_martian, is_no_host};
 use crate::drop_reason::DropReason;
 use crate::forward;
 use crate::icmp::{Local, Look};
-use crate::lane::{Verdict, World, line_of};
+use crate::lane::{Settle, Verdict, World, line_of};
 use crate::neighbor::{Hop, HopId, peer};
 use crate::network::Network;
 use crate::paths::Paths;
@@ -22,7 +22,7 @@ use rvs_conntrack::{Conn, Conns, Direction};
 use rvs_io::Frame;
 use rvs_model::{DestLine, ForwardMethod};
 use rvs_wire::ethernet::Ethernet;
-use rvs_wire::flow::{Ends as _, Key, V4, V6};
+use rvs_wire::flow::{Ends, Key, V4, V6};
 use rvs_wire::icmp::{HEADER_LEN, Kind};
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Stop;
@@ -55,6 +55,59 @@ pub(crate) fn verdict<B: Frame>(
     }
 }
 
+/// What becomes of an error that no connection knows, if `schedule_icmp` is on and a service should:
+/// it opens a connection and follows it. So directors that share a VIP, each with a part of the
+/// clients, find the same destination for an error that a router sent to the wrong one.
+///
+/// Linux 6.1 `ip_vs_core.c` `ip_vs_in_icmp()`.
+#[cold]
+pub(crate) fn scheduled<B: Frame>(
+    (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
+    settle: Settle<'_, '_, B>,
+    from: (u8, u16),
+    frame: &mut B,
+    l3: u16,
+) -> Option<Verdict> {
+    let World { snapshot, serves: [serves_v4, serves_v6], .. } = settle.world;
+    if !snapshot.tunables.schedule_icmp {
+        return None;
+    }
+    match frame.octets().get(usize::from(l3))? >> 4 {
+        4 if serves_v4 => schedule(v4, settle, from, frame, l3),
+        6 if serves_v6 => schedule(v6, settle, from, frame, l3),
+        _ => None,
+    }
+}
+
+fn schedule<F: Local, B: Frame>(
+    conns: &mut Conns<F>,
+    settle: Settle<'_, '_, B>,
+    from: (u8, u16),
+    frame: &mut B,
+    l3: u16,
+) -> Option<Verdict> {
+    let Settle { world, balance, neighbors, paths } = settle;
+    let error = Report::<F>::read(world, frame, l3)?;
+    // AH and ESP open nothing: Linux 6.1 ip_vs_proto_ah_esp.c ah_esp_conn_schedule().
+    if !error.is_right || !error.has_ports {
+        return None;
+    }
+    let ends = <F::Ends as Ends>::new((error.look.source, 0), (error.look.destination, 0));
+    let mark = world.snapshot.mark::<F>(&Key { ends, protocol: error.look.protocol }, from);
+    let packet = Packet { key: error.key, l3, vlan: from.1, ..Packet::default() };
+    let asked = (&packet, mark);
+    let conn = match balance.open_by_error(world, conns, neighbors, paths, asked)? {
+        Ok(Opened::Held(index)) => {
+            conns.settle();
+            *conns.table().conn(index)?
+        }
+        Ok(Opened::Once(conn)) => conn,
+        Err(verdict) => return Some(verdict),
+    };
+    let around = Around { world, hops: neighbors.hops(), paths, from };
+    error.follow(&conn, Direction::Inbound, around, frame)
+}
+
 fn of_family<F: Local, B: Frame>(
     conns: &Conns<F>,
     around: Around<'_>,
@@ -62,45 +115,134 @@ fn of_family<F: Local, B: Frame>(
     l3: u16,
 ) -> Option<Verdict> {
     let world = around.world;
-    let at = usize::from(l3);
-    let look = F::look(frame.octets().get(at..)?)?;
-    if look.protocol != F::PROTOCOL
-        || look.is_fragment
-        || !may_be_a_connections::<F>(frame, &world.snapshot.network, &look)
-    {
-        return None;
-    }
-    let packet = frame.octets().get(at..at + look.octets)?;
-    let message = F::message(packet, look.l4);
-    if message.is_ok_and(|(kind, _)| kind != Kind::Error) {
-        return None;
-    }
-    let quote = packet.get(look.l4..)?.get(HEADER_LEN..)?;
-    let quoted = F::quoted(quote).ok()??;
-    let key = Key { ends: quoted.key.ends.reversed(), protocol: quoted.key.protocol };
-    let Some(found) = conns.table().find(&key, conns.table().hash(&key)) else {
-        let inbound = world.snapshot.network.is_local(key.ends.destination().0.into());
-        let owner = world.owner(&key, inbound, around.from);
+    let error = Report::<F>::read(world, frame, l3)?;
+    let Some(found) = conns.table().find(&error.key, conns.table().hash(&error.key)) else {
+        let inbound = world.snapshot.network.is_local(error.key.ends.destination().0.into());
+        let owner = world.owner(&error.key, inbound, around.from);
         let elsewhere = !world.steering.is_single() && owner != world.worker;
         return elsewhere.then_some(Verdict::Handoff(owner));
     };
-    if message.is_err() {
+    if !error.is_right {
         return Some(Verdict::Drop(Unusable::IcmpChecksum.into()));
     }
-    let conn = *conns.table().conn(found.index)?;
-    let line = line_of(world.lines, &conn)?;
-    let is_outbound = found.direction == Direction::Outbound;
-    if !is_outbound && !line.has(DestLine::AVAILABLE) {
-        return Some(DropReason::DestDeleted.into());
+    let conn = conns.table().conn(found.index)?;
+    error.follow(conn, found.direction, around, frame)
+}
+
+/// An error as it was read.
+struct Report<F: Local> {
+    look: Look<F::Addr>,
+    l3: u16,
+    /// The connection that it is about.
+    key: Key<F>,
+    /// Whether what it quotes has ports.
+    has_ports: bool,
+    /// Whether its checksum is right.
+    is_right: bool,
+}
+
+impl<F: Local> Report<F> {
+    fn read<B: Frame>(world: World<'_>, frame: &B, l3: u16) -> Option<Self> {
+        let at = usize::from(l3);
+        let look = F::look(frame.octets().get(at..)?)?;
+        if look.protocol != F::PROTOCOL
+            || look.is_fragment
+            || !may_be_a_connections::<F>(frame, &world.snapshot.network, &look)
+        {
+            return None;
+        }
+        let packet = frame.octets().get(at..at + look.octets)?;
+        let message = F::message(packet, look.l4);
+        if message.is_ok_and(|(kind, _)| kind != Kind::Error) {
+            return None;
+        }
+        let quote = packet.get(look.l4..)?.get(HEADER_LEN..)?;
+        let quoted = F::quoted(quote).ok()??;
+        let key = Key { ends: quoted.key.ends.reversed(), protocol: quoted.key.protocol };
+        Some(Self { look, l3, key, has_ports: quoted.ports.is_some(), is_right: message.is_ok() })
     }
-    let error = Error { conn: &conn, direction: found.direction, look, l3 };
-    let verdict = error.send(around, frame);
-    // As with packets: inbound counts before it is sent, outbound after.
-    let is_sent = matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. });
-    if line.has(DestLine::AVAILABLE) && (is_sent || !is_outbound) {
-        line.count_packet(is_outbound, u64::try_from(look.octets).unwrap_or_default());
+
+    fn follow<B: Frame>(
+        &self,
+        conn: &Conn<F>,
+        direction: Direction,
+        around: Around<'_>,
+        frame: &mut B,
+    ) -> Option<Verdict> {
+        let line = line_of(around.world.lines, conn)?;
+        let is_outbound = direction == Direction::Outbound;
+        if !is_outbound && !line.has(DestLine::AVAILABLE) {
+            return Some(DropReason::DestDeleted.into());
+        }
+        let verdict = self.send(conn, direction, around, frame);
+        // As with packets: inbound counts before it is sent, outbound after.
+        let is_sent = matches!(verdict, Verdict::Send { .. } | Verdict::Fragment { .. });
+        if line.has(DestLine::AVAILABLE) && (is_sent || !is_outbound) {
+            let octets = u64::try_from(self.look.octets).unwrap_or_default();
+            line.count_packet(is_outbound, octets);
+        }
+        Some(verdict)
     }
-    Some(verdict)
+
+    fn send<B: Frame>(
+        &self,
+        conn: &Conn<F>,
+        direction: Direction,
+        around: Around<'_>,
+        frame: &mut B,
+    ) -> Verdict {
+        let Around { world, hops, paths, .. } = around;
+        let Some((hop_id, hop)) = hop_of(conn, direction, hops) else {
+            return DropReason::NoRoute.into();
+        };
+        let sent = match conn.method {
+            ForwardMethod::Masquerade => {
+                let (is_outbound, to) = match direction {
+                    Direction::Inbound => (false, conn.outbound.source()),
+                    Direction::Outbound => (true, conn.inbound.destination()),
+                };
+                return match self.translate(frame, hop, is_outbound, to) {
+                    Ok(()) => Verdict::Send { hop: hop_id, l3: self.l3 },
+                    Err(reason) => reason.into(),
+                };
+            }
+            ForwardMethod::Direct | ForwardMethod::Tunnel => {
+                let Ok(packet_octets) = u16::try_from(self.look.octets) else {
+                    return DropReason::TooBig.into();
+                };
+                let packet = Packet::<F> { l3: self.l3, packet_octets, ..Packet::default() };
+                let pmtu_disc = world.snapshot.tunables.pmtu_disc;
+                forward::apply(conn, direction, &packet, hop, paths, pmtu_disc, frame)
+            }
+        };
+        // Nobody is told of trouble with an error.
+        match sent.verdict(hop_id, self.l3) {
+            Verdict::Exceeded { .. } => DropReason::HopLimit.into(),
+            Verdict::TooBig { .. } => DropReason::TooBig.into(),
+            verdict => verdict,
+        }
+    }
+
+    fn translate<B: Frame>(
+        &self,
+        frame: &mut B,
+        hop: &Hop,
+        is_outbound: bool,
+        to: (F::Addr, u16),
+    ) -> Result<(), DropReason> {
+        let at = usize::from(self.l3);
+        if !frame.resize(at + self.look.octets) {
+            return Err(DropReason::NoHeadroom);
+        }
+        if self.look.octets > usize::from(hop.mtu) {
+            return Err(DropReason::TooBig);
+        }
+        let packet = frame.octets_mut().get_mut(at..).ok_or(DropReason::NoHeadroom)?;
+        F::translate_error(packet, self.look.l4, is_outbound, to).map_err(|stop| match stop {
+            Stop::Exceeded => DropReason::HopLimit,
+            Stop::Unparsed => DropReason::IcmpIgnored,
+        })
+    }
 }
 
 /// Whether a packet that the lanes did not take may be related to a connection at all: it is for this
@@ -131,61 +273,4 @@ pub(crate) fn hop_of<'h, F: Local>(
     };
     let hop = hops.get(usize::from(id)).filter(|hop| hop.leads_to(peer(towards.into())))?;
     Some((id, hop))
-}
-
-/// An error and the connection that it is about.
-struct Error<'c, F: Local> {
-    conn: &'c Conn<F>,
-    direction: Direction,
-    look: Look<F::Addr>,
-    l3: u16,
-}
-
-impl<F: Local> Error<'_, F> {
-    fn send<B: Frame>(&self, around: Around<'_>, frame: &mut B) -> Verdict {
-        let Around { world, hops, paths, .. } = around;
-        let conn = self.conn;
-        let Some((hop_id, hop)) = hop_of(conn, self.direction, hops) else {
-            return DropReason::NoRoute.into();
-        };
-        let sent = match conn.method {
-            ForwardMethod::Masquerade => match self.translate(frame, hop) {
-                Ok(()) => return Verdict::Send { hop: hop_id, l3: self.l3 },
-                Err(reason) => return reason.into(),
-            },
-            ForwardMethod::Direct | ForwardMethod::Tunnel => {
-                let Ok(packet_octets) = u16::try_from(self.look.octets) else {
-                    return DropReason::TooBig.into();
-                };
-                let packet = Packet::<F> { l3: self.l3, packet_octets, ..Packet::default() };
-                let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-                forward::apply(conn, self.direction, &packet, hop, paths, pmtu_disc, frame)
-            }
-        };
-        // Nobody is told of trouble with an error.
-        match sent.verdict(hop_id, self.l3) {
-            Verdict::Exceeded { .. } => DropReason::HopLimit.into(),
-            Verdict::TooBig { .. } => DropReason::TooBig.into(),
-            verdict => verdict,
-        }
-    }
-
-    fn translate<B: Frame>(&self, frame: &mut B, hop: &Hop) -> Result<(), DropReason> {
-        let at = usize::from(self.l3);
-        if !frame.resize(at + self.look.octets) {
-            return Err(DropReason::NoHeadroom);
-        }
-        if self.look.octets > usize::from(hop.mtu) {
-            return Err(DropReason::TooBig);
-        }
-        let packet = frame.octets_mut().get_mut(at..).ok_or(DropReason::NoHeadroom)?;
-        let (is_outbound, to) = match self.direction {
-            Direction::Inbound => (false, self.conn.outbound.source()),
-            Direction::Outbound => (true, self.conn.inbound.destination()),
-        };
-        F::translate_error(packet, self.look.l4, is_outbound, to).map_err(|stop| match stop {
-            Stop::Exceeded => DropReason::HopLimit,
-            Stop::Unparsed => DropReason::IcmpIgnored,
-        })
-    }
 }

@@ -9,6 +9,7 @@ use crate::marks::Marks;
 use crate::network::Network;
 use crate::overload::Limits;
 use crate::persist::Persistence;
+use crate::servers::Servers;
 use crate::services::Services;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crossbeam_queue::ArrayQueue;
@@ -259,6 +260,8 @@ pub struct Snapshot {
     /// Whose connections are spread over workers otherwise than by address and port. Needed with
     /// several workers only.
     pub grains: Arc<Grains>,
+    /// Who is told when it sends without a connection. Needed with `nat_icmp_send` only.
+    pub servers: Arc<Servers>,
     /// How long connections live.
     pub timeouts: Timeouts,
     /// Corner cases.
@@ -275,6 +278,7 @@ impl Snapshot {
             index: Arc::default(),
             marks: Arc::default(),
             grains: Arc::default(),
+            servers: Arc::default(),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
         }

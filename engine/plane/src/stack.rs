@@ -158,6 +158,12 @@ impl<Q: Queue> Desk<'_, Q> {
         self.refuse_either(frame, link, l3, Error::PortUnreachable, DropReason::NoDest);
     }
 
+    /// A real server answers nobody: Linux 6.1 `ip_vs_core.c` `ip_vs_out_hook()`.
+    #[cold]
+    pub(crate) fn refuse_no_conn(&mut self, frame: Q::Frame, link: u8, l3: u16) {
+        self.refuse_either(frame, link, l3, Error::PortUnreachable, DropReason::NoConnection);
+    }
+
     /// Timers of neighbours, and what other workers heard of them.
     pub(crate) fn tick(&mut self) {
         if let Some(inbox) = self.mesh.inbox(self.worker) {

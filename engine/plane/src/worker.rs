@@ -25,7 +25,7 @@ use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh, Stray};
 use crate::ident::Idents;
 use crate::ipsec;
-use crate::lane::{Lane, Verdict, World, forget, purge};
+use crate::lane::{Lane, Settle, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
 use crate::obey;
@@ -401,7 +401,8 @@ impl<Q: Queue> Core<Q> {
             let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&mut self.v4.conns, &mut self.v6.conns);
             let (reunions, paths) = (&mut self.reunions, &mut self.paths);
-            carry_out(desk, conns, reunions, (world, paths), (frame, *link), *verdict);
+            let around = (world, &mut self.balance, paths);
+            carry_out(desk, conns, reunions, around, (frame, *link), *verdict);
         }
         self.origins.clear();
     }
@@ -582,7 +583,7 @@ fn carry_out<Q: Queue>(
     mut desk: Desk<'_, Q>,
     (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
     reunions: &mut Reunions<Q::Frame>,
-    (world, paths): (World<'_>, &mut Paths),
+    (world, balance, paths): (World<'_>, &mut Balance, &mut Paths),
     (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {
@@ -590,6 +591,7 @@ fn carry_out<Q: Queue>(
         settle(desk, (frame, link), verdict);
         return;
     };
+    let from = (link, vlan);
     let hops = desk.stack.neighbors.hops();
     let related = match tunnel_error::outcome((v4, v6), world, hops, paths, frame.octets(), l3) {
         Some(Outcome::Tell { at, end, error }) => {
@@ -598,9 +600,14 @@ fn carry_out<Q: Queue>(
         Some(Outcome::Handoff(owner)) => Some(Verdict::Handoff(owner)),
         Some(Outcome::Drop(reason)) => Some(Verdict::Drop(reason)),
         None => {
-            let around = Around { world, hops, paths, from: (link, vlan) };
+            let around = Around { world, hops, paths, from };
             related::verdict((v4, v6), around, &mut frame, l3)
                 .or_else(|| ipsec::verdict((v4, v6), around, &mut frame, l3))
+                .or_else(|| {
+                    let neighbors = &mut desk.stack.neighbors;
+                    let settle = Settle { world, balance, neighbors, paths };
+                    related::scheduled((v4, v6), settle, from, &mut frame, l3)
+                })
         }
     };
     if let Some(verdict) = related {
@@ -624,6 +631,7 @@ fn settle<Q: Queue>(mut desk: Desk<'_, Q>, (frame, link): (Q::Frame, u8), verdic
         Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, link, l3),
         Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
         Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
+        Verdict::NoConn { l3 } => desk.refuse_no_conn(frame, link, l3),
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
         Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
     }

@@ -5,7 +5,7 @@ mod rig;
 
 use core::net::SocketAddr;
 use rig::frames::{
-    L3, UDP, ethernet, fragments, ip, may_fragment, read, read_packet, trimmed, udp,
+    L3, UDP, ethernet, fragments, icmp, ip, may_fragment, read, read_packet, trimmed, udp,
 };
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, Rss, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
@@ -108,4 +108,30 @@ fn it_keeps_its_connection_alive_and_opens_none() {
     assert_eq!(bench.rig.drops()["local-ignored"], 1);
     let ([conns, packets, _], _) = bench.rig.shared[0].lines[0].totals();
     assert_eq!((conns, packets), (1, 4));
+}
+
+#[test]
+fn an_error_about_it_is_translated_like_any_other() {
+    for (v6, workers) in [(false, 1), (true, 3)] {
+        let mut bench = bench(Masquerade, v6, workers);
+        let (client, vip, dest) = (bench.client.ip(), bench.vip.ip(), bench.dest.ip());
+        let head: &[u8] =
+            if v6 { &[2, 0, 0, 0, 0, 0, 5, 120] } else { &[3, 4, 0, 0, 0, 0, 5, 120] };
+        // A router on the client's side about what the server sent, and the other way round.
+        for (link, from, failed, to, about) in [
+            (0, client, ip(vip, client, ESP, 60, b"secrets."), vip, [dest, client]),
+            (1, dest, ip(client, dest, ESP, 60, b"secrets."), client, [client, vip]),
+        ] {
+            let error = icmp(from, to, 64, &[head, &failed].concat());
+            let mac = [CLIENT_MAC, dest_mac(0)][link];
+            let out = bench.rig.send(link, &[ethernet(OUR_MACS[link], mac, &error)]);
+            assert_eq!((out.len(), out[0].0), (1, 1 - link), "{:?}", bench.rig.drops());
+            let seen = read(&out[0].1);
+            let ends = [seen.source.ip(), seen.destination.ip()];
+            assert_eq!(ends, [[client, dest], [vip, client]][link]);
+            let quoted = read_packet(&seen.data[8..]);
+            assert_eq!([quoted.source.ip(), quoted.destination.ip()], about);
+            assert_eq!((quoted.protocol, &quoted.data[..]), (ESP, &b"secrets."[..]));
+        }
+    }
 }

@@ -4,10 +4,10 @@
 mod rig;
 
 use core::net::{IpAddr, SocketAddr};
-use rig::frames::{ACK, SYN, TCP, ethernet, icmp, read, read_packet, tcp, with_hops};
+use rig::frames::{ACK, RST, SYN, TCP, ethernet, icmp, read, read_packet, tcp, with_hops};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
-use rvs_model::{SchedulerKind, ServiceId};
+use rvs_model::{DestId, SchedulerKind, ServiceId};
 use rvs_wire::mac::MacAddr;
 
 struct Ends {
@@ -155,4 +155,95 @@ fn an_error_for_a_group_from_nowhere_or_without_a_service_concerns_no_connection
     rig.remove_service(ServiceId(0));
     let sent = rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &good)]);
     assert!(sent.iter().all(|(link, _)| *link == 0), "nothing to the destination: {sent:?}");
+}
+
+#[test]
+fn with_schedule_icmp_an_error_that_no_connection_knows_is_scheduled_as_its_client_would_be() {
+    for is_v6 in [false, true] {
+        let ends = ends(is_v6);
+        for (method, workers) in [(Masquerade, 1), (Masquerade, 3), (Direct, 3), (Tunnel, 1)] {
+            let mut rig = connected(method, &ends, workers);
+            let mut other = ends.client;
+            other.set_port(50_000);
+            let failed = tcp(ends.vip, other, ACK, b"page");
+            let error = too_big(ends.router, ends.vip.ip(), &failed);
+            let error = ethernet(OUR_MACS[0], CLIENT_MAC, &error);
+            rig.send(0, &[error.clone()]);
+            assert_eq!((rig.conns(), rig.drops()["icmp-ignored"]), (1, 1), "it is off by default");
+
+            rig.snapshot.tunables.schedule_icmp = true;
+            rig.publish();
+            let out = rig.send(0, &[error]);
+            assert_eq!((out.len(), rig.conns()), (1, 2), "{method:?} {is_v6} {workers}");
+            let arrived = read(&out[0].1);
+            let to = if method == Direct { ends.vip } else { ends.dest };
+            assert_eq!((out[0].0, arrived.destination.ip()), (1, to.ip()));
+
+            // The client's own packets follow; if none comes it ends soon.
+            let syn = ethernet(OUR_MACS[0], CLIENT_MAC, &tcp(other, ends.vip, SYN, b""));
+            assert_eq!((rig.send(0, &[syn]).len(), rig.conns()), (1, 2));
+            let mut third = ends.client;
+            third.set_port(50_001);
+            let error = too_big(ends.router, ends.vip.ip(), &tcp(ends.vip, third, ACK, b"page"));
+            rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &error)]);
+            rig.pass(8 * 2);
+            assert_eq!(rig.conns(), 3);
+            rig.pass(8 * 2);
+            assert_eq!(rig.conns(), 2, "after three seconds");
+        }
+    }
+}
+
+#[test]
+fn with_schedule_icmp_an_error_about_no_service_or_without_a_destination_opens_nothing() {
+    let ends = ends(false);
+    let mut rig = connected(Masquerade, &ends, 1);
+    rig.snapshot.tunables.schedule_icmp = true;
+    rig.set_weight(ServiceId(0), DestId(0), 0);
+    let mut other = ends.client;
+    other.set_port(50_000);
+    let mut elsewhere = ends.vip;
+    elsewhere.set_port(81);
+    for from in [ends.vip, elsewhere] {
+        let error = too_big(ends.router, ends.vip.ip(), &tcp(from, other, ACK, b"page"));
+        assert_eq!(rig.send(0, &[ethernet(OUR_MACS[0], CLIENT_MAC, &error)]), vec![]);
+    }
+    assert_eq!((rig.drops()["no-dest"], rig.drops()["icmp-ignored"], rig.conns()), (1, 1, 1));
+}
+
+#[test]
+fn with_nat_icmp_send_a_masqueraded_server_without_a_connection_is_told_so() {
+    for is_v6 in [false, true] {
+        let ends = ends(is_v6);
+        for (method, workers) in [(Masquerade, 1), (Masquerade, 3), (Direct, 1)] {
+            let mut rig = connected(method, &ends, workers);
+            let mut stranger = ends.client;
+            stranger.set_port(9);
+            let sent = |rig: &mut Rig, port: u16, flags: u8| {
+                let from = SocketAddr::new(ends.dest.ip(), port);
+                let packet = tcp(from, stranger, flags, b"page");
+                let out = rig.send(1, &[ethernet(OUR_MACS[1], dest_mac(0), &packet)]);
+                let told = |(link, frame): &(usize, Vec<u8>)| {
+                    let told = read(frame);
+                    let port = if is_v6 { [1, 4] } else { [3, 3] };
+                    *link == 1
+                        && told.destination.ip() == ends.dest.ip()
+                        && told.data[..2] == port
+                        && quoted(&frame[14..]) == (from, stranger)
+                };
+                out.iter().any(told)
+            };
+            assert!(!sent(&mut rig, ends.dest.port(), ACK), "it is off by default");
+            rig.snapshot.tunables.nat_icmp_send = true;
+            rig.publish();
+            assert_eq!(sent(&mut rig, ends.dest.port(), ACK), method == Masquerade);
+            assert!(
+                !sent(&mut rig, ends.dest.port(), RST),
+                "what ends a connection is not answered"
+            );
+            assert!(!sent(&mut rig, ends.dest.port() + 1, ACK), "nor what is not its service's");
+            let told = rig.drops().get("no-connection").copied();
+            assert_eq!(told, (method == Masquerade).then_some(1));
+        }
+    }
 }

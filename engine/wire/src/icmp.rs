@@ -7,9 +7,12 @@
 //!  ├ IP ┼ type, code, checksum ┼ 4 octets ┼ quoted IP header ┼ quoted TCP or UDP, at least 8 … ┤
 //! ```
 
-use crate::flow::Key;
+use crate::flow::{Key, protocol};
 use crate::rewrite::{Rewrite, Stop};
 use crate::unusable::Unusable;
+
+/// Port of the key exchange that AH and ESP follow (RFC 7296 section 2).
+pub const ISAKMP: u16 = 500;
 
 /// Octets before what an echo or an error carries.
 pub const HEADER_LEN: usize = 8;
@@ -57,10 +60,27 @@ pub enum Error {
 /// A packet that an error quotes, as it was when something went wrong with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quoted<F: Rewrite> {
-    /// Whose packet it was. Ports are there for TCP, UDP and SCTP alone.
+    /// Whose packet it was. AH and ESP have no ports, and the key of what they follow: the key
+    /// exchange between the same hosts.
     pub key: Key<F>,
-    /// Where its transport header begins in it.
-    pub l4: usize,
+    /// Where its ports are in it, if it has some.
+    pub ports: Option<usize>,
+}
+
+/// The protocol and the ports that an error's quote goes by, whose transport header is `segment`;
+/// `None` if packets of `protocol` belong to no connection.
+pub(crate) fn quoted_ports(
+    protocol: u8,
+    segment: &[u8],
+) -> Result<Option<(u8, [u16; 2], bool)>, Unusable> {
+    Ok(match protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            let [a, b, c, d] = *segment.first_chunk().ok_or(Unusable::Truncated)?;
+            Some((protocol, [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])], true))
+        }
+        protocol::AH | protocol::ESP => Some((protocol::UDP, [ISAKMP; 2], false)),
+        _ => None,
+    })
 }
 
 /// Answering and translating, for one address family. Functions take packets from the IP header
@@ -76,8 +96,8 @@ pub trait Icmp: Rewrite {
     /// [`Unusable::Truncated`], [`Unusable::IcmpChecksum`].
     fn message(packet: &[u8], l4: usize) -> Result<(Kind, &[u8]), Unusable>;
 
-    /// Reads what an error quotes; `None` when it is not TCP, UDP or SCTP, or a fragment that is
-    /// not its packet's first: then there are no ports.
+    /// Reads what an error quotes; `None` when it is not TCP, UDP, SCTP, AH or ESP, or a fragment
+    /// that is not its packet's first.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@
 
 use crate::checksum;
 use crate::flow::{Ends, Ends4, Key, V4, protocol};
-use crate::icmp::{Error, HEADER_LEN, Icmp, Kind, Quoted};
+use crate::icmp::{Error, HEADER_LEN, Icmp, Kind, Quoted, quoted_ports};
 use crate::ipv4::{self, Ipv4, Ipv4Mut};
 use crate::rewrite::Stop;
 use crate::unusable::Unusable;
@@ -134,14 +134,15 @@ impl Icmp for V4 {
 
     fn quoted(packet: &[u8]) -> Result<Option<Quoted<Self>>, Unusable> {
         let (ip, segment) = Ipv4::parse_quoted(packet)?;
-        let ports = matches!(ip.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP);
-        if !ports || ip.fragment_offset() != 0 {
+        if ip.fragment_offset() != 0 {
             return Ok(None);
         }
-        let [a, b, c, d] = *segment.first_chunk().ok_or(Unusable::Truncated)?;
-        let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let Some((protocol, [from, to], has_ports)) = quoted_ports(ip.protocol(), segment)? else {
+            return Ok(None);
+        };
         let ends = Ends4::new((ip.source(), from), (ip.destination(), to));
-        Ok(Some(Quoted { key: Key { ends, protocol: ip.protocol() }, l4: ip.header_len() }))
+        let ports = has_ports.then_some(ip.header_len());
+        Ok(Some(Quoted { key: Key { ends, protocol }, ports }))
     }
 
     fn echo_reply(packet: &mut [u8], l4: usize, identification: u16) -> Result<usize, Stop> {
@@ -191,8 +192,8 @@ impl Icmp for V4 {
             ip.set_destination(to.0);
             quoted_ip.set_source(to.0);
         }
-        let ports = quote.get_mut(quoted.l4..).and_then(<[u8]>::first_chunk_mut::<4>);
-        if let Some([a, b, c, d]) = ports {
+        let ports = quoted.ports.and_then(|at| quote.get_mut(at..));
+        if let Some([a, b, c, d]) = ports.and_then(<[u8]>::first_chunk_mut::<4>) {
             let port = if outbound { (c, d) } else { (a, b) };
             [*port.0, *port.1] = to.1.to_be_bytes();
         }

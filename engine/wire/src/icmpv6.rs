@@ -8,7 +8,7 @@
 
 use crate::checksum;
 use crate::flow::{Ends, Ends6, Key, V6, protocol};
-use crate::icmp::{ERROR_MAX, Error, HEADER_LEN, Icmp, Kind, Quoted};
+use crate::icmp::{ERROR_MAX, Error, HEADER_LEN, Icmp, Kind, Quoted, quoted_ports};
 use crate::ipv6::{self, Ipv6, Ipv6Mut};
 use crate::ipv6_ext;
 use crate::rewrite::Stop;
@@ -143,15 +143,14 @@ impl Icmp for V6 {
     fn quoted(packet: &[u8]) -> Result<Option<Quoted<Self>>, Unusable> {
         let (ip, payload) = Ipv6::parse_quoted(packet)?;
         let upper = ipv6_ext::walk(ip.next_header(), payload)?;
-        let ports = matches!(upper.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
-        if !ports || upper.fragment.is_some_and(|fragment| fragment.offset != 0) {
+        if upper.fragment.is_some_and(|fragment| fragment.offset != 0) {
             return Ok(None);
         }
-        let [a, b, c, d] = *upper.payload.first_chunk().ok_or(Unusable::Truncated)?;
-        let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let quoted = quoted_ports(upper.protocol, upper.payload)?;
+        let Some((protocol, [from, to], has_ports)) = quoted else { return Ok(None) };
         let ends = Ends6::new((ip.source(), from), (ip.destination(), to));
-        let l4 = ipv6::HEADER_LEN + upper.extensions_len;
-        Ok(Some(Quoted { key: Key { ends, protocol: upper.protocol }, l4 }))
+        let ports = has_ports.then_some(ipv6::HEADER_LEN + upper.extensions_len);
+        Ok(Some(Quoted { key: Key { ends, protocol }, ports }))
     }
 
     fn echo_reply(packet: &mut [u8], l4: usize, _: u16) -> Result<usize, Stop> {
@@ -207,8 +206,8 @@ impl Icmp for V6 {
             ip.set_destination(to.0);
             quoted_ip.set_source(to.0);
         }
-        let ports = quote.get_mut(quoted.l4..).and_then(<[u8]>::first_chunk_mut::<4>);
-        if let Some([a, b, c, d]) = ports {
+        let ports = quoted.ports.and_then(|at| quote.get_mut(at..));
+        if let Some([a, b, c, d]) = ports.and_then(<[u8]>::first_chunk_mut::<4>) {
             let port = if outbound { (c, d) } else { (a, b) };
             [*port.0, *port.1] = to.1.to_be_bytes();
         }

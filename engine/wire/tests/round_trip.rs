@@ -335,7 +335,7 @@ fn reported<F: Icmp>(error: Error, source: F::Addr, about: &[u8], l4: usize, max
     let (kind, quote) = F::message(packet, F::HEADER_LEN).unwrap();
     assert_eq!((kind, quote), (Kind::Error, &about[..quote.len()]));
     let quoted = F::quoted(quote).unwrap().unwrap();
-    assert_eq!((quoted.l4, quoted.key.ends), (l4, ends_of::<F>(about, l4)));
+    assert_eq!((quoted.ports, quoted.key.ends), (Some(l4), ends_of::<F>(about, l4)));
     assert_eq!(F::write_error(error, source, about, 1, &mut place[..len - 1]), None);
 }
 
@@ -399,7 +399,7 @@ fn only_first_fragments_of_known_protocols_have_ends_to_quote() {
     later[7] = 1;
     assert_eq!(V4::quoted(&later), Ok(None));
     let mut later = extended(udp6(), &[next_header::FRAGMENT]);
-    assert_eq!(V6::quoted(&later).unwrap().unwrap().l4, 48);
+    assert_eq!(V6::quoted(&later).unwrap().unwrap().ports, Some(48));
     later[43] = 8;
     assert_eq!(V6::quoted(&later), Ok(None));
 }

@@ -18,6 +18,7 @@ use rvs_model::{DestId, DestLine, ForwardMethod, SchedulerKind, ServiceId, State
 use rvs_plane::grain::Grains;
 use rvs_plane::network::{Interface, InterfaceId, Network, Route, StaticNeighbor};
 use rvs_plane::persist::{Mask, Persistence};
+use rvs_plane::servers::Servers;
 use rvs_plane::shared::{Command, ConnRow, Dump, FrameCounts};
 use rvs_plane::snapshot::{Dest, Rules, Service, ServiceKey};
 use rvs_plane::{Limits, Mesh, Publisher, Setup, Shared, Snapshot, Steering, Worker};
@@ -380,6 +381,9 @@ impl Rig {
         let vips = keys.iter().filter_map(|(key, _)| key.vip());
         let services = self.snapshot.services.iter();
         self.snapshot.grains = Arc::new(Grains::new(services.map(Arc::as_ref)));
+        let services = self.snapshot.services.iter().flatten().map(Arc::as_ref);
+        let told = services.filter(|_| self.snapshot.tunables.nat_icmp_send);
+        self.snapshot.servers = Arc::new(Servers::new(told));
         self.snapshot.network = Arc::new(self.base.with_vips(vips));
         self.publisher.publish(self.snapshot.clone());
     }
