@@ -259,8 +259,8 @@ impl<F: Rewrite> Lane<F> {
 /// Moves the state, counts and rewrites, if the slot's guess is its connection and nothing needs a
 /// second thought; `false` otherwise, and nothing has changed then.
 ///
-/// A hop that is not resolved gets its packet only if it is `KEPT`: its place may be given to
-/// somebody else in this breath, and the packet with it.
+/// `KEPT` says that [`Settle`] has found or opened it: the second thought is done, and its hop keeps
+/// its place for this breath, so that a packet may wait there for the hop to be resolved.
 #[inline(always)]
 fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     conns: &mut Conns<F>,
@@ -275,7 +275,7 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     let Some(line) = line_of(world.lines, &conn) else { return false };
     let direction = slot.found.direction;
     let is_outbound = direction == Direction::Outbound;
-    if !is_outbound && needs_thought(&conn, line, packet.flags, world) {
+    if !KEPT && !is_outbound && needs_thought(&conn, line, packet.flags, world) {
         return false;
     }
     let hop_id = if is_outbound { conn.client_hop } else { conn.next_hop };
