@@ -23,6 +23,8 @@ pub struct Lingering {
     late: Vec<Late>,
     /// Seconds, at most, that the kernel's template has more than ours.
     prolonged: BTreeMap<String, i64>,
+    /// Whether the kernel may have templates that ours has not, or the other way round.
+    is_blurred: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,11 @@ impl Lingering {
         let result = act(stage);
         let now = stage.now();
         let after: Vec<String> = stage.conns().iter().map(|(conn, _)| key(conn)).collect();
+        self.is_blurred |= before.iter().any(|(conn, left)| {
+            let deadline = start.saturating_add(*left);
+            let is_due = is_template(conn) && deadline <= now;
+            is_due && self.is_doubtful((conn, deadline), (start, &before), persistence)
+        });
         for (conn, left) in before {
             let key = key(&conn);
             let deadline = start.saturating_add(left);
@@ -76,6 +83,30 @@ impl Lingering {
         }
         self.late.retain(|late| late.until >= now);
         result
+    }
+
+    /// Whether it depends on how late the kernel's wheel is what becomes of a template whose time is
+    /// over: it was given more time once already, or a connection to where it leads ends at about the
+    /// same time.
+    fn is_doubtful(
+        &self,
+        (template, deadline): (&ConnEntry, Tick),
+        (start, conns): (Tick, &[(ConnEntry, Tick)]),
+        persistence_s: u32,
+    ) -> bool {
+        let late = lateness(template, persistence_s) + TICKS_PER_SECOND;
+        let mut conns = conns
+            .iter()
+            .filter(|(conn, _)| !is_template(conn) && conn.dest.ip() == template.dest.ip());
+        self.prolonged.contains_key(&whose(&key(template)))
+            || self.late.iter().any(|it| it.is_due && it.dest.ip() == template.dest.ip())
+            || conns.any(|(_, left)| start.saturating_add(*left) <= deadline.saturating_add(late))
+    }
+
+    /// Whether listings can no longer be compared until everything is over.
+    #[must_use]
+    pub fn is_blurred(&self) -> bool {
+        self.is_blurred
     }
 
     /// Whether there is no such connection.

@@ -19,6 +19,10 @@ const AHEAD_S: u32 = 5;
 /// Seconds that a sleep is prolonged at most to get away from what is about to end.
 const PROLONGED_S: u32 = 240;
 
+/// Seconds after which the kernel has ended all that ours has: the coarsest level's lateness, and a
+/// template's last minute.
+const AFTER_ALL_S: u32 = 200;
+
 /// How a case begins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Opening {
@@ -155,13 +159,17 @@ impl Author {
         Ok(())
     }
 
-    /// A command; what it prints does not matter.
+    /// A command; what it prints does not matter. What it ends is over afterwards: while the kernel
+    /// is at it, its listings leave out others (`/proc/net/ip_vs_conn` goes on by position).
     pub(super) fn command(&mut self, line: &str) {
         let Self { scene, lingering, .. } = self;
         lingering.watch(&mut scene.bench.stage, |stage| {
             stage.ipvsadm(line, "", &crate::scene::NoNames);
         });
         self.case.events.push(json!({ "op": "ipvsadm", "args": line }));
+        if line.starts_with("-d") || line.starts_with("-D") {
+            self.sleep(1);
+        }
     }
 
     /// A listing that is compared.
@@ -173,15 +181,23 @@ impl Author {
         });
     }
 
-    /// Sleeps for `seconds`, and on until nothing ends at about that time.
+    /// Sleeps for `seconds`, and on until nothing ends at about that time; until everything is over if
+    /// otherwise it would depend on the kernel's wheel what is left.
     pub(super) fn sleep(&mut self, seconds: u32) {
         let mut slept = 0;
-        while slept < seconds || slept < seconds + PROLONGED_S && !self.is_quiet() {
+        let mut until = seconds;
+        while slept < until || slept < until + PROLONGED_S && !self.is_quiet() {
             let Self { scene, lingering, .. } = self;
             lingering.watch(&mut scene.bench.stage, |stage| {
                 (0..TICKS_PER_SECOND).for_each(|_| stage.pass_tick());
             });
             slept += 1;
+            if lingering.is_blurred() && !scene.bench.stage.conns().is_empty() {
+                until = slept + AFTER_ALL_S;
+            }
+        }
+        if self.lingering.is_blurred() {
+            self.lingering = Lingering::default();
         }
         self.case.events.push(json!({ "op": "sleep", "s": slept }));
     }
