@@ -1,12 +1,10 @@
 //! One connection: all that forwarding reads or writes, in one cache line (two for IPv6).
 //!
 //! ```text
-//!  octet  0            12             24  25    26     27    28   32  36      40   44   46   48 50 52   56      60..64
-//!  V4   [ inbound 12 | outbound 12 | proto state method flags seen due packets dest hop  hop  Δ  Δ  mark control | room ]
-//!  V6   [ inbound 36 | outbound 36 | the same, from octet 72                                                     | room ]
+//!  octet  0            12             24  25    26     27    28   32  36      40   44   46   48 50 52   56      60
+//!  V4   [ inbound 12 | outbound 12 | proto state method flags seen due packets dest hop  hop  Δ  Δ  mark control born ]
+//!  V6   [ inbound 36 | outbound 36 | the same, from octet 72                                               | room 16 ]
 //! ```
-//!
-//! The room is kept for what was last synced.
 
 use rvs_model::{DestId, ForwardMethod, State, Tick};
 use rvs_wire::checksum::Delta;
@@ -62,14 +60,13 @@ pub struct Conn<F: Family> {
     /// The line of its template, 0 if it has none: see [`Conn::template_line`]. Of a template: how
     /// many connections it has.
     pub control: u32,
+    /// When it was opened.
+    pub born: Tick,
 }
 
 const _: () = assert!(size_of::<Conn<V4>>() == 64);
 const _: () = assert!(size_of::<Conn<V6>>() == 128);
-/// What later fields may take.
-const ROOM: usize = 4;
-const _: () = assert!(core::mem::offset_of!(Conn<V4>, control) + 4 + ROOM <= 64);
-const _: () = assert!(core::mem::offset_of!(Conn<V6>, control) + 4 + ROOM <= 128);
+const _: () = assert!(core::mem::offset_of!(Conn<V4>, born) + 4 == 64);
 
 impl<F: Family> Conn<F> {
     /// What a packet of `direction` looks like.

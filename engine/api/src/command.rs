@@ -52,7 +52,10 @@ impl Display for Request {
                 let service = ServiceKey::Address { protocol: *protocol, address: *vip };
                 write!(f, "kill {service} --client {client}")
             }
-            Self::EndConns { service, dest } => write!(f, "drain {service} -r {dest}: the end"),
+            Self::EndConns { service, dest, resets } => {
+                let how = if *resets { "resets" } else { "the end" };
+                write!(f, "drain {service} -r {dest}: {how}")
+            }
             Self::GetTimeouts => f.write_str("-L --timeout"),
             Self::ListDaemons => f.write_str("-L --daemon"),
             Self::Together(requests) => write!(f, "apply: {} changes", requests.len()),

@@ -213,6 +213,9 @@ pub struct ConnEntry {
     pub state: ConnState,
     /// Whole seconds until it expires.
     pub expires_s: u32,
+    /// Whole seconds since it was opened; 0 for a template.
+    #[serde(default)]
+    pub age_s: u32,
     /// What a persistence engine knows of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<ConnEngine>,

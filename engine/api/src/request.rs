@@ -80,6 +80,10 @@ pub enum Request {
         service: ServiceKey,
         /// Address and port.
         dest: SocketAddr,
+        /// Whether those of TCP are reset, each with its client's next packet, until its weight
+        /// changes or this is asked without it; else all end at once and silently.
+        #[serde(default)]
+        resets: bool,
     },
     /// `-Z`: counters start at zero again, of all services or of one that must exist.
     Zero {

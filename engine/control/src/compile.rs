@@ -221,11 +221,13 @@ impl Compiler {
         }
     }
 
-    /// Marks a destination so that the next purge ends all its connections.
-    pub fn end_conns(&mut self, id: DestId) {
+    /// Marks a destination so that the next purge ends all its connections; with `resets`, so that
+    /// those of TCP are reset with their next packet.
+    pub fn end_conns(&mut self, id: DestId, resets: bool) {
         let line = place_of(id).and_then(|place| self.lines.first()?.get(place));
-        self.flag(id, line.map(DestLine::flags).unwrap_or_default() | DestLine::ENDS);
-        self.purges = true;
+        let more = if resets { DestLine::RESETS } else { DestLine::ENDS };
+        self.flag(id, line.map(DestLine::flags).unwrap_or_default() | more);
+        self.purges |= !resets;
     }
 
     /// Whether a purge is due since this was asked last.

@@ -145,6 +145,7 @@ pub fn entry(row: &ConnRow, dest: Option<core::net::SocketAddr>) -> Option<ConnE
         },
         state,
         expires_s: row.expires / TICKS_PER_SECOND,
+        age_s: if row.template.is_some() { 0 } else { row.age / TICKS_PER_SECOND },
         engine: None,
     })
 }
@@ -160,6 +161,7 @@ mod tests {
             state: State::Established,
             template: None,
             expires: 899 * TICKS_PER_SECOND + 7,
+            age: 30 * TICKS_PER_SECOND,
             client: ([198, 51, 100, 7], port).into(),
             vip: ([203, 0, 113, 1], 80).into(),
             dest: ([192, 0, 2, 11], 8080).into(),

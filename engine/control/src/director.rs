@@ -239,9 +239,9 @@ impl Director {
             }
             return Ok(Reply::Done);
         }
-        if let Request::EndConns { service, dest } = &request {
+        if let Request::EndConns { service, dest, resets } = &request {
             let id = self.state.drained_dest(service, *dest)?;
-            self.compiler.end_conns(id);
+            self.compiler.end_conns(id, *resets);
             self.purge();
             return Ok(Reply::Done);
         }
@@ -287,7 +287,7 @@ impl Director {
         // were ever deleted and have connections still.
         if !gone.is_empty() && self.state.sysctls().is_on("expire_nodest_conn") {
             let trash = self.state.dests().filter(|dest| !dest.is_available());
-            trash.for_each(|dest| self.compiler.end_conns(dest.id()));
+            trash.for_each(|dest| self.compiler.end_conns(dest.id(), false));
         }
         self.purge();
     }

@@ -186,7 +186,7 @@ impl State {
             Request::ListDaemons => return Ok(Reply::Daemons(self.daemons.list())),
             Request::StopDaemon(end) => self.daemons.stop(end)?,
             Request::StartDaemon(daemon) => self.start_daemon(daemon)?,
-            Request::EndConns { service, dest } => {
+            Request::EndConns { service, dest, .. } => {
                 self.drained_dest(&service, plain(dest))?;
             }
             Request::Together(requests) => {

@@ -63,6 +63,8 @@ impl DestLine {
     pub const ENDS: u32 = 8;
     /// The same of its UDP flows alone.
     pub const ENDS_UDP: u32 = 16;
+    /// Set while its TCP connections are reset with their next packet.
+    pub const RESETS: u32 = 32;
 
     /// A packet of `octets` (IP total length) went by.
     #[inline]
@@ -133,8 +135,8 @@ impl DestLine {
     #[inline]
     #[must_use]
     pub fn is_followed(&self, is_udp: bool) -> bool {
-        let flags = self.flags.load(Relaxed) & (Self::AVAILABLE | Self::STALE_UDP);
-        flags == Self::AVAILABLE || flags & Self::AVAILABLE != 0 && !is_udp
+        let second_thoughts = if is_udp { Self::STALE_UDP } else { Self::RESETS };
+        self.flags.load(Relaxed) & (Self::AVAILABLE | second_thoughts) == Self::AVAILABLE
     }
 
     /// The flags.

@@ -223,7 +223,7 @@ impl Display for Hex {
 }
 
 fn row(conn: &ConnEntry, with_origin: bool) -> String {
-    let ConnEntry { protocol, client, vip, dest, state, expires_s, engine } = conn;
+    let ConnEntry { protocol, client, vip, dest, state, expires_s, engine, age_s: _ } = conn;
     let (protocol, state) = (protocol.map_or("IP", name), state.name());
     let mut row = format!("{protocol:<3}");
     for end in [client, vip, dest] {
@@ -355,7 +355,7 @@ mod tests {
             [client, vip, dest].map(|it| it.parse().unwrap());
         let state = ConnState::Conn(State::SynRecv);
         let protocol = Some(Protocol::Tcp);
-        ConnEntry { protocol, client, vip, dest, state, expires_s: 57, engine: None }
+        ConnEntry { protocol, client, vip, dest, state, expires_s: 57, age_s: 0, engine: None }
     }
 
     #[test]

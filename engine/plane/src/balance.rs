@@ -298,6 +298,7 @@ impl Balance {
             segment_delta: deltas.1,
             mark,
             control: template,
+            born: world.now,
             ..Conn::default()
         };
         if service.rules.one_packet && conn.protocol == protocol::UDP {

@@ -47,6 +47,8 @@ pub(crate) enum Verdict {
     TooBig { l3: u16, mtu: u16 },
     /// No destination takes connections: tell the client.
     NoDest { l3: u16 },
+    /// A connection that is to be reset, to both sides.
+    Cut { l3: u16 },
     /// A real server answers nobody: tell it.
     NoConn { l3: u16 },
     /// Free it and count why.
@@ -494,6 +496,9 @@ impl<B> Settle<'_, '_, B> {
             }
             if line.has(DestLine::STALE_UDP) && conn.protocol == protocol::UDP {
                 return Ok(false);
+            }
+            if line.has(DestLine::RESETS) && conn.protocol == protocol::TCP {
+                return Err(Verdict::Cut { l3: slot.packet.l3 });
             }
             if !line.has(DestLine::AVAILABLE) {
                 // Silently dropped unless the operator wants a new destination.

@@ -8,6 +8,8 @@
 mod announce;
 mod balance;
 pub mod bell;
+mod carry;
+mod cut;
 mod defense;
 pub mod drop_reason;
 mod forward;

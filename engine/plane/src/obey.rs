@@ -36,6 +36,7 @@ pub(crate) fn list<F: Rewrite>(conns: &Conns<F>, dump: &mut Dump, now: Tick) {
             state: conn.state,
             template: conn.is_template().then(|| conn.template_protocol()),
             expires: conns.left(conn, now),
+            age: now.wrapping_sub(conn.born),
             client: conn.inbound.source_socket(),
             vip: conn.inbound.destination_socket(),
             dest: conn.outbound.source_socket(),

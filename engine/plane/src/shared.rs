@@ -230,6 +230,8 @@ pub struct ConnRow {
     pub template: Option<u8>,
     /// Ticks until it expires if no packet comes.
     pub expires: Tick,
+    /// Ticks since it was opened; of a template nothing.
+    pub age: Tick,
     /// Client.
     pub client: SocketAddr,
     /// Virtual service.

@@ -36,7 +36,7 @@ use rvs_wire::ndp::{Message, Ndp};
 
 /// Where a packet begins in the frames that the director makes; its Ethernet header is put right
 /// before it.
-const L3: u16 = 14;
+pub(crate) const L3: u16 = 14;
 
 /// News from other workers per breath.
 const HEARD_BUDGET: usize = 64;
@@ -162,6 +162,21 @@ impl<Q: Queue> Desk<'_, Q> {
     #[cold]
     pub(crate) fn refuse_no_conn(&mut self, frame: Q::Frame, link: u8, l3: u16) {
         self.refuse_either(frame, link, l3, Error::PortUnreachable, DropReason::NoConnection);
+    }
+
+    /// The client of a connection that was cut is told. As many as there are: the peer is known to
+    /// talk to us.
+    #[cold]
+    pub(crate) fn reset_either(&mut self, frame: Q::Frame, link: u8, l3: u16) {
+        let from = self.interface_of(&frame, link, l3);
+        let packet = frame.octets().get(usize::from(l3)..).unwrap_or_default();
+        if let Some(look) = V4::look(packet) {
+            self.reset::<V4>(frame, from, l3, &look, false);
+        } else if let Some(look) = V6::look(packet) {
+            self.reset::<V6>(frame, from, l3, &look, false);
+        } else {
+            self.links.drop(frame, DropReason::LocalIgnored);
+        }
     }
 
     /// Timers of neighbours, and what other workers heard of them.
@@ -398,7 +413,7 @@ impl<Q: Queue> Desk<'_, Q> {
             {
                 self.links.drop(frame, DropReason::SegmentChecksum);
             }
-            protocol::TCP | protocol::SCTP => self.reset::<F>(frame, interface, l3, &look),
+            protocol::TCP | protocol::SCTP => self.reset::<F>(frame, interface, l3, &look, true),
             protocol::UDP => {
                 self.refuse::<F>(
                     frame,
@@ -419,6 +434,7 @@ impl<Q: Queue> Desk<'_, Q> {
         interface: InterfaceId,
         l3: u16,
         look: &Look<F::Addr>,
+        is_limited: bool,
     ) {
         let packet = frame.octets().get(usize::from(l3)..).unwrap_or_default();
         // Longest: IPv6 and TCP without options.
@@ -429,7 +445,7 @@ impl<Q: Queue> Desk<'_, Q> {
         };
         let reason = match write(packet, look, &mut octets) {
             None => DropReason::LocalIgnored,
-            Some(_) if !self.stack.limiter.allow(self.now) => DropReason::RateLimited,
+            Some(_) if is_limited && !self.stack.limiter.allow(self.now) => DropReason::RateLimited,
             Some(len) => match self.links.originate(usize::from(L3) + len) {
                 None => DropReason::NoFrame,
                 Some(mut answer) => {

@@ -20,28 +20,27 @@
 //! allocates, locks or logs; the only system calls are the links' own.
 
 use crate::balance::Balance;
+use crate::carry::{carry_out, settle};
 use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh, Stray};
 use crate::ident::Idents;
-use crate::ipsec;
-use crate::lane::{Lane, Settle, Verdict, World, forget, purge};
+use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
 use crate::obey;
 use crate::paths::Paths;
 use crate::port::{Port, ports, share_with_host, take_carefully};
 use crate::publish::Reader;
-use crate::related::{self, Around};
+use crate::related::Around;
 use crate::reunion::{Reunions, Told, Way};
 use crate::shared::{Command, Dump, Shared};
 use crate::snapshot::Snapshot;
-use crate::stack::{Desk, Stack};
+use crate::stack::Stack;
 use crate::steering::Steering;
-use crate::tunnel_error::{self, Outcome};
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
-use rvs_io::{BURST_MAX, Burst, Frame, Queue};
+use rvs_io::{BURST_MAX, Burst, Frame as _, Queue};
 use rvs_model::{DestLine, Tick};
 use rvs_wire::flow::{V4, V6};
 use rvs_wire::packet::{Plain, plain};
@@ -398,7 +397,7 @@ impl<Q: Queue> Core<Q> {
             }
             let us = (&self.steering, self.id, self.serves);
             let world = world(snapshot, &self.shared, us, &self.origins, now);
-            let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+            let desk = &mut self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&mut self.v4.conns, &mut self.v6.conns);
             let (reunions, paths) = (&mut self.reunions, &mut self.paths);
             let around = (world, &mut self.balance, paths);
@@ -464,7 +463,7 @@ impl<Q: Queue> Core<Q> {
                 Way { links: &mut self.links, mesh: &self.mesh, world }.hand(owner, stray);
                 continue;
             }
-            let desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
+            let desk = &mut self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             settle(desk, (frame, link), *verdict);
         }
     }
@@ -577,66 +576,6 @@ impl<Q: Queue> Core<Q> {
     }
 }
 
-/// What becomes of the frames that do not simply go on.
-#[inline(never)]
-fn carry_out<Q: Queue>(
-    mut desk: Desk<'_, Q>,
-    (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
-    reunions: &mut Reunions<Q::Frame>,
-    (world, balance, paths): (World<'_>, &mut Balance, &mut Paths),
-    (mut frame, link): (Q::Frame, u8),
-    verdict: Verdict,
-) {
-    let Verdict::Stack { l3, vlan } = verdict else {
-        settle(desk, (frame, link), verdict);
-        return;
-    };
-    let from = (link, vlan);
-    let hops = desk.stack.neighbors.hops();
-    let related = match tunnel_error::outcome((v4, v6), world, hops, paths, frame.octets(), l3) {
-        Some(Outcome::Tell { at, end, error }) => {
-            return desk.pass_on(frame, link, l3, (at, end), error);
-        }
-        Some(Outcome::Handoff(owner)) => Some(Verdict::Handoff(owner)),
-        Some(Outcome::Drop(reason)) => Some(Verdict::Drop(reason)),
-        None => {
-            let around = Around { world, hops, paths, from };
-            related::verdict((v4, v6), around, &mut frame, l3)
-                .or_else(|| ipsec::verdict((v4, v6), around, &mut frame, l3))
-                .or_else(|| {
-                    let neighbors = &mut desk.stack.neighbors;
-                    let settle = Settle { world, balance, neighbors, paths };
-                    related::scheduled((v4, v6), settle, from, &mut frame, l3)
-                })
-        }
-    };
-    if let Some(verdict) = related {
-        settle(desk, (frame, link), verdict);
-        return;
-    }
-    let mut way = Way { links: &mut *desk.links, mesh: desk.mesh, world };
-    let stray = Stray { frame, link, l3, vlan, names: None };
-    if let Some(frame) = way.sort_in(reunions, stray) {
-        settle(desk, (frame, link), verdict);
-    }
-}
-
-/// The same once nothing is left to decide.
-fn settle<Q: Queue>(mut desk: Desk<'_, Q>, (frame, link): (Q::Frame, u8), verdict: Verdict) {
-    match verdict {
-        Verdict::Out { link } => desk.links.push(link, frame),
-        Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
-        Verdict::Fragment { hop, l3, mtu } => desk.transmit_in_pieces(hop, frame, l3, mtu),
-        Verdict::Stack { l3, vlan } => desk.take(frame, link, l3, vlan),
-        Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, link, l3),
-        Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
-        Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
-        Verdict::NoConn { l3 } => desk.refuse_no_conn(frame, link, l3),
-        Verdict::Drop(reason) => desk.links.drop(frame, reason),
-        Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
-    }
-}
-
 /// What does not change during a breath.
 fn world<'b>(
     snapshot: &'b Snapshot,
@@ -647,22 +586,4 @@ fn world<'b>(
 ) -> World<'b> {
     let Shared { lines, frames, .. } = shared;
     World { snapshot, lines, steering, frames, worker, serves, now, origins }
-}
-
-/// Gives a frame to its owner.
-fn hand_over<Q: Queue>(
-    mesh: &Mesh<Q::Frame>,
-    links: &mut Links<Q>,
-    owner: u16,
-    frame: Q::Frame,
-    link: u8,
-) {
-    let Some(inbox) = mesh.inbox(owner) else {
-        links.drop(frame, DropReason::HandoffFull);
-        return;
-    };
-    match inbox.frames.push(Handed { frame, link }) {
-        Ok(()) => links.counters.handed(),
-        Err(Handed { frame, .. }) => links.drop(frame, DropReason::HandoffFull),
-    }
 }

@@ -168,7 +168,7 @@ fn with_schedule_icmp_an_error_that_no_connection_knows_is_scheduled_as_its_clie
             let failed = tcp(ends.vip, other, ACK, b"page");
             let error = too_big(ends.router, ends.vip.ip(), &failed);
             let error = ethernet(OUR_MACS[0], CLIENT_MAC, &error);
-            rig.send(0, &[error.clone()]);
+            rig.send(0, std::slice::from_ref(&error));
             assert_eq!((rig.conns(), rig.drops()["icmp-ignored"]), (1, 1), "it is off by default");
 
             rig.snapshot.tunables.schedule_icmp = true;

@@ -124,6 +124,12 @@ fn subcommands() -> Vec<Command> {
             .about("takes a server out of service, and waits for its connections")
             .args(server)
             .arg(value("deadline", "ends those that are left after this time, like 90s, 10m, 1h"))
+            .arg(
+                Arg::new("reset")
+                    .long("reset")
+                    .action(ArgAction::SetTrue)
+                    .help("tells both sides of those that end at the deadline, by RST"),
+            )
             .arg(value("then", "what follows").value_parser(PossibleValuesParser::new(["remove"]))),
         service(Command::new("kill"))
             .about("ends one connection at once")

@@ -2,8 +2,9 @@
 //! and at the deadline the rest ends.
 //!
 //! ```text
-//!  weight 0 ─► every second: how many are left ─► none: done
-//!                                              └► deadline: all end ─► done ─► --then remove
+//!  weight 0 ─► every second: how many are left ─► none: done ─► --then remove
+//!                                              └► deadline ─► all end ─► done
+//!                                                    └► --reset: who talks is reset, for some seconds
 //! ```
 //!
 //! The deadline is this program's: who stops it leaves a destination of weight 0 and its connections.
@@ -19,6 +20,10 @@ use std::time::Instant;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two lines if no count changed.
+const TELL: Duration = Duration::from_secs(10);
+/// How long clients have to send something that can be answered with a reset.
+const GRACE: Duration = Duration::from_secs(10);
 /// How long what was ended may be listed still: workers look at some of their table each breath.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,12 +35,18 @@ pub(crate) fn time(text: &str) -> Option<Duration> {
     number.parse::<u32>().ok()?.checked_mul(seconds).map(|it| Duration::from_secs(it.into()))
 }
 
-pub(crate) fn run(
-    session: &mut Session<'_>,
-    line: &Line,
-    deadline: Option<Duration>,
-    removes: bool,
-) -> Result<(), Exit> {
+/// What is to be done.
+pub(crate) struct Plan {
+    /// When what is left ends.
+    pub(crate) deadline: Option<Duration>,
+    /// Whether both sides are told of it.
+    pub(crate) resets: bool,
+    /// Whether the destination is deleted after it.
+    pub(crate) removes: bool,
+}
+
+pub(crate) fn run(session: &mut Session<'_>, line: &Line, plan: &Plan) -> Result<(), Exit> {
+    let Plan { deadline, resets, removes } = *plan;
     let (service, dest) = (line.key(), line.dest());
     let listed = session.fetch(&Request::ListServices { service: Some(service) })?;
     let Reply::Services(services) = listed else { return Err(Exit(FAILED)) };
@@ -53,28 +64,32 @@ pub(crate) fn run(
         ..ConnFilter::default()
     };
     let begin = Instant::now();
+    let mut cut: Option<Instant> = None;
     let mut ended: Option<Instant> = None;
-    let mut told = String::new();
+    let mut told = (String::new(), begin);
     loop {
         let Reply::Conns(conns) = session.fetch(&Request::ListConnsWhere(filter.clone()))? else {
             return Err(Exit(FAILED));
         };
-        let progress = left(&conns);
-        if progress != told {
+        let count = left(&conns);
+        if count != told.0 || told.1.elapsed() >= TELL {
             let left = deadline.map(|deadline| deadline.saturating_sub(begin.elapsed()));
-            let until = left.filter(|_| ended.is_none() && !conns.is_empty());
+            let until = left.filter(|_| cut.or(ended).is_none() && !conns.is_empty());
             let until = until.map_or(String::new(), |left| format!("; {} s left", left.as_secs()));
-            session.tell(&format!("{dest}: {progress}{until}\n"));
+            session.tell(&format!("{dest}: {count}{}{until}\n", ages(&conns)));
             session.flush();
-            told = progress;
+            told = (count, Instant::now());
         }
         if conns.is_empty() {
             break;
         }
         match ended {
             None if deadline.is_some_and(|deadline| begin.elapsed() >= deadline) => {
-                session.change(&Request::EndConns { service, dest })?;
-                ended = Some(Instant::now());
+                let is_first = resets && cut.is_none();
+                if is_first || cut.is_none_or(|since| since.elapsed() >= GRACE) {
+                    session.change(&Request::EndConns { service, dest, resets: is_first })?;
+                    *(if is_first { &mut cut } else { &mut ended }) = Some(Instant::now());
+                }
             }
             Some(since) if since.elapsed() > PATIENCE => {
                 session.tell_err("rvsd was told to end them, and some are there still\n");
@@ -82,9 +97,10 @@ pub(crate) fn run(
             }
             _ => {}
         }
-        let pause = if ended.is_some() { LOOK / 10 } else { LOOK };
+        let is_over = cut.or(ended).is_some();
+        let pause = if is_over { LOOK / 10 } else { LOOK };
         let rest = deadline.map(|deadline| deadline.saturating_sub(begin.elapsed()));
-        std::thread::sleep(rest.filter(|_| ended.is_none()).unwrap_or(pause).min(pause));
+        std::thread::sleep(rest.filter(|_| !is_over).unwrap_or(pause).min(pause));
     }
     if removes {
         session.change(&Request::DeleteDest { service, dest })?;
@@ -93,11 +109,11 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// How many connections there are, by state, and when the last one expires if nothing comes.
+/// How many connections there are, by state.
 fn left(conns: &[ConnEntry]) -> String {
-    let Some(last) = conns.iter().map(|conn| conn.expires_s).max() else {
+    if conns.is_empty() {
         return "no connections left".to_owned();
-    };
+    }
     let mut states = BTreeMap::<&str, usize>::new();
     for conn in conns {
         *states.entry(conn.state.name()).or_default() += 1;
@@ -109,8 +125,22 @@ fn left(conns: &[ConnEntry]) -> String {
         // A string takes everything.
         let _ = write!(text, "{before}{state} {count}");
     }
-    let _ = write!(text, "), the last expires in {:02}:{:02} if idle", last / 60, last % 60);
+    text.push(')');
     text
+}
+
+/// How old the oldest is, and when the last one expires if nothing comes.
+fn ages(conns: &[ConnEntry]) -> String {
+    let most = |of: fn(&ConnEntry) -> u32| {
+        let seconds = conns.iter().map(of).max()?;
+        Some(format!("{:02}:{:02}", seconds / 60, seconds % 60))
+    };
+    match (most(|conn| conn.age_s), most(|conn| conn.expires_s)) {
+        (Some(age), Some(rest)) => {
+            format!(", the oldest is {age} old, the last expires in {rest} if idle")
+        }
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ struct Conn<'e> {
     dest: SocketAddr,
     state: &'static str,
     expires_s: u32,
+    age_s: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<&'e ConnEngine>,
 }
@@ -132,6 +133,7 @@ fn conn(entry: &ConnEntry) -> Conn<'_> {
         dest: entry.dest,
         state: entry.state.name(),
         expires_s: entry.expires_s,
+        age_s: entry.age_s,
         engine: entry.engine.as_ref(),
     }
 }

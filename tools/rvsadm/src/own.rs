@@ -2,9 +2,10 @@
 
 use crate::args::Line;
 use crate::cli;
+use crate::drain::{self, Plan};
+use crate::json;
 use crate::option::Options;
 use crate::run::{Exit, FAILED, Session};
-use crate::{drain, json};
 use rvs_api::{Reply, Request, ServiceKey, Tunable, words};
 use std::io::BufRead;
 
@@ -68,10 +69,17 @@ impl Session<'_> {
         self.change(&Request::KillConn { protocol, client, vip })
     }
 
-    /// `drain -t VIP:PORT -r SERVER [--deadline TIME] [--then remove]`.
+    /// `drain -t VIP:PORT -r SERVER [--deadline TIME [--reset]] [--then remove]`.
     fn drain(&mut self, words: &[&str]) -> Result<(), Exit> {
         let (deadline, rest) = self.take(words, "--deadline")?;
-        let (then, rest) = self.take(&rest, "--then")?;
+        let (then, mut rest) = self.take(&rest, "--then")?;
+        let others = rest.len();
+        rest.retain(|word| *word != "--reset");
+        let resets = rest.len() < others;
+        if resets && deadline.is_none() {
+            self.tell_err("--reset is what happens at the --deadline, which is missing\n");
+            return Err(Exit(2));
+        }
         let deadline = match deadline.map(|text| drain::time(text).ok_or(text)) {
             None => None,
             Some(Ok(time)) => Some(time),
@@ -91,7 +99,7 @@ impl Session<'_> {
             }
         };
         let line = self.command_of(&[&["-d"], rest.as_slice()].concat())?;
-        drain::run(self, &line, deadline, removes)
+        drain::run(self, &line, &Plan { deadline, resets, removes })
     }
 
     /// The value of option `name`, if it is among `words`, and the other words.

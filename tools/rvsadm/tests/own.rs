@@ -80,6 +80,7 @@ fn served() -> Table {
         dest: "192.0.2.11:8080".parse().unwrap(),
         state: ConnState::Conn(state),
         expires_s: 59,
+        age_s: 75,
         engine: None,
     };
     table.traffic.conns = vec![
@@ -156,6 +157,7 @@ fn what_drain_and_kill_cannot_read_is_one_line() {
         "drain -t 203.0.113.1:80 -r 192.0.2.11 --deadline soon",
         "drain -t 203.0.113.1:80 -r 192.0.2.11 --then drop",
         "drain -t 203.0.113.1:80 -r 192.0.2.11 --deadline",
+        "drain -t 203.0.113.1:80 -r 192.0.2.11 --reset",
         "kill -t 203.0.113.1:80",
         "kill -t 203.0.113.1:80 --client here",
         "kill --client 198.51.100.7:4711",

@@ -247,7 +247,7 @@ fn only_a_drained_destinations_connections_may_be_ended() {
     let mut director = director(&workers);
     director.apply([add_service(), add_dest(11)]);
     let dest = ([192, 0, 2, 11], 80).into();
-    let end = || Request::EndConns { service: vip(), dest };
+    let end = || Request::EndConns { service: vip(), dest, resets: false };
     assert_eq!(director.apply([end()])[0].as_ref().err().map(|no| no.errno), Some(Errno::Inval));
     let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(0));
     director.apply([Request::EditDest { service: vip(), dest, attributes }]);

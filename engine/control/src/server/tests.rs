@@ -205,6 +205,7 @@ fn connections_are_listed_page_by_page_from_the_worker() {
                 state: State::Udp,
                 template: None,
                 expires: 80,
+                age: 0,
                 client: ([198, 51, 100, 7], port).into(),
                 vip: ([203, 0, 113, 1], 53).into(),
                 dest: ([192, 0, 2, 11], 53).into(),

@@ -220,6 +220,7 @@ fn conn(row: &str) -> Option<ConnEntry> {
         dest: dest.parse().ok()?,
         state,
         expires_s: minutes.parse::<u32>().ok()?.checked_mul(60)? + seconds.parse::<u32>().ok()?,
+        age_s: 0,
         engine: None,
     })
 }
