@@ -381,7 +381,7 @@ impl Rig {
         let vips = keys.iter().filter_map(|(key, _)| key.vip());
         let services = self.snapshot.services.iter();
         self.snapshot.grains = Arc::new(Grains::new(services.map(Arc::as_ref)));
-        let services = self.snapshot.services.iter().flatten().map(Arc::as_ref);
+        let services = self.snapshot.services.iter().map(Arc::as_ref);
         let told = services.filter(|_| self.snapshot.tunables.nat_icmp_send);
         self.snapshot.servers = Arc::new(Servers::new(told));
         self.snapshot.network = Arc::new(self.base.with_vips(vips));
