@@ -487,6 +487,12 @@ impl Port {
         u16::try_from(self.info.node).ok()
     }
 
+    /// Whether its link is up now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        info_of(self.started.device()).is_some_and(|info| info.is_up != 0)
+    }
+
     /// What is new of its link, if anything is: for a look each second.
     pub fn look(&mut self) -> Option<String> {
         let info = info_of(self.started.device())?;

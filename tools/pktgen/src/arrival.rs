@@ -14,6 +14,7 @@ use rvs_wire::ipv6::Ipv6;
 use rvs_wire::ipv6_ext;
 use rvs_wire::mac::MacAddr;
 use rvs_wire::tcp::Tcp;
+use rvs_wire::tunnel::{self, Encapsulation};
 use rvs_wire::udp::Udp;
 use std::net::IpAddr;
 
@@ -108,14 +109,9 @@ pub fn arrival(frame: &[u8], scenario: &Scenario) -> Result<Arrival, Unread> {
     let (to, v6) = ip_frame(frame)?;
     let (real, address) = scenario.real_at(to).ok_or(Unread::Foreign)?;
     let mut ip = ip(frame, ethernet::HEADER_LEN, v6)?;
-    let tunnel = matches!(ip.protocol, protocol::IPIP | protocol::IPV6);
-    if tunnel {
-        if ip.destination != address {
-            return Err(Unread::Misaddressed);
-        }
-        let v6 = ip.protocol == protocol::IPV6;
-        ip = self::ip(frame.get(..ip.end).unwrap_or(frame), ip.l4, v6)?;
-    }
+    let inside = unwrapped(frame, ip, address, scenario)?;
+    let tunnel = inside.is_some();
+    ip = inside.unwrap_or(ip);
     let how = match ip.destination {
         vip if vip == scenario.vip.ip() => {
             if tunnel {
@@ -128,6 +124,51 @@ pub fn arrival(frame: &[u8], scenario: &Scenario) -> Result<Arrival, Unread> {
         _ => return Err(Unread::Misaddressed),
     };
     Ok(Arrival { real, how, segment: segment(frame, ip)? })
+}
+
+/// The packet inside a tunnel's, if it is one: IP in IP, GRE or GUE, which must end at `address`. What
+/// GRE's or GUE's own checksum covers must be as it was sent.
+#[inline]
+fn unwrapped(
+    frame: &[u8],
+    outer: Ip,
+    address: IpAddr,
+    scenario: &Scenario,
+) -> Result<Option<Ip>, Unread> {
+    let is_tunnel = match outer.protocol {
+        protocol::IPIP | protocol::IPV6 | protocol::GRE => true,
+        // Most often a datagram of the generator's own, by masquerading.
+        protocol::UDP => false,
+        _ => return Ok(None),
+    };
+    let packet = frame.get(outer.l3..outer.end).ok_or(Unread::Damaged)?;
+    let Some(found) = tunnel::open(packet) else {
+        return if is_tunnel { Err(Unread::Foreign) } else { Ok(None) };
+    };
+    if is_tunnel && outer.destination != address {
+        return Err(Unread::Misaddressed);
+    }
+    let v6 = found.protocol == protocol::IPV6;
+    let whole = frame.get(..outer.end).unwrap_or(frame);
+    let inner = match ip(whole, outer.l3 + found.octets, v6) {
+        // Octets of a datagram that look like GUE's by chance.
+        Err(_) if !is_tunnel => return Ok(None),
+        inner => inner?,
+    };
+    if !is_tunnel && (outer.destination != address || inner.destination != scenario.vip.ip()) {
+        return Ok(None);
+    }
+    match found.encapsulation {
+        Encapsulation::Gue { checksum: true, .. } => segment(frame, outer).map(drop)?,
+        Encapsulation::Gre { checksum: true } => {
+            let sent = frame.get(outer.l4..outer.end).ok_or(Unread::Damaged)?;
+            if !checksum::is_right(sent, 0) {
+                return Err(Unread::Damaged);
+            }
+        }
+        _ => {}
+    }
+    Ok(Some(inner))
 }
 
 /// Reads a frame that came to the clients, whose Ethernet address is `me`.
@@ -156,7 +197,7 @@ fn ip_frame(frame: &[u8]) -> Result<(MacAddr, bool), Unread> {
 }
 
 /// An IP header in a frame.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Ip {
     l3: usize,
     l4: usize,

@@ -51,6 +51,13 @@ pub enum Trouble {
     /// A TAP device.
     #[error(transparent)]
     Tap(#[from] rvs_io::tap::TapError),
+    /// A device that is shared with the host's kernel.
+    #[error(transparent)]
+    AfXdp(#[from] rvs_io::af_xdp::AfXdpError),
+    /// A device that DPDK drives.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] rvs_dpdk::DpdkError),
     /// A capture.
     #[error("capture {}: {source}", path.display())]
     Capture {

@@ -60,7 +60,7 @@ const TABLE: [(&str, May); 19] = [
     ),
     ("rvs-adm", May::Use(&["rvs-api", "rvs-model"])),
     ("rvs-preload", May::Use(&[])),
-    ("rvs-pktgen", May::Use(&["rvs-io", "rvs-wire"])),
+    ("rvs-pktgen", May::Use(&["rvs-io", "rvs-dpdk", "rvs-wire"])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
     ("rvs-lab", May::UseAll),

@@ -113,8 +113,8 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.skip("dpdk", "--quick");
         return Ok(());
     }
-    let packages = ["-p", "rvs-dpdk", "-p", "rvs-daemon"];
-    let features = ["--features", "rvs-dpdk/rings,rvs-daemon/dpdk"];
+    let packages = ["-p", "rvs-dpdk", "-p", "rvs-daemon", "-p", "rvs-pktgen"];
+    let features = ["--features", "rvs-dpdk/rings,rvs-daemon/dpdk,rvs-pktgen/dpdk"];
     let mut clippy = workspace.cargo();
     clippy.arg("clippy").args(packages).args(features);
     clippy.args(["--all-targets", "--", "-D", "warnings"]).env("CARGO_TERM_COLOR", "never");
