@@ -136,6 +136,7 @@ impl<'c, D: Device> Running<'c, D> {
             server::serve(control, Arc::clone(&desk))?,
             netlink::serve(netlink, Arc::clone(&desk))?,
         ];
+        spreading(config).into_iter().for_each(log);
         log(format_args!(
             "rvsd: ready: {}; {} {} {}; a connection is its client's address and port, whose hash \
              names the worker",
@@ -295,6 +296,23 @@ fn await_start(events: &Receiver<Event>, workers: usize) -> Result<bool, Failure
         }
     }
     Ok(told_to_stop)
+}
+
+/// How frames get to their workers, where links do not say it themselves.
+fn spreading(config: &Config) -> Option<String> {
+    let (count, kind) = (config.workers.count(), config.links.kind());
+    let by = match config.links {
+        Links::Tap(_) => "the kernel spreads frames by addresses and ports of both ends",
+        Links::AfXdp(_) => "the device spreads frames by its RSS",
+        Links::Dpdk(_) | Links::Pcap(_) => return None,
+    };
+    (count > 1).then(|| {
+        let others = count - 1;
+        format!(
+            "rvsd: {kind} links: {by}; those of another worker's connections, {others} of {count}, \
+             are handed over to it"
+        )
+    })
 }
 
 fn listen_for_signals(events: Sender<Event>) -> Result<(), Failure> {

@@ -16,7 +16,11 @@ use std::sync::Arc;
 ///
 /// `received + originated + taken == sent + to_host + Σ dropped + handed + held`, where `taken` and
 /// `handed` are frames from and to other workers.
+///
+/// On cache lines of its own, in pairs as processors fetch them: one worker writes here with every
+/// burst, and its neighbour's counters are the next allocation.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct FrameCounters {
     received: AtomicU64,
     originated: AtomicU64,
