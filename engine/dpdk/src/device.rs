@@ -136,9 +136,13 @@ impl Device {
     ///
     /// [`DpdkError::NoDevice`], with what to do.
     pub fn find(_eal: Eal, configured: &str) -> Result<Self, DpdkError> {
-        let missing = |said| DpdkError::NoDevice {
+        let missing = |said: String| DpdkError::NoDevice {
             device: configured.to_owned(),
-            advice: Host::this().explain_missing(pci_address(configured).as_deref()),
+            // "EAL: Driver cannot attach the device": there is a driver.
+            advice: Host::this().explain_missing(
+                pci_address(configured).as_deref(),
+                said.contains("cannot attach"),
+            ),
             said,
         };
         let (Ok(arguments), Ok(name)) =

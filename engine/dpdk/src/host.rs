@@ -100,10 +100,7 @@ impl Host {
     #[must_use]
     pub fn explain_eal(&self, errno: i32) -> String {
         let words = std::io::Error::from_raw_os_error(errno.saturating_abs()).to_string();
-        let is_root = self.read("proc/self/status").lines().any(|line| {
-            line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
-        });
-        if is_root {
+        if self.is_root() {
             return format!("{words}; are the arguments under [dpdk] eal right?");
         }
         format!(
@@ -113,10 +110,14 @@ impl Host {
     }
 
     /// What to do about a device that DPDK does not have. `address` is its PCI address in full, if
-    /// it is one.
+    /// it is one; `is_refused` says that there was a driver for it, which refused.
     #[must_use]
-    pub fn explain_missing(&self, address: Option<&str>) -> String {
+    pub fn explain_missing(&self, address: Option<&str>, is_refused: bool) -> String {
         let Some(address) = address else {
+            if is_refused {
+                let root = if self.is_root() { "" } else { "; rvsd is not root, which most take" };
+                return format!("its driver does not take these arguments{root}");
+            }
             return "expected a PCI address like 0000:01:00.0, or a virtual device and its \
                     arguments like net_tap0,iface=rvs0"
                 .to_owned();
@@ -129,6 +130,10 @@ impl Host {
             } else {
                 format!("no such PCI device; network cards are {}", cards.join(", "))
             };
+        }
+        let class = self.read(&format!("sys/bus/pci/devices/{address}/class"));
+        if !class.is_empty() && !class.starts_with(NETWORK_CLASS) {
+            return format!("it is no network card; network cards are {}", self.cards().join(", "));
         }
         match self.driver_of(address).as_deref() {
             Some("vfio-pci") if !self.root.join("dev/vfio/vfio").exists() => {
@@ -149,6 +154,13 @@ impl Host {
                 "no driver has it; run: modprobe vfio-pci; dpdk-devbind.py -b vfio-pci {address}"
             ),
         }
+    }
+
+    /// Whether this process may do what root may, as far as its user goes.
+    fn is_root(&self) -> bool {
+        self.read("proc/self/status").lines().any(|line| {
+            line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
+        })
     }
 
     /// Numbers of the NUMA nodes; node 0 at least.
@@ -332,7 +344,7 @@ mod tests {
         let made = Made::new("cards");
         made.card("0000:01:00.0", Some("ixgbe")).card("0000:02:00.0", None);
         made.card("0000:03:00.0", Some("vfio-pci"));
-        let said = |address| made.1.explain_missing(Some(address));
+        let said = |address| made.1.explain_missing(Some(address), false);
         assert_eq!(
             said("0000:01:00.0"),
             "the kernel's ixgbe has it; run: modprobe vfio-pci; dpdk-devbind.py -b vfio-pci \
@@ -345,7 +357,7 @@ mod tests {
             "no such PCI device; network cards are 0000:01:00.0 (ixgbe), 0000:02:00.0, \
              0000:03:00.0 (vfio-pci)"
         );
-        assert!(made.1.explain_missing(None).contains("net_tap0,iface=rvs0"));
+        assert!(made.1.explain_missing(None, false).contains("net_tap0,iface=rvs0"));
     }
 
     #[test]

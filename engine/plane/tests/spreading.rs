@@ -6,6 +6,7 @@
 
 mod rig;
 #[path = "sim/rss.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
 mod rss;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -53,7 +54,7 @@ impl Balanced {
         }
         let mut network = network_with(interfaces, u8::from(arms == Arms::Two));
         if arms == Arms::One {
-            network = rig_neighbor(network);
+            network = on_one_link(&network);
         }
         let plan = Plan {
             workers,
@@ -75,15 +76,12 @@ impl Balanced {
         for step in 0..3 {
             for number in clients.clone() {
                 let client = client(number);
-                let (link, frame) = match step {
-                    1 => {
-                        let packet = tcp(self.dest, client, SYN | ACK, b"");
-                        (to_servers, ethernet(OUR_MACS[to_servers], dest_mac(0), &packet))
-                    }
-                    _ => {
-                        let flags = if step == 0 { SYN } else { ACK };
-                        (0, ethernet(OUR_MACS[0], CLIENT_MAC, &tcp(client, self.vip, flags, b"")))
-                    }
+                let (link, frame) = if step == 1 {
+                    let packet = tcp(self.dest, client, SYN | ACK, b"");
+                    (to_servers, ethernet(OUR_MACS[to_servers], dest_mac(0), &packet))
+                } else {
+                    let flags = if step == 0 { SYN } else { ACK };
+                    (0, ethernet(OUR_MACS[0], CLIENT_MAC, &tcp(client, self.vip, flags, b"")))
                 };
                 self.rig.far[link].inject(&frame).unwrap();
             }
@@ -110,7 +108,7 @@ impl Balanced {
 }
 
 /// The first destination is known on the one link too.
-fn rig_neighbor(network: rvs_plane::network::Network) -> rvs_plane::network::Network {
+fn on_one_link(network: &rvs_plane::network::Network) -> rvs_plane::network::Network {
     use rvs_plane::network::{InterfaceId, Network, Route, StaticNeighbor};
     let at = |address: &str, mac| StaticNeighbor {
         interface: InterfaceId(0),
