@@ -87,13 +87,21 @@ impl Director {
         self.socket.with_extension("netlink")
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// Kills rvsd, so that it can end nothing in order.
     ///
     /// # Errors
     ///
     /// It had ended before.
     pub fn kill(&mut self) -> Result<()> {
-        self.daemon.signal("KILL")
+        self.daemon.signal("KILL")?;
+        // Until it is gone its socket answers.
+        self.daemon.reap()
     }
 
     /// Runs rvsadm and returns what it printed.

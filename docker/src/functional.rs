@@ -249,7 +249,8 @@ impl<'s> Scene<'s> {
 }
 
 /// What went wrong, without what a program may have printed for pages.
-fn shortened(error: &anyhow::Error) -> String {
+#[must_use]
+pub fn shortened(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let (start, end): (String, Vec<char>) =
         (text.chars().take(300).collect(), text.chars().skip(300).collect());

@@ -20,6 +20,7 @@ pub mod containers;
 pub mod decap;
 pub mod director;
 pub mod engine;
+pub mod faults;
 pub mod functional;
 pub mod host;
 pub mod inspect;

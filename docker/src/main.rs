@@ -20,7 +20,7 @@ use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
 use rvs_lab::{
-    containers, decap, engine, functional, host, keepalived, netns, probe, share, topology,
+    containers, decap, engine, faults, functional, host, keepalived, netns, probe, share, topology,
     traffic, wire,
 };
 
@@ -107,6 +107,14 @@ enum Action {
         /// Only this topology: its name, or a TOML file.
         #[arg(long)]
         topology: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Servers and rvsd die, cables are pulled, disks fill up: what clients see of it.
+    Faults {
+        /// Only acts whose claim contains this.
+        #[arg(long, default_value = "")]
+        only: String,
         #[command(flatten)]
         options: Options,
     },
@@ -199,6 +207,10 @@ fn act(action: &Action) -> Result<bool> {
         Action::Functional { only, topology, options } => {
             run_functional(only, topology.as_deref(), options)
         }
+        Action::Faults { only, options } => {
+            let setup = prepare(options)?;
+            faults::act(&setup, only, &Limits::new(Duration::from_secs(options.timeout_s))?)
+        }
         Action::Probe(probe) => probe::run(probe).map(|()| true),
         Action::Wire { topology, network } => {
             let cable = Topology::load(topology)?.cable(network);
@@ -232,7 +244,8 @@ fn run_functional(only: &str, topology: Option<&str>, options: &Options) -> Resu
     let setup = prepare(options)?;
     let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
     let mut names: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
-    names.extend(topology::variants()?);
+    // `apart` is the faults'.
+    names.extend(topology::variants()?.into_iter().filter(|name| name != "apart"));
     if let Some(name) = topology {
         names = vec![name.to_owned()];
     }

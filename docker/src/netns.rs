@@ -158,8 +158,12 @@ impl<'t> Netns<'t> {
     /// The host interface at the other end of the director's TAP, if the two are alone.
     fn wired_to(&self, network: &str) -> Option<(&'t Host, usize)> {
         let is_directors = self.topology.director.interfaces.iter().any(|i| i.network == network);
-        let is_program = self.topology.cable(network).does_something();
-        if !is_directors || is_program || self.topology.ends(network) != 2 {
+        let cable = self.topology.cable(network);
+        if !is_directors
+            || cable.apart
+            || cable.does_something()
+            || self.topology.ends(network) != 2
+        {
             return None;
         }
         self.topology.hosts.iter().find_map(|host| {

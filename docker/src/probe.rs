@@ -67,6 +67,14 @@ pub enum Probe {
         /// Whom to connect to.
         to: SocketAddr,
     },
+    /// Connections, one after another, each with a line back and forth, for a time.
+    Fresh {
+        /// Whom to connect to.
+        to: SocketAddr,
+        /// For how long.
+        #[arg(long)]
+        millis: u64,
+    },
     /// One connection that says a line every now and then for a time, and how long the longest wait
     /// for an answer was.
     Steady {
@@ -93,6 +101,7 @@ pub fn run(probe: &Probe) -> Result<()> {
         }
         Probe::Reuse { to, count, from_port } => reuse(*to, *count, *from_port),
         Probe::Reset { to } => reset(*to),
+        Probe::Fresh { to, millis } => fresh(*to, Duration::from_millis(*millis)),
         Probe::Steady { to, millis } => steady(*to, Duration::from_millis(*millis)),
     }
 }
@@ -278,9 +287,25 @@ fn reset(to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+fn fresh(to: SocketAddr, time: Duration) -> Result<()> {
+    let (begun, mut longest, mut count) = (Instant::now(), Duration::ZERO, 0_u32);
+    while begun.elapsed() < time {
+        let asked = Instant::now();
+        let stream = connect(to).with_context(|| format!("connection {count}"))?;
+        echoed(&stream, "hello\n").with_context(|| format!("connection {count}"))?;
+        longest = longest.max(asked.elapsed());
+        count += 1;
+        thread::sleep(Duration::from_millis(5));
+    }
+    println!("{count} connections, longest {} ms", longest.as_millis());
+    Ok(())
+}
+
 fn steady(to: SocketAddr, time: Duration) -> Result<()> {
     let stream = connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    echoed(&stream, "here\n").context("the first line")?;
+    eprintln!("probe: steady");
     let (begun, mut longest, mut lines) = (Instant::now(), Duration::ZERO, 0_u32);
     while begun.elapsed() < time {
         let asked = Instant::now();

@@ -218,6 +218,15 @@ impl Daemon {
         Ok(self.child.try_wait()?)
     }
 
+    /// Waits for the end of what was killed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn reap(&mut self) -> Result<()> {
+        self.child.wait().map(drop).map_err(Into::into)
+    }
+
     /// Its process, and the group of all that it starts.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -146,6 +146,9 @@ pub struct DirectorInterface {
 pub struct Cable {
     /// Octets of the longest packet.
     pub mtu: u16,
+    /// Has a bridge even where director and one host are alone, so that the host's interface stays
+    /// when the director's goes.
+    pub apart: bool,
     /// The director's frames have this tag.
     pub vlan: Option<u16>,
     /// Of the chance that the shares below are.
@@ -168,6 +171,7 @@ impl Default for Cable {
     fn default() -> Self {
         Self {
             mtu: 1500,
+            apart: false,
             vlan: None,
             seed: 0,
             lose: 0.0,

@@ -41,6 +41,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Servers and rvsd die, cables are pulled, disks fill up: what clients see of it.
+    Faults,
     /// Labs in containers, by an engine of their own: images, compose files, requests, the same claims.
     Containers,
     /// Everything that must hold, as a table; `--quick` is what to run before each commit.
@@ -133,6 +135,11 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             let mut functional = test::lab(&workspace, "functional");
             inherit(functional.args(["--timeout-s", "500"]).args(arguments))
+        }
+        Chore::Faults => {
+            install::packages(&install::LAB)?;
+            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            inherit(test::lab(&workspace, "faults").args(["--timeout-s", "200"]))
         }
         Chore::Containers => {
             install::packages(&install::LAB)?;

@@ -192,6 +192,7 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut functional = lab(workspace, "functional");
         steps.run("functional", functional.args(["--timeout-s", "500"]), last_line)?;
+        steps.run("faults", lab(workspace, "faults").args(["--timeout-s", "200"]), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
