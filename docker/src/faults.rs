@@ -14,6 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,9 @@ const GROWTH_KB: u64 = 4096;
 
 /// Room of the file system that fills up.
 const DISK: &str = "size=16m";
+
+/// Where clients and servers write: not on the disk that fills up.
+const SCRATCH: &str = "/run";
 
 type Act = fn(&mut Play<'_, '_>) -> Result<String>;
 
@@ -173,14 +177,9 @@ impl Play<'_, '_> {
     fn serve(&self, dest: &str) -> Result<Daemon> {
         let mut serve = self.stage().command(dest, "rvs-lab");
         serve.args(["probe", "serve", &PORT.to_string()]);
-        // Not on the disk that fills up.
-        let mut server = Daemon::start(&format!("{dest}.probe"), serve, self.scratch())?;
+        let mut server = Daemon::start(&format!("{dest}.probe"), serve, Path::new(SCRATCH))?;
         server.wait_for_line("probe: ready", self.limits)?;
         Ok(server)
-    }
-
-    fn scratch(&self) -> &'static std::path::Path {
-        std::path::Path::new("/run")
     }
 
     /// A service of one server, for connections whose server is to be known: on the port after
@@ -215,7 +214,7 @@ impl Play<'_, '_> {
         let to = self.vip(dest, family)?.to_string();
         probe.args(["probe", kind, &to, "--millis", &millis.to_string()]);
         let name = format!("{kind}-{}-{}", dest.unwrap_or("all"), family.name());
-        Ok(Client(Daemon::start(&name, probe, self.scratch())?))
+        Ok(Client(Daemon::start(&name, probe, Path::new(SCRATCH))?))
     }
 
     /// A connection that stays, once it is there.
