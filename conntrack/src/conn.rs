@@ -20,6 +20,27 @@ pub enum Direction {
     Outbound,
 }
 
+/// Bits of [`Conn::flags`].
+pub mod flag {
+    /// Its packets take more than a rewrite where they are: they go into a tunnel, or it is
+    /// [`HELPED`]. One bit, so that other packets pay for one test.
+    pub const APART: u8 = 1;
+    /// A control connection of FTP, whose data is read; it is [`APART`], too.
+    pub const HELPED: u8 = 2;
+    /// A data connection of FTP. [`super::Conn::control`] is the client's port of its control
+    /// connection.
+    pub const DATA: u8 = 4;
+    /// Another worker counts and lists it.
+    pub const SHADOW: u8 = 8;
+    /// A control connection that had a data connection half a minute ago.
+    pub const IN_USE: u8 = 16;
+}
+
+/// In place of an IP protocol: a data connection of FTP over TCP that nobody has begun yet, whose
+/// client's port is not known (Linux 6.1 `IP_VS_CONN_F_NO_CPORT`). IANA has not assigned it, so no
+/// packet finds one.
+pub const AWAITED: u8 = 0xe8;
+
 /// A connection.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -34,8 +55,7 @@ pub struct Conn<F: Family> {
     pub state: State,
     /// How inbound packets are forwarded.
     pub method: ForwardMethod,
-    /// Flags of the sync protocol, low octet (Linux 6.1 `include/uapi/linux/ip_vs.h`
-    /// `IP_VS_CONN_F_*`).
+    /// What is unusual about it: see [`flag`].
     pub flags: u8,
     /// Last packet.
     pub seen: Tick,
@@ -58,7 +78,7 @@ pub struct Conn<F: Family> {
     /// The firewall mark of the packet that opened it; 0 is none.
     pub mark: u32,
     /// The line of its template, 0 if it has none: see [`Conn::template_line`]. Of a template: how
-    /// many connections it has.
+    /// many connections it has. Of a data connection of FTP: see [`flag::DATA`].
     pub control: u32,
     /// When it was opened.
     pub born: Tick,
@@ -84,7 +104,21 @@ impl<F: Family> Conn<F> {
     #[inline]
     #[must_use]
     pub fn has_way_back(&self) -> bool {
-        self.method == ForwardMethod::Masquerade && !self.is_template()
+        self.method == ForwardMethod::Masquerade && !self.is_template() && !self.is_awaited()
+    }
+
+    /// Whether nobody has begun it yet: see [`AWAITED`].
+    #[inline]
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.protocol == AWAITED
+    }
+
+    /// Whether it has this bit of [`flag`].
+    #[inline]
+    #[must_use]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
     }
 
     /// Whether this is a connection and not a free line.

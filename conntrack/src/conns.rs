@@ -11,12 +11,12 @@
 //! and in the wheel, or in none of them. (Only a void template is in the table and the wheel alone:
 //! [`crate::template`].)
 
-use crate::conn::{Conn, Direction};
+use crate::conn::{Conn, Direction, flag};
 use crate::half_open::HalfOpen;
 use crate::hash::{Hash, Seed};
 use crate::state::{self, View, tcp};
 use crate::table::{Capacity, Found, Full, Table};
-use crate::template::TOLD;
+use crate::template::{IN_USE, TOLD};
 use crate::wheel::{Due, TIMEOUT_MAX, Wheel, is_due};
 use arrayvec::ArrayVec;
 use core::ops::Deref;
@@ -41,7 +41,17 @@ pub struct Conns<F: Family> {
     half_open: HalfOpen,
     /// Where the search for connections that outlive a shortened timeout goes on.
     resetting: Option<u32>,
+    /// Lines of data connections of FTP that were seen to live.
+    alive: ArrayVec<u32, ALIVE_MAX>,
 }
+
+/// How often a data connection of FTP is seen to live: twice in the time that its control connection
+/// is given for it.
+const LOOK_AGAIN: Tick = IN_USE / 2;
+
+/// Data connections that may be seen to live between two calls of [`Conns::take_alive`]; others have
+/// to wait for their next turn.
+const ALIVE_MAX: usize = 256;
 
 /// What the state of a connection has to do with time.
 struct Timers {
@@ -77,9 +87,21 @@ impl Timers {
     /// Takes note that a connection which has a template was established.
     #[cold]
     fn assure<F: Family>(&mut self, conn: &mut Conn<F>) {
-        if conn.control & TOLD == 0 && self.assured.try_push(conn.control).is_ok() {
+        let line = conn.template_line();
+        if line != 0 && conn.control & TOLD == 0 && self.assured.try_push(line).is_ok() {
             conn.control |= TOLD;
         }
+    }
+
+    /// Whether `conn`, whose time is over, is a control connection that lives on because of its data
+    /// connections; it is given another minute then.
+    fn prolong_control<F: Family>(&self, conn: &mut Conn<F>, now: Tick) -> bool {
+        let prolongs = conn.has(flag::IN_USE);
+        if prolongs {
+            conn.flags &= !flag::IN_USE;
+            conn.seen = now.wrapping_add(IN_USE).wrapping_sub(self.timeout(conn.state));
+        }
+        prolongs
     }
 
     /// Arms the timer of `conn` anew if it expires before the wheel would look.
@@ -173,6 +195,7 @@ impl<F: Family> Conns<F> {
             timers,
             half_open: HalfOpen::new(capacity.conns_max()),
             resetting: None,
+            alive: ArrayVec::new(),
         }
     }
 
@@ -434,6 +457,25 @@ impl<F: Family> Conns<F> {
         self.resetting.is_some()
     }
 
+    /// Awaits the data connection of FTP at `index` (again), and says which state it was in (Linux 6.1
+    /// `ip_vs_proto_tcp.c` `ip_vs_tcp_conn_listen()`).
+    pub fn listen(&mut self, index: u32, now: Tick) -> Option<State> {
+        let conn = self.table.conn_mut(index)?;
+        conn.seen = now;
+        let before = core::mem::replace(&mut conn.state, State::Listen);
+        self.timers.shorten(conn, index);
+        Some(before)
+    }
+
+    /// Shows the data connections of FTP that were seen to live since the last call.
+    pub fn take_alive(&mut self, mut visit: impl FnMut(&Conn<F>)) {
+        for index in core::mem::take(&mut self.alive) {
+            if let Some(conn) = self.table.conn(index).filter(|conn| conn.has(flag::DATA)) {
+                visit(conn);
+            }
+        }
+    }
+
     /// The connections, and the stages of a lookup.
     #[inline(always)]
     #[must_use]
@@ -496,11 +538,19 @@ impl<F: Family> Conns<F> {
                 continue;
             }
             let mut deadline = self.timers.deadline(conn);
-            if is_due(deadline, now) && Self::prolong_template(conn, now) {
+            if is_due(deadline, now)
+                && (Self::prolong_template(conn, now) || self.timers.prolong_control(conn, now))
+            {
                 deadline = self.timers.deadline(conn);
             }
+            let mut look = deadline;
+            if conn.has(flag::DATA) && !conn.has(flag::SHADOW) && !is_due(deadline, now) {
+                let _fits = self.alive.try_push(entry.index);
+                let again = now.wrapping_add(LOOK_AGAIN);
+                look = if is_due(deadline, again) { deadline } else { again };
+            }
             if !is_due(deadline, now)
-                && let Some(due) = self.timers.wheel.arm(entry.index, deadline)
+                && let Some(due) = self.timers.wheel.arm(entry.index, look)
             {
                 conn.due = due;
                 continue;

@@ -17,7 +17,7 @@
 //! another takes its place, and stays where it is until its connections and its time are over.
 //! Linux 6.1 `ip_vs_conn.c` `ip_vs_check_template()`, `ip_vs_conn_expire()`, `ip_vs_control_add()`.
 
-use crate::conn::Conn;
+use crate::conn::{Conn, flag};
 use crate::conns::Conns;
 use rvs_model::{State, Tick, ticks};
 use rvs_wire::flow::{Ends, Family, Key, protocol};
@@ -33,9 +33,9 @@ const PROTOCOLS: [u8; 4] = [0, protocol::TCP, protocol::UDP, protocol::SCTP];
 /// What a void template has for ports.
 const VOID_PORT: u16 = 0xffff;
 
-/// How long a template lives on that still has connections when its time is over (Linux 6.1
-/// `ip_vs_conn.c` `ip_vs_conn_expire()`).
-const IN_USE: Tick = ticks(60);
+/// How long a template, or a control connection of FTP, lives on that still has connections when its
+/// time is over (Linux 6.1 `ip_vs_conn.c` `ip_vs_conn_expire()`).
+pub(crate) const IN_USE: Tick = ticks(60);
 
 /// Set in [`Conn::control`] once the template knows that this connection was established.
 pub(crate) const TOLD: u32 = 1 << 31;
@@ -85,7 +85,7 @@ impl<F: Family> Conn<F> {
     #[inline]
     #[must_use]
     pub fn template_line(&self) -> u32 {
-        if self.is_template() { 0 } else { self.control & !TOLD }
+        if self.is_template() || self.has(flag::DATA) { 0 } else { self.control & !TOLD }
     }
 
     /// How long a template outlives its last use.

@@ -85,14 +85,15 @@ pub const fn is_reused(conn_reuse_mode: u8, state: State, no_output: bool) -> bo
 }
 
 /// Whether nobody would miss this connection much: its handshake has not ended, or it is UDP and
-/// the client has sent once, or a template without connections that never had one established. These
-/// make room when the table is full.
+/// the client has sent once, it is a data connection of FTP that was only announced, or a template
+/// without connections that never had one established. These make room when the table is full.
 #[inline]
 #[must_use]
 pub fn is_half_open<F: Family>(conn: &Conn<F>) -> bool {
     match conn.state {
         State::None if conn.is_template() => conn.control == 0,
         State::None
+        | State::Listen
         | State::SynRecv
         | State::SynSent
         | State::SynAck

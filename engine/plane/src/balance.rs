@@ -9,8 +9,9 @@ use crate::overload::{Latches, Limits, Seen};
 use crate::paths::Paths;
 use crate::persist;
 use crate::services::PIECE;
-use crate::snapshot::{Dest, FTP_DATA_PORT, Maps, Service, ServiceKey, Snapshot};
+use crate::snapshot::{Dest, FTP_DATA_PORT, FTP_PORT, Maps, Service, ServiceKey, Snapshot};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use rvs_conntrack::conn::flag;
 use rvs_conntrack::{Conn, Conns, Direction, Full, state};
 use rvs_model::{
     DestId, DestLine, ForwardMethod, Load, SchedulerKind, State, Tick, Tunables, ticks,
@@ -19,7 +20,7 @@ use rvs_schedulers::fold::{Cursor, Fold};
 use rvs_schedulers::map::Map;
 use rvs_schedulers::{Loads, Request, Scheduler, Share};
 use rvs_wire::checksum::Delta;
-use rvs_wire::flow::{Ends, Family, protocol};
+use rvs_wire::flow::{Ends, Family, Key, protocol};
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Rewrite;
 use std::sync::Arc;
@@ -291,6 +292,7 @@ impl Balance {
             outbound: <F::Ends as Ends>::new(dest_end, client),
             protocol: packet.key.protocol,
             method: dest.method,
+            flags: flags(dest.method, &packet.key),
             seen: world.now,
             dest: dest.id,
             next_hop,
@@ -333,6 +335,11 @@ impl Balance {
         line.step_load(false, true);
         self.counted().bound(dest.id, 0);
         Ok(Opened::Held(index))
+    }
+
+    /// A destination was given a connection that nobody scheduled.
+    pub(crate) fn bound(&self, id: DestId) {
+        self.counted().bound(id, 0);
     }
 
     fn counted(&self) -> Counted<'_> {
@@ -467,6 +474,21 @@ pub(crate) fn take_in<F: Rewrite>(
         }
         other => Err(other),
     })
+}
+
+/// What is unusual about a new connection (Linux 6.1 `ip_vs_proto_tcp.c` `tcp_app_conn_bind()`: the
+/// virtual port makes a connection FTP's, whatever the service's).
+#[inline]
+fn flags<F: Family>(method: ForwardMethod, key: &Key<F>) -> u8 {
+    match method {
+        ForwardMethod::Tunnel => flag::APART,
+        ForwardMethod::Masquerade
+            if key.ends.destination().1 == FTP_PORT && key.protocol == protocol::TCP =>
+        {
+            flag::APART | flag::HELPED
+        }
+        _ => 0,
+    }
 }
 
 /// The destination's address and port as a connection of family `F` keeps them, and what

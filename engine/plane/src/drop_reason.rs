@@ -59,6 +59,11 @@ reasons! {
     FragmentQueueFull = "fragment-queue-full",
     /// A fragment of an SCTP packet whose checksum would have to be that of the whole packet.
     FragmentOfSctp = "fragment-of-sctp",
+    /// A segment of an FTP control connection whose checksum is wrong.
+    FtpChecksum = "ftp-checksum",
+    /// A segment of an FTP control connection; no room for what it says of a data connection. It will
+    /// be sent again.
+    FtpFull = "ftp-full",
     /// To a multicast or broadcast address that nobody here listens to.
     Multicast = "multicast",
     /// Its source or its destination is an address that no other host may have.

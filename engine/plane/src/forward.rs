@@ -8,6 +8,7 @@ use crate::drop_reason::DropReason;
 use crate::lane::Verdict;
 use crate::neighbor::{Hop, HopId};
 use crate::paths::Paths;
+use rvs_conntrack::conn::flag;
 use rvs_conntrack::{Conn, Direction};
 use rvs_io::Frame;
 use rvs_model::ForwardMethod;
@@ -32,6 +33,8 @@ pub(crate) enum Sent {
     TooBig { mtu: u16 },
     /// No room for a tunnel's header.
     NoHeadroom,
+    /// To be read first ([`crate::ftp`]), which only those ask for who do not; unchanged.
+    Helped,
 }
 
 impl Sent {
@@ -48,7 +51,7 @@ impl Sent {
             Self::ToFragment { mtu } => Verdict::Fragment { hop, l3, mtu },
             Self::Exceeded => Verdict::Exceeded { l3 },
             Self::TooBig { mtu } => Verdict::TooBig { l3, mtu },
-            Self::NoHeadroom => DropReason::NoHeadroom.into(),
+            Self::NoHeadroom | Self::Helped => DropReason::NoHeadroom.into(),
         }
     }
 }
@@ -73,14 +76,26 @@ pub(crate) fn apply<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
-    let l3 = usize::from(packet.l3);
     // What follows the packet is the link's padding, or more than the next link takes.
-    if !frame.resize(l3 + usize::from(packet.packet_octets)) {
+    if !frame.resize(usize::from(packet.l3) + usize::from(packet.packet_octets)) {
         return Sent::NoHeadroom;
     }
-    if conn.method == ForwardMethod::Tunnel {
-        return tunnel(conn, direction, packet, hop, paths, pmtu_disc, frame);
+    if conn.has(flag::APART) {
+        return apart(conn, direction, packet, hop, paths, pmtu_disc, frame);
     }
+    in_place(conn, direction, packet, hop, frame)
+}
+
+/// The same where the packet stays where it is.
+#[inline(always)]
+pub(crate) fn in_place<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    hop: &Hop,
+    frame: &mut B,
+) -> Sent {
+    let l3 = usize::from(packet.l3);
     let Some((before, octets)) = frame.octets_mut().split_at_mut_checked(l3) else {
         return Sent::NoHeadroom;
     };
@@ -134,10 +149,28 @@ fn too_long<F: Rewrite>(
     rewrite(conn, direction, packet, octets).map_or_else(Sent::from, |()| Sent::ToFragment { mtu })
 }
 
-/// Puts the headers of the destination's tunnel before the packet.
+/// The same for a connection whose packets take more.
 ///
 /// Not part of its caller's loop, which has few enough registers as it is.
 #[inline(never)]
+fn apart<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    hop: &Hop,
+    paths: &Paths,
+    pmtu_disc: bool,
+    frame: &mut B,
+) -> Sent {
+    if conn.method == ForwardMethod::Tunnel {
+        return tunnel(conn, direction, packet, hop, paths, pmtu_disc, frame);
+    }
+    // Of a later fragment there is nothing to be read.
+    if packet.l4 == 0 { in_place(conn, direction, packet, hop, frame) } else { Sent::Helped }
+}
+
+/// Puts the headers of the destination's tunnel before the packet.
+#[inline]
 fn tunnel<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
     direction: Direction,

@@ -1,12 +1,16 @@
-//! What workers tell each other: frames that reached the wrong one, and neighbours that one heard of.
+//! What workers tell each other: frames that reached the wrong one, neighbours that one heard of, and
+//! data connections of FTP that one was told of.
 
 use crate::bell::Bell;
+use crate::ftp::Word;
+use crate::icmp::Local;
 use crate::neighbor::News;
 use crate::network::InterfaceId;
 use crate::sync::{Ordering, fence};
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
 use rvs_io::Frame;
+use rvs_wire::flow::{V4, V6};
 use rvs_wire::piece::Names;
 use std::sync::Arc;
 
@@ -16,6 +20,8 @@ const FRAMES: usize = 1024;
 const STRAYS: usize = 256;
 /// Neighbours on their way to a worker.
 const NEIGHBORS: usize = 256;
+/// Words of data connections on their way to a worker, of each family.
+const WORDS: usize = 512;
 
 /// A frame and the link that it came from.
 #[derive(Debug)]
@@ -70,6 +76,8 @@ pub struct Inbox<F> {
     pub(crate) heard: ArrayQueue<Heard>,
     /// Wakes the worker.
     bell: Arc<Bell>,
+    pub(crate) words4: ArrayQueue<Word<V4>>,
+    pub(crate) words6: ArrayQueue<Word<V6>>,
 }
 
 impl<F> Inbox<F> {
@@ -81,7 +89,13 @@ impl<F> Inbox<F> {
 
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.strays.is_empty() && self.heard.is_empty()
+        let is_silent = self.heard.is_empty() && !self.has_words();
+        self.frames.is_empty() && self.strays.is_empty() && is_silent
+    }
+
+    /// Whether others know of data connections.
+    pub(crate) fn has_words(&self) -> bool {
+        !self.words4.is_empty() || !self.words6.is_empty()
     }
 }
 
@@ -110,6 +124,8 @@ impl<F> Mesh<F> {
             strays: ArrayQueue::new(STRAYS),
             heard: ArrayQueue::new(NEIGHBORS),
             bell,
+            words4: ArrayQueue::new(WORDS),
+            words6: ArrayQueue::new(WORDS),
         };
         Self(bells.map(inbox).collect())
     }
@@ -119,6 +135,14 @@ impl<F> Mesh<F> {
     #[must_use]
     pub fn inbox(&self, worker: u16) -> Option<&Inbox<F>> {
         self.0.get(usize::from(worker))
+    }
+
+    /// Says `word` to all others; `None` if somebody's ring is full.
+    pub(crate) fn say<A: Local>(&self, from: u16, word: Word<A>) -> Option<()> {
+        let others = self.0.iter().zip(0u16..).filter(|(_, number)| *number != from);
+        let heard =
+            |all: bool, (inbox, _): (&Inbox<F>, u16)| A::words(inbox).push(word).is_ok() && all;
+        others.fold(true, heard).then_some(())
     }
 
     /// Tells all others. A full ring loses the news: the loser asks for itself.

@@ -1,6 +1,9 @@
 //! What the stack needs to know of a packet of either family, and the answers it makes.
 
+use crate::ftp::Word;
+use crate::handoff::Inbox;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use crossbeam_queue::ArrayQueue;
 use rvs_model::Tick;
 use rvs_wire::checksum;
 use rvs_wire::flow::{V4, V6, protocol};
@@ -42,9 +45,16 @@ pub(crate) trait Local: Icmp + Pieces {
         protocol: u8,
         ends: (Self::Addr, Self::Addr),
     ) -> Option<()>;
+
+    /// What other workers say of data connections.
+    fn words<B>(inbox: &Inbox<B>) -> &ArrayQueue<Word<Self>>;
 }
 
 impl Local for V4 {
+    fn words<B>(inbox: &Inbox<B>) -> &ArrayQueue<Word<Self>> {
+        &inbox.words4
+    }
+
     fn look(packet: &[u8]) -> Option<Look<Ipv4Addr>> {
         let (ip, _) = Ipv4::parse(packet).ok()?;
         Some(Look {
@@ -82,6 +92,10 @@ impl Local for V4 {
 }
 
 impl Local for V6 {
+    fn words<B>(inbox: &Inbox<B>) -> &ArrayQueue<Word<Self>> {
+        &inbox.words6
+    }
+
     fn look(packet: &[u8]) -> Option<Look<Ipv6Addr>> {
         let (ip, payload) = Ipv6::parse(packet).ok()?;
         let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;

@@ -13,12 +13,16 @@
 use crate::balance::{Balance, Opened};
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::forward::{self, Sent};
+use crate::ftp::{Helper, Talks};
+use crate::handoff::Mesh;
+use crate::icmp::Local;
 use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::shared::FrameCounters;
-use crate::snapshot::{ServiceKey, Snapshot};
+use crate::snapshot::{FTP_PORT, ServiceKey, Snapshot};
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
+use rvs_conntrack::conn::flag as unusual;
 use rvs_conntrack::{Conn, Conns, Direction, Found, Hash, Held, state};
 use rvs_io::{BURST_MAX, Frame};
 use rvs_model::{DestLine, ForwardMethod, State, Tick};
@@ -124,13 +128,15 @@ struct Slot<F: Rewrite> {
 /// The connections of one family, and its part of the burst.
 pub(crate) struct Lane<F: Rewrite> {
     pub(crate) conns: Conns<F>,
+    pub(crate) talks: Talks<F>,
     slots: ArrayVec<Slot<F>, BURST_MAX>,
     strays: ArrayVec<u16, BURST_MAX>,
 }
 
-impl<F: Rewrite> Lane<F> {
+impl<F: Local> Lane<F> {
     pub(crate) fn new(conns: Conns<F>) -> Self {
-        Self { conns, slots: ArrayVec::new(), strays: ArrayVec::new() }
+        let talks = Talks::new(conns.table().capacity());
+        Self { conns, talks, slots: ArrayVec::new(), strays: ArrayVec::new() }
     }
 
     /// Stage 3, for each packet: asks for the bucket where its connection should be.
@@ -206,11 +212,11 @@ impl<F: Rewrite> Lane<F> {
         world: World<'_>,
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
-        paths: &mut Paths,
+        (paths, mesh): (&mut Paths, &Mesh<B>),
         (frames, verdicts): (&mut [B], &mut Verdicts),
     ) {
         if !self.strays.is_empty() {
-            self.admit_strays(world, balance, neighbors, paths, (frames, verdicts));
+            self.admit_strays(world, balance, neighbors, (paths, mesh), (frames, verdicts));
         }
         self.conns.settle();
         self.slots.clear();
@@ -223,7 +229,7 @@ impl<F: Rewrite> Lane<F> {
         world: World<'_>,
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
-        paths: &mut Paths,
+        (paths, mesh): (&mut Paths, &Mesh<B>),
         (frames, verdicts): (&mut [B], &mut Verdicts),
     ) {
         for (number, ahead) in self.strays.iter().zip(0..) {
@@ -239,11 +245,17 @@ impl<F: Rewrite> Lane<F> {
                 continue;
             };
             let mut settle =
-                Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths };
-            match settle.find(&mut self.conns, slot) {
+                Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths, mesh };
+            match settle.find(&mut self.conns, &mut self.talks, slot) {
                 Ok(Way::Held(found)) => {
                     slot.found = found;
                     let (conns, hops) = (&mut self.conns, neighbors.hops());
+                    if is_helped(conns, found) {
+                        let talks = &mut self.talks;
+                        let mut helper = Helper { world, conns, talks, balance, hops, mesh };
+                        *verdict = helper.forward(found, &slot.packet, frame);
+                        continue;
+                    }
                     let place = (frame, &mut *verdict);
                     if !known::<F, B, true>(conns, world, hops, paths, slot, place) {
                         *verdict = DropReason::NoRoute.into();
@@ -256,6 +268,12 @@ impl<F: Rewrite> Lane<F> {
             }
         }
     }
+}
+
+/// Whether what the packets of the connection at `found` say is to be read.
+#[inline]
+fn is_helped<F: Rewrite>(conns: &Conns<F>, found: Found) -> bool {
+    conns.table().conn(found.index).is_some_and(|conn| conn.has(unusual::HELPED))
 }
 
 /// Moves the state, counts and rewrites, if the slot's guess is its connection and nothing needs a
@@ -291,6 +309,8 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     if sent == Sent::Framed {
         *verdict = Verdict::Out { link: hop.link };
         note(&mut conn, line, packet, is_outbound, world.now);
+    } else if sent == Sent::Helped {
+        return false;
     } else {
         *verdict = sent.verdict(hop_id, packet.l3);
         note_unframed(conn, line, packet, sent, is_outbound, world.now);
@@ -366,7 +386,7 @@ pub(crate) fn note<F: Rewrite>(
 
 /// Counts a connection that left one state for another.
 #[inline(never)]
-fn moved(line: &DestLine, before: State, after: State) {
+pub(crate) fn moved(line: &DestLine, before: State, after: State) {
     if before.is_active() != after.is_active() {
         line.step_load(before.is_active(), false);
         line.step_load(after.is_active(), true);
@@ -408,7 +428,7 @@ fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) ->
     if tunables.expire_nodest_conn && line.has(DestLine::DRAINED) {
         return true;
     }
-    // Another controls it: a template.
+    // Another controls it: a template, or FTP's control connection.
     if conn.control != 0 {
         return false;
     }
@@ -428,13 +448,15 @@ pub(crate) struct Settle<'a, 'b, B> {
     pub(crate) balance: &'a mut Balance,
     pub(crate) neighbors: &'a mut Neighbors<B>,
     pub(crate) paths: &'a mut Paths,
+    pub(crate) mesh: &'a Mesh<B>,
 }
 
 impl<B> Settle<'_, '_, B> {
     /// The packet's connection, found or opened, or what becomes of a packet that has none.
-    fn find<F: Rewrite>(
+    fn find<F: Local>(
         &mut self,
         conns: &mut Conns<F>,
+        talks: &mut Talks<F>,
         slot: &Slot<F>,
     ) -> Result<Way<F>, Verdict> {
         let key = &slot.packet.key;
@@ -463,6 +485,14 @@ impl<B> Settle<'_, '_, B> {
         if !inbound {
             return Err(Verdict::Stack { l3, vlan });
         }
+        if talks.awaits()
+            && over.is_none()
+            && key.protocol == protocol::TCP
+            && let Some(found) = Talks::claim(conns, self.world, self.mesh, &slot.packet)
+            && self.still_holds(conns, slot, found)?
+        {
+            return Ok(Way::Held(found));
+        }
         let packet = (&slot.packet, link);
         let opened = self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
         // A connection that nobody remembers takes no place either.
@@ -473,7 +503,12 @@ impl<B> Settle<'_, '_, B> {
             forget(self.world.lines, &conn);
         }
         Ok(match opened? {
-            Opened::Held(index) => Way::Held(Found { index, direction: Direction::Inbound }),
+            Opened::Held(index) => {
+                if key.protocol == protocol::TCP && key.ends.destination().1 == FTP_PORT {
+                    talks.forget(index);
+                }
+                Way::Held(Found { index, direction: Direction::Inbound })
+            }
             Opened::Once(conn) => Way::Once(conn),
         })
     }
@@ -513,7 +548,9 @@ impl<B> Settle<'_, '_, B> {
             Direction::Inbound => {
                 // Behind a tunnel of the other family the connection does not have it.
                 let own = conn.outbound.source().0.into();
-                let to = self.paths.address(conn.dest).unwrap_or(own);
+                let known = self.paths.address(conn.dest);
+                // FTP's server may say another one for data.
+                let to = known.filter(|_| !conn.has(unusual::DATA)).unwrap_or(own);
                 (&mut conn.next_hop, to, Place::Resident)
             }
             Direction::Outbound => {
@@ -568,7 +605,7 @@ pub(crate) fn forget<F: Rewrite>(lines: &[DestLine], conn: &Conn<F>) {
     let Some(line) = line_of(lines, conn) else { return };
     if conn.is_template() {
         line.step_templates(false);
-    } else {
+    } else if !conn.has(unusual::SHADOW) {
         line.step_load(conn.state.is_active(), false);
     }
 }

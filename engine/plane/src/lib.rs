@@ -14,6 +14,7 @@ mod defense;
 pub mod drop_reason;
 mod forward;
 mod fragment;
+mod ftp;
 pub mod grain;
 pub mod handoff;
 mod icmp;

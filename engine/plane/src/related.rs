@@ -22,7 +22,7 @@ use rvs_conntrack::{Conn, Conns, Direction};
 use rvs_io::Frame;
 use rvs_model::{DestLine, ForwardMethod};
 use rvs_wire::ethernet::Ethernet;
-use rvs_wire::flow::{Ends, Key, V4, V6};
+use rvs_wire::flow::{Ends, Family, Key, V4, V6};
 use rvs_wire::icmp::{HEADER_LEN, Kind};
 use rvs_wire::packet::Packet;
 use rvs_wire::rewrite::Stop;
@@ -262,7 +262,7 @@ pub(crate) fn may_be_a_connections<F: Local>(
 }
 
 /// Where packets of a connection go, if its hop is still the one that it had when it was opened.
-pub(crate) fn hop_of<'h, F: Local>(
+pub(crate) fn hop_of<'h, F: Family>(
     conn: &Conn<F>,
     direction: Direction,
     hops: &'h [Hop],

@@ -23,7 +23,7 @@ use crate::balance::Balance;
 use crate::carry::{carry_out, settle};
 use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
-use crate::handoff::{Handed, Mesh, Stray};
+use crate::handoff::{Handed, Inbox, Mesh, Stray};
 use crate::ident::Idents;
 use crate::lane::{Lane, Verdict, World, forget, purge};
 use crate::links::Links;
@@ -271,6 +271,9 @@ impl<Q: Queue> Core<Q> {
     fn breathe(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
         let handed = self.links.counters.handed_so_far();
         let frames = self.receive();
+        if self.mesh.inbox(self.id).is_some_and(Inbox::has_words) {
+            self.hear(snapshot, now);
+        }
         if frames > 0 {
             self.classify(&snapshot.network);
             self.decide(snapshot, now);
@@ -332,6 +335,18 @@ impl<Q: Queue> Core<Q> {
         self.burst.len()
     }
 
+    /// Takes note of data connections that other workers know of: after frames were received, so that
+    /// none begins one before that.
+    #[cold]
+    fn hear(&mut self, snapshot: &Snapshot, now: Tick) {
+        let us = (&self.steering, self.id, self.serves);
+        let world = world(snapshot, &self.shared, us, &[], now);
+        let Some(inbox) = self.mesh.inbox(self.id) else { return };
+        let (v4, v6, balance) = (&mut self.v4, &mut self.v6, &self.balance);
+        v4.talks.hear(&mut v4.conns, world, balance, inbox);
+        v6.talks.hear(&mut v6.conns, world, balance, inbox);
+    }
+
     /// Sorts the burst into lanes, and asks for buckets on the way.
     #[inline(never)]
     fn classify(&mut self, network: &Network) {
@@ -381,9 +396,9 @@ impl<Q: Queue> Core<Q> {
         let neighbors = &mut self.stack.neighbors;
         self.v4.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
         self.v6.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
-        let (balance, paths) = (&mut self.balance, &mut self.paths);
-        self.v4.admit(world, balance, neighbors, paths, (frames, verdicts));
-        self.v6.admit(world, balance, neighbors, paths, (frames, verdicts));
+        let (balance, paths, mesh) = (&mut self.balance, &mut self.paths, &self.mesh);
+        self.v4.admit(world, balance, neighbors, (paths, mesh), (frames, verdicts));
+        self.v6.admit(world, balance, neighbors, (paths, mesh), (frames, verdicts));
     }
 
     /// Carries out the verdicts.
@@ -511,6 +526,11 @@ impl<Q: Queue> Core<Q> {
         };
         let gate = &mut self.balance.gate;
         self.defense.step(&snapshot.tunables, conns, gate, now, (gone4, gone6));
+        let us = (&self.steering, self.id, self.serves);
+        let world = world(snapshot, &self.shared, us, &[], now);
+        let (v4, v6, mesh) = (&mut self.v4, &mut self.v6, &self.mesh);
+        v4.talks.step(&mut v4.conns, world, mesh);
+        v6.talks.step(&mut v6.conns, world, mesh);
     }
 
     /// Commands of the control plane, one at a time.

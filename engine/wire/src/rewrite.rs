@@ -72,6 +72,9 @@ pub trait Rewrite: Family {
         address_delta: Delta,
     ) -> Result<(), Stop>;
 
+    /// Says in the header that the packet has so many octets.
+    fn set_octets(packet: &mut [u8], octets: u16);
+
     /// What a tunnel's outer header takes over from a packet; after [`Rewrite::direct`].
     fn inner(packet: &[u8]) -> Option<Inner>;
 
@@ -203,6 +206,13 @@ impl Rewrite for V4 {
         Ok(())
     }
 
+    fn set_octets(packet: &mut [u8], octets: u16) {
+        let Some(ip) = packet.first_chunk_mut::<{ ipv4::HEADER_LEN }>() else { return };
+        let delta = Delta::word(u16::from_be_bytes([ip[2], ip[3]]), octets);
+        [ip[2], ip[3]] = octets.to_be_bytes();
+        [ip[10], ip[11]] = delta.apply([ip[10], ip[11]]);
+    }
+
     #[inline]
     fn inner(packet: &[u8]) -> Option<Inner> {
         let ip = packet.first_chunk::<{ ipv4::HEADER_LEN }>()?;
@@ -283,6 +293,12 @@ impl Rewrite for V6 {
         let (ip, _) = split_v6(packet)?;
         readdress_v6(ip, ends);
         Ok(())
+    }
+
+    fn set_octets(packet: &mut [u8], octets: u16) {
+        let header = u16::try_from(ipv6::HEADER_LEN).unwrap_or_default();
+        let Some(ip) = packet.first_chunk_mut::<8>() else { return };
+        [ip[4], ip[5]] = octets.saturating_sub(header).to_be_bytes();
     }
 
     #[inline]
