@@ -21,6 +21,7 @@ pub mod decap;
 pub mod director;
 pub mod engine;
 pub mod faults;
+pub mod ftp;
 pub mod functional;
 pub mod host;
 pub mod inspect;

@@ -20,8 +20,8 @@ use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
 use rvs_lab::{
-    containers, decap, engine, faults, functional, host, keepalived, netns, probe, share, topology,
-    traffic, wire,
+    containers, decap, engine, faults, ftp, functional, host, keepalived, netns, probe, share,
+    topology, traffic, wire,
 };
 
 /// Set for the process that has its own mounts.
@@ -80,6 +80,8 @@ enum Action {
     },
     /// Thousands of packets of rvs-pktgen through rvsd, each of them judged.
     Traffic(Options),
+    /// FTP in all its modes: vsftpd and curl.
+    Ftp(Options),
     /// Debian's keepalived manages rvsd, while servers and rvsd itself die and come back.
     Keepalived(Options),
     /// The same in containers: images of rvs and of hosts, compose files, an engine of the lab's own.
@@ -194,6 +196,11 @@ fn act(action: &Action) -> Result<bool> {
         Action::Traffic(options) => {
             let setup = prepare(options)?;
             traffic::act(&setup, &Limits::new(Duration::from_secs(options.timeout_s))?)
+        }
+        Action::Ftp(options) => {
+            require(&[("vsftpd", "vsftpd")])?;
+            let setup = prepare(options)?;
+            ftp::act(&setup, &Limits::new(Duration::from_secs(options.timeout_s))?)
         }
         Action::Up { topology, options } => up(&Topology::load(topology)?, options),
         Action::Keepalived(options) => {

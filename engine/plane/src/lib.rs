@@ -1,7 +1,8 @@
 //! The data path: one worker per core, run to completion.
 //!
 //! Read in this order: [`worker`] (the breath), `lane` (the stages of a burst), `balance` (new
-//! connections), [`persist`] and [`marks`] (which follow others), `forward` (the three methods), `stack` (everything that is not a connection's).
+//! connections), [`persist`] and [`marks`] (which follow others), `forward` (the three methods), `ftp`
+//! (what is read), `stack` (everything that is not a connection's).
 //! [`snapshot`] and [`network`] are what a worker is told, [`shared`] what it tells.
 #![forbid(unsafe_code)]
 

@@ -25,6 +25,7 @@ const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 /// The kernel's own tool.
 pub const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
+const VSFTPD: Tool = Tool { program: "vsftpd", package: "vsftpd" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
 const ETHTOOL: Tool = Tool { program: "ethtool", package: "ethtool" };
 const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
@@ -58,9 +59,9 @@ pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For everything.
-pub const ALL: [Tool; 16] = [
+pub const ALL: [Tool; 17] = [
     NGINX, CURL, IP, IPERF3, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
-    LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL,
+    VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL,
 ];
 
 /// For what real programs do through rvsd.
@@ -94,7 +95,9 @@ pub fn packages(tools: &[Tool]) -> Result<()> {
     println!("Installing {} ...", packages.join(", "));
     apt(&["update", "-q"])?;
     apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
-    for (package, services) in [("nginx-light", &["nginx"][..]), ("docker.io", &DOCKER)] {
+    for (package, services) in
+        [("nginx-light", &["nginx"][..]), ("vsftpd", &["vsftpd"]), ("docker.io", &DOCKER)]
+    {
         if packages.contains(&package) {
             stop_services(services);
         }
@@ -119,8 +122,8 @@ fn apt(arguments: &[&str]) -> Result<()> {
 
 const DOCKER: [&str; 2] = ["docker.socket", "docker.service"];
 
-/// Debian starts a service that it installs. The labs start their own nginx and engine, in
-/// namespaces; the machine's port 80 and its bridges are nobody's business here.
+/// Debian starts a service that it installs. The labs start their own nginx, vsftpd and engine,
+/// in namespaces; the machine's ports 80 and 21 and its bridges are nobody's business here.
 fn stop_services(services: &[&str]) {
     if Path::new("/run/systemd/system").exists() {
         println!("Debian has started {services:?}, which the labs do not use: stopping them.");

@@ -193,6 +193,7 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         let mut functional = lab(workspace, "functional");
         steps.run("functional", functional.args(["--timeout-s", "500"]), last_line)?;
         steps.run("faults", lab(workspace, "faults").args(["--timeout-s", "200"]), last_line)?;
+        steps.run("ftp", &mut lab(workspace, "ftp"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
@@ -217,7 +218,7 @@ pub fn release(workspace: &Workspace, dpdk: bool) -> Command {
     cargo
 }
 
-/// The lab, as [`release`] built it: its `demo`, its `traffic` or `keepalived`, with all cases.
+/// The lab, as [`release`] built it: its `demo`, its `traffic`, `ftp` or `keepalived`, with all cases.
 #[must_use]
 pub fn lab(workspace: &Workspace, action: &str) -> Command {
     let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));
