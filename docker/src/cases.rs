@@ -79,7 +79,11 @@ fn run_families(lab: Lab<'_>, families: &[Family], requests: u32, limits: &Limit
 }
 
 /// An orderly end, with a summary and nothing wrong in any frame.
-fn end(lab: Lab<'_>, limits: &Limits) -> Result<()> {
+///
+/// # Errors
+///
+/// It is not, or tshark complains.
+pub fn end(lab: Lab<'_>, limits: &Limits) -> Result<()> {
     let topology = lab.topology;
     let (summary, findings) = lab.end(limits)?;
     limits.say(topology, "rvsd ended in order; its summary:");

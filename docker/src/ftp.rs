@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::cases;
 use crate::lab::{Lab, Setup, show_logs};
 use crate::process::{Daemon, Limits, command, run};
 use crate::topology::{Family, Topology};
@@ -52,6 +53,8 @@ fn in_lab(lab: Lab<'_>, topology: &Topology, limits: &Limits) -> Result<bool> {
     let servers = &topology.service.dests;
     let serving = servers.iter().map(|host| serve(host, &lab.dir, limits));
     let daemons: Vec<Daemon> = serving.collect::<Result<_>>()?;
+    let mut whole: Vec<_> = servers.iter().map(|host| content(host, FILES)).collect();
+    whole.sort();
     let mut good = true;
     for family in Family::ALL {
         let vip = topology.vip(family).context("the service has no address of this family")?;
@@ -66,13 +69,7 @@ fn in_lab(lab: Lab<'_>, topology: &Topology, limits: &Limits) -> Result<bool> {
             let fetched = servers.iter().map(|_| fetch(&vip, options));
             let mut from: Vec<_> = fetched.collect::<Result<_>>()?;
             from.sort();
-            let mut all = servers.clone();
-            all.sort();
-            let holds = from.iter().eq(all
-                .iter()
-                .map(|host| content(host, FILES))
-                .collect::<Vec<_>>()
-                .iter());
+            let holds = from == whole;
             let (family, verdict) = (family.name(), if holds { "ok    " } else { "FAILED" });
             println!(
                 "{:14}{verdict} {family} {name}: {FILES} files of each server arrive as they are",
@@ -82,7 +79,7 @@ fn in_lab(lab: Lab<'_>, topology: &Topology, limits: &Limits) -> Result<bool> {
         }
     }
     drop(daemons);
-    lab.end(limits)?;
+    cases::end(lab, limits)?;
     println!("\nftp: {}", if good { "all files arrived" } else { "FAILED" });
     Ok(good)
 }
@@ -122,7 +119,7 @@ fn serve(host: &str, dir: &Path, limits: &Limits) -> Result<Daemon> {
     // A namespace in a namespace, and a filter of system calls, are not what is tried here.
     let text = format!(
         "background=NO\nlisten=NO\nlisten_ipv6=YES\nlisten_port={PORT}\nanonymous_enable=YES\n\
-         local_enable=NO\nanon_root={root}\nftp_username=nobody\nconnect_from_port_20=YES\n\
+         local_enable=NO\nanon_root={root}\nconnect_from_port_20=YES\n\
          secure_chroot_dir={empty}\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\n"
     );
     fs::write(&config, text)?;
