@@ -309,16 +309,14 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     if sent == Sent::Framed {
         *verdict = Verdict::Out { link: hop.link };
         note(&mut conn, line, packet, is_outbound, world.now);
-    } else if sent == Sent::Helped {
-        return false;
+        true
     } else {
         *verdict = sent.verdict(hop_id, packet.l3);
-        note_unframed(conn, line, packet, sent, is_outbound, world.now);
+        note_unframed(conn, line, packet, sent, is_outbound, world.now)
     }
-    true
 }
 
-/// The same as [`note`] for a packet that does not simply go out.
+/// The same as [`note`] for a packet that does not simply go out; `false` if it is to be read first.
 #[cold]
 #[inline(never)]
 fn note_unframed<F: Rewrite>(
@@ -328,7 +326,10 @@ fn note_unframed<F: Rewrite>(
     sent: Sent,
     is_outbound: bool,
     now: Tick,
-) {
+) -> bool {
+    if sent == Sent::Helped {
+        return false;
+    }
     // Linux 6.1 checks an outbound packet's hop limit and length in ip_forward(), before IPVS sees
     // it; an inbound one's in ip_vs_xmit.c, after it was counted.
     if sent.is_sent() || !is_outbound {
@@ -337,6 +338,7 @@ fn note_unframed<F: Rewrite>(
             count_refusal::<F>(line, packet.packet_octets);
         }
     }
+    true
 }
 
 /// The same for a connection that nobody remembers: `-o`.
