@@ -214,7 +214,7 @@ mod tests {
             window: 100,
         };
         let mut segment = header.octets(&[], 0).to_vec();
-        segment[12] = u8::try_from((20 + options.len()) / 4 << 4).unwrap();
+        segment[12] = u8::try_from((20 + options.len()) * 4).unwrap();
         segment[16..18].fill(0);
         segment.extend(options);
         segment.extend(data);
