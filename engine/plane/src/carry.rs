@@ -57,7 +57,7 @@ pub(crate) fn carry_out<Q: Queue>(
                 .or_else(|| ipsec::verdict((v4, v6), around, &mut frame, l3))
                 .or_else(|| {
                     let neighbors = &mut desk.stack.neighbors;
-                    let settle = Settle { world, balance, neighbors, paths };
+                    let settle = Settle { world, balance, neighbors, paths, mesh: desk.mesh };
                     related::scheduled((v4, v6), settle, from, &mut frame, l3)
                 })
         }

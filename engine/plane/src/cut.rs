@@ -91,7 +91,7 @@ fn onward<F: Local, Q: Queue>(
         Some((id, hop)) => {
             let pmtu_disc = world.snapshot.tunables.pmtu_disc;
             let way = Direction::Inbound;
-            let sent = forward::apply(&conn, way, &packet, hop, paths, pmtu_disc, &mut made);
+            let sent = forward::apply_unread(&conn, way, &packet, hop, paths, pmtu_disc, &mut made);
             sent.verdict(id, L3)
         }
         None => DropReason::NoRoute.into(),

@@ -33,7 +33,7 @@ pub(crate) enum Sent {
     TooBig { mtu: u16 },
     /// No room for a tunnel's header.
     NoHeadroom,
-    /// To be read first ([`crate::ftp`]), which only those ask for who do not; unchanged.
+    /// To be read first ([`crate::ftp`]); unchanged.
     Helped,
 }
 
@@ -165,8 +165,24 @@ fn apart<F: Rewrite, B: Frame>(
     if conn.method == ForwardMethod::Tunnel {
         return tunnel(conn, direction, packet, hop, paths, pmtu_disc, frame);
     }
-    // Of a later fragment there is nothing to be read.
-    if packet.l4 == 0 { in_place(conn, direction, packet, hop, frame) } else { Sent::Helped }
+    Sent::Helped
+}
+
+/// [`apply`] for what says nothing: a later fragment, or what the director made.
+#[cold]
+pub(crate) fn apply_unread<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    hop: &Hop,
+    paths: &Paths,
+    pmtu_disc: bool,
+    frame: &mut B,
+) -> Sent {
+    match apply(conn, direction, packet, hop, paths, pmtu_disc, frame) {
+        Sent::Helped => in_place(conn, direction, packet, hop, frame),
+        sent => sent,
+    }
 }
 
 /// Puts the headers of the destination's tunnel before the packet.

@@ -86,7 +86,7 @@ fn schedule<F: Local, B: Frame>(
     frame: &mut B,
     l3: u16,
 ) -> Option<Verdict> {
-    let Settle { world, balance, neighbors, paths } = settle;
+    let Settle { world, balance, neighbors, paths, .. } = settle;
     let error = Report::<F>::read(world, frame, l3)?;
     // AH and ESP open nothing: Linux 6.1 ip_vs_proto_ah_esp.c ah_esp_conn_schedule().
     if !error.is_right || !error.has_ports {

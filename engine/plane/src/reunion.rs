@@ -291,7 +291,8 @@ impl Told {
             return Some(DropReason::NoRoute.into());
         };
         let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-        let sent = forward::apply(conn, found.direction, &packet, hop, paths, pmtu_disc, frame);
+        let way = found.direction;
+        let sent = forward::apply_unread(conn, way, &packet, hop, paths, pmtu_disc, frame);
         if sent.is_sent() {
             // As the kernel counts: one packet, as long as it is whole.
             let octets = piece.packet_octets.saturating_sub(piece.header_octets);
