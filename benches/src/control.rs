@@ -84,6 +84,7 @@ fn config(folder: &Path) -> Result<Config> {
         [[link]]
         name = "feed"
         kind = "pcap"
+        write = "unused.pcap"
         mac = "02:00:00:00:00:01"
         addresses = ["198.51.100.1/24", "192.0.2.1/24"]
         [[route]]
