@@ -13,7 +13,7 @@ enum May {
     UseAll,
 }
 
-const TABLE: [(&str, May); 19] = [
+const TABLE: [(&str, May); 20] = [
     ("rvs-wire", May::Use(&[])),
     ("rvs-cache", May::Use(&[])),
     ("rvs-io", May::Use(&[])),
@@ -63,6 +63,7 @@ const TABLE: [(&str, May); 19] = [
     ("rvs-pktgen", May::Use(&["rvs-io", "rvs-dpdk", "rvs-wire"])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
+    ("rvs-topology", May::Use(&["rvs-lab"])),
     ("rvs-lab", May::UseAll),
     ("xtask", May::Use(&[])),
 ];

@@ -32,6 +32,11 @@ const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
 const LIBDPDK: Tool = Tool { program: "/usr/include/dpdk/rte_ethdev.h", package: "libdpdk-dev" };
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config" };
 const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
+const NFT: Tool = Tool { program: "nft", package: "nftables" };
+const WRK: Tool = Tool { program: "wrk", package: "wrk" };
+const HAPROXY: Tool = Tool { program: "haproxy", package: "haproxy" };
+const STREAM: Tool =
+    Tool { program: "/usr/lib/nginx/modules/ngx_stream_module.so", package: "libnginx-mod-stream" };
 /// Instruction counts.
 pub const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind" };
 
@@ -58,9 +63,11 @@ pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
+/// For rvs beside its peers, and for the soak.
+pub const TOPOLOGY: [Tool; 9] = [NGINX, CURL, IP, ETHTOOL, IPERF3, NFT, WRK, HAPROXY, STREAM];
 /// For everything.
-pub const ALL: [Tool; 17] = [
-    NGINX, CURL, IP, IPERF3, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
+pub const ALL: [Tool; 18] = [
+    NGINX, CURL, IP, IPERF3, WRK, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
     VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL,
 ];
 

@@ -93,6 +93,18 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// rvs beside forwarding, nftables, HAProxy and nginx, between real kernels; `-- --help` for the choices.
+    Topology {
+        /// Handed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Mixed traffic through rvsd for a while, and whether anything leaks or is not accounted for.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+    },
     /// Installs what the other commands need and is missing.
     Install,
 }
@@ -179,6 +191,17 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             inherit(
                 Command::new(workspace.target_directory.join("release/control")).args(arguments),
             )
+        }
+        Chore::Topology { arguments } => {
+            install::packages(&install::TOPOLOGY)?;
+            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            inherit(test::topology(&workspace, "compare").args(arguments))
+        }
+        Chore::Soak { minutes } => {
+            install::packages(&install::TOPOLOGY)?;
+            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            let minutes = minutes.to_string();
+            inherit(test::topology(&workspace, "soak").args(["--minutes", &minutes]))
         }
         Chore::Install => {
             install::packages(&install::ALL)?;

@@ -9,8 +9,20 @@ use crate::workspace::Workspace;
 use crate::{deps, differences, install, tidy};
 
 /// What the lab is made of.
-const RELEASED: [&str; 10] =
-    ["-p", "rvs-daemon", "-p", "rvs-adm", "-p", "rvs-preload", "-p", "rvs-pktgen", "-p", "rvs-lab"];
+const RELEASED: [&str; 12] = [
+    "-p",
+    "rvs-daemon",
+    "-p",
+    "rvs-adm",
+    "-p",
+    "rvs-preload",
+    "-p",
+    "rvs-pktgen",
+    "-p",
+    "rvs-lab",
+    "-p",
+    "rvs-topology",
+];
 
 /// Runs all steps, or those that need neither root nor long builds.
 ///
@@ -226,6 +238,14 @@ pub fn lab(workspace: &Workspace, action: &str) -> Command {
     let mut lab = Command::new(workspace.target_directory.join("release/rvs-lab"));
     lab.arg(action).arg("--logs").arg(workspace.target_directory.join("lab"));
     lab
+}
+
+/// rvs beside its peers (`compare`) or by itself (`soak`), as [`release`] built it.
+#[must_use]
+pub fn topology(workspace: &Workspace, action: &str) -> Command {
+    let mut topology = Command::new(workspace.target_directory.join("release/rvs-topology"));
+    topology.arg(action);
+    topology
 }
 
 /// The labs in containers, with an engine of their own whose images are kept.
