@@ -71,16 +71,23 @@ fn count(number: usize) -> f64 {
 fn timers(conns: u32) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for mode in [Mode::Dr, Mode::Nat] {
-        let mut rig = Rig4::new(Case::new(mode, Family::V4, conns))?;
-        rig.follow(Plan::Silence);
-        rig.sleep(Timeouts::default().ticks(State::Established) + 8);
-        let (begun, mut longest) = (processor_time(), 0.0_f64);
-        while rig.conns() > 0 {
-            let breath = processor_time();
-            rig.breathe();
-            longest = longest.max(processor_time() - breath);
+        // The same every time but for what others do on the machine: the best of three.
+        let (mut each, mut longest) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..3 {
+            let mut rig = Rig4::new(Case::new(mode, Family::V4, conns))?;
+            rig.follow(Plan::Silence);
+            rig.sleep(Timeouts::default().ticks(State::Established) + 8);
+            let (begun, mut slowest) = (processor_time(), 0.0_f64);
+            let mut before = begun;
+            while rig.conns() > 0 {
+                rig.breathe();
+                let now = processor_time();
+                slowest = slowest.max(now - before);
+                before = now;
+            }
+            each = each.min((before - begun) * 1e9 / f64::from(conns));
+            longest = longest.min(slowest);
         }
-        let each = (processor_time() - begun) * 1e9 / f64::from(conns);
         figures.push(figure(
             format!("{conns} idle connections expire, {mode}: each"),
             format!("{each:.1} ns"),

@@ -89,15 +89,21 @@ const _: () = assert!(size_of::<Conn<V6>>() == 128);
 const _: () = assert!(core::mem::offset_of!(Conn<V4>, born) + 4 == 64);
 
 impl<F: Family> Conn<F> {
+    /// The ends of a packet of `direction`.
+    #[inline(always)]
+    #[must_use]
+    pub fn ends(&self, direction: Direction) -> &F::Ends {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        }
+    }
+
     /// What a packet of `direction` looks like.
     #[inline]
     #[must_use]
     pub fn key(&self, direction: Direction) -> Key<F> {
-        let ends = match direction {
-            Direction::Inbound => self.inbound,
-            Direction::Outbound => self.outbound,
-        };
-        Key { ends, protocol: self.protocol }
+        Key { ends: *self.ends(direction), protocol: self.protocol }
     }
 
     /// Whether the way back comes through here and must be found too.

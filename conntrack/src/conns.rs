@@ -26,8 +26,9 @@ use rvs_wire::flow::{Family, Key};
 /// Armed entries for each connection that the wheel has room for: its own, and a stale one.
 const ENTRIES_PER_CONN: u32 = 2;
 
-/// Connections whose way back is not in the index yet: long enough for its bucket to arrive.
-const PENDING: usize = 8;
+/// Connections whose way back is not in the index yet: so many that the buckets of all but the last
+/// few have arrived when their turn comes.
+const PENDING: usize = 64;
 
 /// The connections of one family.
 pub struct Conns<F: Family> {
@@ -82,6 +83,15 @@ impl Timers {
     #[inline]
     fn lifetime<F: Family>(&self, conn: &Conn<F>, state: State) -> Tick {
         if conn.is_template() { conn.template_timeout() } else { self.timeout(state) }
+    }
+
+    /// Takes note that a connection came into `state`: if it has a template, that one is assured when
+    /// the connection stands.
+    #[inline]
+    fn arrive<F: Family>(&mut self, conn: &mut Conn<F>, state: State) {
+        if conn.control != 0 && matches!(state, State::Established | State::SctpEstablished) {
+            self.assure(conn);
+        }
     }
 
     /// Takes note that a connection which has a template was established.
@@ -169,9 +179,7 @@ fn turn<F: Family>(
         }
         return None;
     }
-    if conn.control != 0 && matches!(state, State::Established | State::SctpEstablished) {
-        timers.assure(conn);
-    }
+    timers.arrive(conn, state);
     let before = core::mem::replace(&mut conn.state, state);
     timers.shorten(conn, found.index);
     Some(before)
@@ -228,25 +236,41 @@ impl<F: Family> Conns<F> {
     #[inline(always)]
     pub fn held(&mut self, found: Found, key: &Key<F>) -> Option<Held<'_, F>> {
         let conn = self.table.conn_mut(found.index)?;
-        if conn.key(found.direction) != *key {
+        if conn.ends(found.direction) != &key.ends || conn.protocol != key.protocol {
             return None;
         }
         Some(Held { conn, timers: &mut self.timers, found })
     }
 
-    /// Takes in a connection that is not there yet, in state `NONE`. Its timer is armed for `first`,
-    /// the state that its first packet leads to, which the caller hands to [`Held::packet`] next
-    /// like any other. A template's is armed for its own time.
+    /// Takes in a connection that is not there yet. Its timer is armed for `first`, the state that its
+    /// first packet leads to: either `conn` is in that state and has counted that packet, or it is in
+    /// state `NONE` and the caller hands the packet to [`Held::packet`] next like any other. A
+    /// template's timer is armed for its own time.
     ///
     /// # Errors
     ///
     /// [`Full`] if there is no room; nothing has changed then.
-    #[inline]
     pub fn open(&mut self, conn: &Conn<F>, first: State, now: Tick) -> Result<u32, Full> {
+        self.open_at(self.table.hash(&conn.key(Direction::Inbound)), conn, first, now)
+    }
+
+    /// The same where the hash of the inbound key is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conns::open`].
+    #[inline]
+    pub fn open_at(
+        &mut self,
+        hash: Hash,
+        conn: &Conn<F>,
+        first: State,
+        now: Tick,
+    ) -> Result<u32, Full> {
         if self.pending.is_full() {
             self.settle();
         }
-        let (index, way_back) = self.table.insert_inbound(conn)?;
+        let (index, way_back) = self.table.insert_inbound(conn, hash)?;
         let lifetime = self.timers.lifetime(conn, first);
         let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(lifetime)) else {
             self.table.remove_inbound(index);
@@ -260,6 +284,7 @@ impl<F: Family> Conns<F> {
         if let Some(conn) = self.table.conn_mut(index) {
             conn.seen = now;
             conn.due = due;
+            self.timers.arrive(conn, conn.state);
         }
         self.note_half_open(conn, index);
         Ok(index)
@@ -290,7 +315,9 @@ impl<F: Family> Conns<F> {
 
     #[inline(never)]
     fn settle_pending(&mut self) {
-        for (hash, index) in core::mem::take(&mut self.pending) {
+        // By numbers: taken out as a whole, the list would be copied.
+        for number in 0..self.pending.len() {
+            let Some((hash, index)) = self.pending.get(number).copied() else { break };
             if self.table.link_outbound(hash, index).is_err()
                 && let Some(conn) = self.table.remove_inbound(index)
             {
@@ -299,6 +326,7 @@ impl<F: Family> Conns<F> {
                 let _counted = self.unlinked.try_push(conn);
             }
         }
+        self.pending.clear();
     }
 
     /// The same in the place of connection `index`, whose timer it inherits: for a client that uses
@@ -336,6 +364,7 @@ impl<F: Family> Conns<F> {
             let state = core::mem::replace(&mut conn.state, first);
             self.timers.shorten(conn, index);
             conn.state = state;
+            self.timers.arrive(conn, state);
         }
         Ok(())
     }
@@ -374,9 +403,13 @@ impl<F: Family> Conns<F> {
             .half_open
             .pop_victim(|index| table.conn(index).is_some_and(state::is_half_open))
             .ok_or(Full::Conns)?;
-        // The next eviction is near, and its victim known.
-        for index in self.half_open.upcoming(2) {
-            table.touch_conn(index);
+        // The next evictions are near, and their victims known: first the line, then what it names.
+        for (index, ahead) in self.half_open.upcoming(4).zip(0..) {
+            match (ahead, table.conn(index)) {
+                (1, Some(conn)) => drop(table.touch_keys(conn)),
+                (3, _) => table.touch_conn(index),
+                _ => {}
+            }
         }
         let old = self.table.conn(victim).copied();
         self.open_over(victim, conn, first, now, &mut gone)?;
@@ -431,7 +464,9 @@ impl<F: Family> Conns<F> {
     #[inline]
     pub fn expire<const N: usize>(&mut self, now: Tick, mut gone: impl FnMut(&Conn<F>)) -> usize {
         self.settle();
-        self.unlinked.drain(..).for_each(|conn| gone(&conn));
+        if !self.unlinked.is_empty() {
+            self.unlinked.drain(..).for_each(|conn| gone(&conn));
+        }
         if !self.timers.assured.is_empty() {
             self.assure_templates();
         }
@@ -531,7 +566,7 @@ impl<F: Family> Conns<F> {
         for entry in due {
             self.table.touch_conn(entry.index);
         }
-        let mut over = ArrayVec::<u32, N>::new();
+        let mut over = ArrayVec::<(u32, [Option<Hash>; 2]), N>::new();
         for entry in due {
             let Some(conn) = self.table.conn_mut(entry.index) else { continue };
             if !conn.is_live() || !entry.is_for(conn.due) {
@@ -557,16 +592,20 @@ impl<F: Family> Conns<F> {
             }
             // Over, or the wheel is full of stale entries: better early than never.
             let conn = *conn;
-            self.table.touch(self.table.hash(&conn.key(Direction::Inbound)));
-            if conn.has_way_back() {
-                self.table.touch(self.table.hash(&conn.key(Direction::Outbound)));
-            }
-            let _fits = over.try_push(entry.index);
+            let _fits = over.try_push((entry.index, self.table.touch_keys(&conn)));
         }
-        for index in over {
-            if let Some(conn) = self.remove(index) {
-                gone(&conn);
+        // By reference: a list that is taken apart is copied first.
+        for &(index, keys) in &over {
+            let Some(conn) = self.table.conn(index).filter(|conn| conn.is_live()) else { continue };
+            // What templates have to do with it, on either side, is rare.
+            if conn.is_template() || conn.control != 0 {
+                if let Some(conn) = self.remove(index) {
+                    gone(&conn);
+                }
+                continue;
             }
+            gone(conn);
+            self.table.remove_by(index, keys);
         }
     }
 
@@ -578,7 +617,7 @@ impl<F: Family> Conns<F> {
         for entry in &entries {
             self.table.touch_conn(entry.index);
         }
-        for entry in entries {
+        for entry in &entries {
             let Some(conn) = self.table.conn_mut(entry.index) else { continue };
             if conn.is_live()
                 && entry.is_for(conn.due)

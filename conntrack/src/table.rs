@@ -149,16 +149,21 @@ impl<F: Family> Table<F> {
         Ok(index)
     }
 
-    /// The first half of [`Table::insert`]: the inbound key only. Returns the hash of the outbound one,
-    /// if there is to be one, whose bucket was asked for: it is [`Table::link_outbound`]'s.
+    /// The first half of [`Table::insert`]: the inbound key only, of which this is the hash. Returns
+    /// the hash of the outbound one, if there is to be one, whose bucket was asked for: it is
+    /// [`Table::link_outbound`]'s.
     ///
     /// # Errors
     ///
     /// As [`Table::insert`].
     #[inline]
-    pub(crate) fn insert_inbound(&mut self, conn: &Conn<F>) -> Result<(u32, Option<Hash>), Full> {
+    pub(crate) fn insert_inbound(
+        &mut self,
+        conn: &Conn<F>,
+        hash: Hash,
+    ) -> Result<(u32, Option<Hash>), Full> {
         let index = *self.free.last().ok_or(Full::Conns)?;
-        self.link(conn, Direction::Inbound, index)?;
+        self.link_hash(hash, Entry::new(index, Direction::Inbound))?;
         self.free.pop();
         if let Some(place) = self.conn_mut(index) {
             *place = *conn;
@@ -219,6 +224,33 @@ impl<F: Family> Table<F> {
         Some(conn)
     }
 
+    /// Asks for the buckets that taking out the connection at `index` will look at, and says which
+    /// those are: for [`Table::remove_by`].
+    #[inline]
+    pub(crate) fn touch_keys(&self, conn: &Conn<F>) -> [Option<Hash>; 2] {
+        let touch = |direction| {
+            let hash = self.hash(&conn.key(direction));
+            self.touch(hash);
+            hash
+        };
+        let inbound = touch(Direction::Inbound);
+        [Some(inbound), conn.has_way_back().then(|| touch(Direction::Outbound))]
+    }
+
+    /// Forgets a connection whose keys have these hashes.
+    #[inline]
+    pub(crate) fn remove_by(&mut self, index: u32, [inbound, outbound]: [Option<Hash>; 2]) {
+        for (hash, direction) in [(inbound, Direction::Inbound), (outbound, Direction::Outbound)] {
+            if let Some(hash) = hash {
+                self.unlink_hash(hash, Entry::new(index, direction));
+            }
+        }
+        if let Some(conn) = self.conn_mut(index) {
+            conn.protocol = 0;
+            self.free.push(index);
+        }
+    }
+
     /// Step 3 of a lookup: the connection, nobody's line if there is none. Compare its key.
     #[inline]
     #[must_use]
@@ -266,10 +298,13 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Asks for the bucket where a key lives that is away from home.
+    /// Asks for the bucket where a key lives that is away from home, if its home misses any.
     #[inline]
     pub fn touch_other(&self, hash: Hash) {
-        if let Some(bucket) = self.buckets.get(at(self.other(self.home(hash), hash.tag()))) {
+        let home = self.home(hash);
+        if self.buckets.get(at(home)).is_some_and(|bucket| bucket.away != 0)
+            && let Some(bucket) = self.buckets.get(at(self.other(home, hash.tag())))
+        {
             rvs_cache::prefetch(bucket);
         }
     }
@@ -280,6 +315,14 @@ impl<F: Family> Table<F> {
         if let Some(index) = self.free.iter().rev().nth(ahead) {
             self.touch_conn(*index);
         }
+    }
+
+    /// Whether surely no key with this hash is there: most that are not.
+    #[inline(always)]
+    #[must_use]
+    pub fn lacks(&self, hash: Hash) -> bool {
+        let home = self.buckets.get(at(self.home(hash)));
+        home.is_some_and(|home| home.away == 0 && home.first(hash.tag()).found().index == 0)
     }
 
     /// The whole lookup at once, for those that a burst could not guess.
@@ -455,8 +498,12 @@ impl<F: Family> Table<F> {
 
     #[inline]
     fn unlink(&mut self, conn: &Conn<F>, direction: Direction, index: u32) {
-        let hash = self.hash(&conn.key(direction));
-        let (home, tag, entry) = (self.home(hash), hash.tag(), Entry::new(index, direction));
+        self.unlink_hash(self.hash(&conn.key(direction)), Entry::new(index, direction));
+    }
+
+    #[inline]
+    fn unlink_hash(&mut self, hash: Hash, entry: Entry) {
+        let (home, tag) = (self.home(hash), hash.tag());
         let Some(bucket) = self.buckets.get_mut(at(home)) else { return };
         let taken = bucket.take(tag, entry);
         if taken != Some(false) {

@@ -223,6 +223,11 @@ impl Chunks {
         tick: Tick,
         out: &mut ArrayVec<Due, N>,
     ) -> u32 {
+        let next = self.all.get(at(*first)).map_or(0, |chunk| chunk.next);
+        // One line ahead: who pops on needs it soon.
+        if let Some(next) = self.all.get(at(next)) {
+            rvs_cache::prefetch(next);
+        }
         let Some(chunk) = self.all.get_mut(at(*first)) else { return 0 };
         let len = chunk.len;
         let keep = at(len).saturating_sub(out.remaining_capacity());

@@ -59,6 +59,23 @@ impl Rr {
     pub fn pick(&mut self, dests: &[Candidate], loads: &impl Loads) -> Option<usize> {
         let place = self.last.and_then(|last| usize::try_from(last.place).ok());
         let start = place.map_or(0, |place| place.saturating_add(1)).min(dests.len());
+        // Nearly always it is the very next one.
+        let next = if start < dests.len() { start } else { 0 };
+        let dest = *dests.get(next)?;
+        if dest.is_eligible(loads) {
+            self.last = Last::new(next, dest);
+            return Some(next);
+        }
+        self.pick_later(start, dests, loads)
+    }
+
+    #[cold]
+    fn pick_later(
+        &mut self,
+        start: usize,
+        dests: &[Candidate],
+        loads: &impl Loads,
+    ) -> Option<usize> {
         let (before, after) = dests.split_at_checked(start)?;
         let mut round = (start..).zip(after).chain((0..).zip(before));
         let (place, dest) = round.find(|(_, dest)| dest.is_eligible(loads))?;

@@ -3,16 +3,16 @@
 use crate::defense::Gate;
 use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
-use crate::neighbor::{Neighbors, Place, peer};
-use crate::network::Network;
+use crate::neighbor::{Hop, Neighbors, Place, peer};
 use crate::overload::{Latches, Limits, Seen};
 use crate::paths::Paths;
 use crate::persist;
+use crate::quota::Quota;
 use crate::services::PIECE;
 use crate::snapshot::{Dest, FTP_DATA_PORT, FTP_PORT, Maps, Service, ServiceKey, Snapshot};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 use rvs_conntrack::conn::flag;
-use rvs_conntrack::{Conn, Conns, Direction, Full, state};
+use rvs_conntrack::{Conn, Conns, Direction, Full, Hash, state};
 use rvs_model::{
     DestId, DestLine, ForwardMethod, Load, SchedulerKind, State, Tick, Tunables, ticks,
 };
@@ -31,6 +31,8 @@ struct Turn {
     epoch: u64,
     version: u64,
     scheduler: Scheduler,
+    /// Whether it goes by how many connections there are.
+    counts: bool,
     /// Whose connections on other cores are looked at next.
     cursor: Cursor,
     lease: Option<Lease>,
@@ -47,7 +49,8 @@ impl Turn {
     /// No service was here yet.
     fn vacant() -> Self {
         let scheduler = Scheduler::new(SchedulerKind::None);
-        Self { epoch: 0, version: 0, scheduler, cursor: Cursor::default(), lease: None }
+        let cursor = Cursor::default();
+        Self { epoch: 0, version: 0, scheduler, counts: false, cursor, lease: None }
     }
 
     /// Takes note of a change. Each change is seen by itself while the worker breathes between them.
@@ -58,6 +61,7 @@ impl Turn {
         } else {
             self.leave();
             self.scheduler = service.scheduler;
+            self.counts = self.scheduler.kind().counts_conns();
             self.lease = service.maps.as_ref().and_then(|home| {
                 let map = home.take()?;
                 Some(Lease { map, home: Maps::clone(home) })
@@ -75,6 +79,19 @@ impl Turn {
     }
 }
 
+/// A packet of a client that has no connection.
+pub(crate) struct Asker<'p, F: Family> {
+    pub(crate) packet: &'p Packet<F>,
+    /// Of its key.
+    pub(crate) hash: Hash,
+    /// 0 is none.
+    pub(crate) mark: u32,
+    /// What it asks for.
+    pub(crate) service: Option<&'p Service>,
+    /// The line of its client's connection before, if that is over.
+    pub(crate) over: Option<u32>,
+}
+
 /// The schedulers of all services, on this core.
 pub(crate) struct Balance {
     turns: Vec<Turn>,
@@ -89,6 +106,8 @@ pub(crate) struct Balance {
     latches: Latches,
     /// What `drop_packet` lets through.
     pub(crate) gate: Gate,
+    /// What there is time for.
+    pub(crate) quota: Quota,
     /// The services that have a map.
     mapped: Vec<u32>,
     /// Whose map is looked after next.
@@ -120,6 +139,7 @@ impl Balance {
             fold: Fold::new(own_lines.len()),
             latches: Latches::new(own_lines.len(), other_lines.is_empty()),
             gate: Gate::default(),
+            quota: Quota::default(),
             own_lines,
             other_lines,
             mapped: Vec::with_capacity(services_max),
@@ -132,8 +152,12 @@ impl Balance {
     /// Tells schedulers what changed, before the next connection asks: what several changes leave of
     /// a weighted round depends on each of them.
     pub(crate) fn apply(&mut self, snapshot: &Snapshot, paths: &mut Paths) {
-        let counted =
-            Counted { own_lines: &self.own_lines, fold: &self.fold, latches: &self.latches };
+        let counted = Counted {
+            own_lines: &self.own_lines,
+            fold: &self.fold,
+            latches: &self.latches,
+            has_limits: true,
+        };
         let pieces = snapshot.services.pieces().zip(&mut self.seen);
         let piece = u32::try_from(PIECE).unwrap_or(u32::MAX);
         let places = (0_u32..).step_by(PIECE);
@@ -192,22 +216,26 @@ impl Balance {
         self.mapped_next = (self.mapped_next + 1) % self.mapped.len().max(1);
     }
 
-    /// Opens the connection that `packet`, to one of our addresses, may begin, in the
-    /// place of connection `over` if the client uses its port again; or makes one that lives for
-    /// this packet only.
+    /// Opens the connection that a packet to one of our addresses may begin, in the place of the
+    /// one before if the client uses its port again, and says its line. The packet is counted as the
+    /// connection's, and has yet to be sent.
+    ///
+    /// # Errors
+    ///
+    /// What becomes of the packet otherwise: by a connection that lives for this packet only, what
+    /// `once` says.
+    #[inline]
     pub(crate) fn open<F: Rewrite, B>(
         &mut self,
         world: World<'_>,
         conns: &mut Conns<F>,
-        neighbors: &mut Neighbors<B>,
-        paths: &mut Paths,
-        (packet, came_by): (&Packet<F>, u8),
-        over: Option<u32>,
-    ) -> Result<Opened<F>, Verdict> {
+        (neighbors, paths): (&mut Neighbors<B>, &mut Paths),
+        asker: &Asker<'_, F>,
+        once: impl FnOnce(&Conn<F>, &[Hop], &Paths) -> Verdict,
+    ) -> Result<u32, Verdict> {
+        let Asker { packet, hash, mark, service, over } = *asker;
         let Packet { l3, vlan, .. } = *packet;
         let snapshot = world.snapshot;
-        let mark = snapshot.mark(&packet.key, (came_by, vlan));
-        let service = snapshot.service(mark, &ServiceKey::of(&packet.key));
         let service = service.ok_or(Verdict::Stack { l3, vlan })?;
         let sloppy = match packet.key.protocol {
             protocol::SCTP => snapshot.tunables.sloppy_sctp,
@@ -216,8 +244,8 @@ impl Balance {
         if !state::may_open(packet.key.protocol, packet.flags, sloppy) {
             return Err(Verdict::Stack { l3, vlan });
         }
-        let asked = Asked { packet, mark, service, is_error: false };
-        self.schedule_conn(world, conns, neighbors, paths, asked, over)
+        let wanted = Wanted { packet, hash, mark, service, is_error: false };
+        self.schedule_conn(world, conns, (neighbors, paths), wanted, over, once)
     }
 
     /// The same for one that `error` says is there, an ICMP error that has `mark` about the client's
@@ -228,13 +256,14 @@ impl Balance {
         &mut self,
         world: World<'_>,
         conns: &mut Conns<F>,
-        neighbors: &mut Neighbors<B>,
-        paths: &mut Paths,
+        way: (&mut Neighbors<B>, &mut Paths),
         (packet, mark): (&Packet<F>, u32),
-    ) -> Option<Result<Opened<F>, Verdict>> {
+        once: impl FnOnce(&Conn<F>, &[Hop], &Paths) -> Verdict,
+    ) -> Option<Result<u32, Verdict>> {
         let service = world.snapshot.service(mark, &ServiceKey::of(&packet.key))?;
-        let asked = Asked { packet, mark, service, is_error: true };
-        let opened = self.schedule_conn(world, conns, neighbors, paths, asked, None);
+        let hash = conns.table().hash(&packet.key);
+        let wanted = Wanted { packet, hash, mark, service, is_error: true };
+        let opened = self.schedule_conn(world, conns, way, wanted, None, once);
         Some(opened.map_err(|verdict| match verdict {
             // An error is not answered with another.
             Verdict::NoDest { .. } => DropReason::NoDest.into(),
@@ -247,16 +276,17 @@ impl Balance {
         &mut self,
         world: World<'_>,
         conns: &mut Conns<F>,
-        neighbors: &mut Neighbors<B>,
-        paths: &mut Paths,
-        asked: Asked<'_, F>,
+        (neighbors, paths): (&mut Neighbors<B>, &mut Paths),
+        wanted: Wanted<'_, F>,
         over: Option<u32>,
-    ) -> Result<Opened<F>, Verdict> {
-        let Asked { packet, mark, service, is_error } = asked;
+        once: impl FnOnce(&Conn<F>, &[Hop], &Paths) -> Verdict,
+    ) -> Result<u32, Verdict> {
+        let Wanted { packet, hash, mark, service, is_error } = wanted;
         let Packet { l3, vlan, .. } = *packet;
         let (client, vip) = (packet.key.ends.source(), packet.key.ends.destination());
         let network = &world.snapshot.network;
-        if is_no_host(network, client.0.into()) {
+        let about_client = network.about(client.0.into());
+        if about_client.is_no_host() || network.is_own(client.0.into()) {
             return Err(DropReason::Martian.into());
         }
         let request = Request {
@@ -268,6 +298,9 @@ impl Balance {
         // Linux 6.1 ip_vs_core.c ip_vs_schedule(): a server's data connection of FTP, not a client's.
         if client.1 == FTP_DATA_PORT {
             return Err(Verdict::Stack { l3, vlan });
+        }
+        if !self.quota.takes() {
+            return Err(DropReason::Overload.into());
         }
         if self.gate.drops() {
             return Err(DropReason::DropPacket.into());
@@ -294,6 +327,7 @@ impl Balance {
             method: dest.method,
             flags: flags(dest.method, &packet.key),
             seen: world.now,
+            packets: u32::from(!is_error),
             dest: dest.id,
             next_hop,
             address_delta: deltas.0,
@@ -304,47 +338,48 @@ impl Balance {
             ..Conn::default()
         };
         if service.rules.one_packet && conn.protocol == protocol::UDP {
-            self.counted().bound(dest.id, 1);
+            self.note_bound(service, dest.id, 1);
             line.count_conn();
-            return Ok(Opened::Once(conn));
+            return Err(once(&conn, neighbors.hops(), paths));
         }
         if conn.has_way_back() {
-            let next = network.next_hop(client.0.into()).ok_or(DropReason::NoRoute)?;
+            let next = network.next_hop_by(about_client, client.0.into());
+            let next = next.ok_or(DropReason::NoRoute)?;
             let hop = neighbors.resolve(network, next, Place::Guest, world.now);
             conn.client_hop = hop.ok_or(DropReason::NeighborTableFull)?;
         }
-        // Armed for the state that this packet leads to: NONE's time-out is shorter, and the entry
-        // would have to be armed a second time.
         let view = state::View::of(conn.method, Direction::Inbound);
-        let next = if is_error {
-            State::None
-        } else {
-            conns.first_state(conn.protocol, packet.flags, view)
-        };
+        if !is_error {
+            conn.state = conns.first_state(conn.protocol, packet.flags, view);
+        }
         // A template that found no room may have taken that very line.
         let opened = match over.filter(|old| conns.is_at(*old, &packet.key)) {
             Some(old) => {
                 let gone = |old: &Conn<F>| forget(world.lines, old);
-                conns.open_over(old, &conn, next, world.now, gone).map(|()| old)
+                conns.open_over(old, &conn, conn.state, world.now, gone).map(|()| old)
             }
-            None => take_in(conns, &conn, next, world),
+            None => take_in(conns, hash, &conn, conn.state, world),
         };
         let index = opened.map_err(|_: Full| DropReason::TableFull)?;
         line.count_conn();
-        // Linux 6.1 ip_vs_conn.c ip_vs_bind_dest(): inactive until a state says otherwise.
-        line.step_load(false, true);
-        self.counted().bound(dest.id, 0);
-        Ok(Opened::Held(index))
+        line.step_load(conn.state.is_active(), true);
+        self.note_bound(service, dest.id, 0);
+        Ok(index)
     }
 
     /// A destination was given a connection that nobody scheduled.
     pub(crate) fn bound(&self, id: DestId) {
-        self.counted().bound(id, 0);
+        let Self { own_lines, fold, latches, .. } = self;
+        Counted { own_lines, fold, latches, has_limits: true }.bound(id, 0);
     }
 
-    fn counted(&self) -> Counted<'_> {
+    /// Notes that a destination of `service` was given a connection; `more` than are counted.
+    #[inline]
+    fn note_bound(&self, service: &Service, id: DestId, more: u64) {
         let Self { own_lines, fold, latches, .. } = self;
-        Counted { own_lines, fold, latches }
+        if !service.rules.limits.is_empty() {
+            Counted { own_lines, fold, latches, has_limits: true }.bound(id, more);
+        }
     }
 
     /// The destination whose turn it is.
@@ -360,11 +395,12 @@ impl Balance {
             turn.catch_up(service, *share);
         }
         let Service { candidates, table, rules, .. } = service;
-        if turn.scheduler.kind().counts_conns() || !rules.limits.is_empty() {
+        let has_limits = !rules.limits.is_empty();
+        if turn.counts || has_limits {
             let (cursor, others) = (&mut turn.cursor, other_lines.len());
             fold.refresh(candidates, cursor, others, request.now, |id| sum(other_lines, id));
         }
-        let counted = Counted { own_lines, fold, latches };
+        let counted = Counted { own_lines, fold, latches, has_limits };
         let map = turn.lease.as_mut().map(|lease| &mut *lease.map);
         let position = turn.scheduler.pick(candidates, table, map, request, &counted)?;
         service.dests.get(position)
@@ -384,6 +420,8 @@ struct Counted<'b> {
     own_lines: &'b [DestLine],
     fold: &'b Fold,
     latches: &'b Latches,
+    /// Whether any of the service's destinations has a threshold.
+    has_limits: bool,
 }
 
 impl Counted<'_> {
@@ -398,7 +436,7 @@ impl Counted<'_> {
     }
 
     /// A destination was given a connection; `more` than are counted.
-    #[inline]
+    #[cold]
     fn bound(&self, id: DestId, more: u64) {
         self.latches.bound(id, || self.seen(id, more));
     }
@@ -413,23 +451,16 @@ impl Counted<'_> {
     }
 }
 
-/// Who asks for a connection.
+/// A connection that is to be opened.
 #[derive(Clone, Copy)]
-struct Asked<'p, F: Family> {
+struct Wanted<'p, F: Family> {
     /// The client's packet, or the one that it would have sent.
     packet: &'p Packet<F>,
+    hash: Hash,
     mark: u32,
     service: &'p Service,
     /// Whether an ICMP error told of it.
     is_error: bool,
-}
-
-/// What [`Balance::open`] came to.
-pub(crate) enum Opened<F: Family> {
-    /// A connection, at this line.
-    Held(u32),
-    /// One that nobody remembers.
-    Once(Conn<F>),
 }
 
 impl Loads for Counted<'_> {
@@ -441,7 +472,7 @@ impl Loads for Counted<'_> {
 
     #[inline]
     fn is_overloaded(&self, id: DestId) -> bool {
-        self.latches.is_over(id, || self.seen(id, 0))
+        self.has_limits && self.latches.is_over(id, || self.seen(id, 0))
     }
 }
 
@@ -458,22 +489,33 @@ fn sum(lines: &[Arc<[DestLine]>], id: DestId) -> Load {
     )
 }
 
-/// Takes in a connection, in the place of one that is half-open if the table is full.
+/// Takes in a connection whose inbound key has this hash, in the place of one that is half-open if
+/// the table is full.
 #[inline]
 pub(crate) fn take_in<F: Rewrite>(
+    conns: &mut Conns<F>,
+    hash: Hash,
+    conn: &Conn<F>,
+    first: State,
+    world: World<'_>,
+) -> Result<u32, Full> {
+    match conns.open_at(hash, conn, first, world.now) {
+        Err(Full::Conns) => take_place(conns, conn, first, world),
+        done => done,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take_place<F: Rewrite>(
     conns: &mut Conns<F>,
     conn: &Conn<F>,
     first: State,
     world: World<'_>,
 ) -> Result<u32, Full> {
-    conns.open(conn, first, world.now).or_else(|full| match full {
-        Full::Conns => {
-            let gone = |old: &Conn<F>| forget(world.lines, old);
-            let opened = conns.open_over_half_open(conn, first, world.now, gone);
-            opened.inspect(|_| world.frames.evicted())
-        }
-        other => Err(other),
-    })
+    let gone = |old: &Conn<F>| forget(world.lines, old);
+    let opened = conns.open_over_half_open(conn, first, world.now, gone);
+    opened.inspect(|_| world.frames.evicted())
 }
 
 /// What is unusual about a new connection (Linux 6.1 `ip_vs_proto_tcp.c` `tcp_app_conn_bind()`: the
@@ -494,6 +536,7 @@ fn flags<F: Family>(method: ForwardMethod, key: &Key<F>) -> u8 {
 /// The destination's address and port as a connection of family `F` keeps them, and what
 /// masquerading does to checksums. With `asked` the port is the one that the client asked for, like
 /// that of a destination that has none.
+#[inline(always)]
 fn dest_end<F: Rewrite>(
     dest: &Dest,
     vip: (F::Addr, u16),
@@ -510,35 +553,16 @@ fn dest_end<F: Rewrite>(
 
 /// The destination's address. Behind a tunnel of the other family only that of it is kept which
 /// [`crate::neighbor::Hop::leads_to`] asks for.
+#[inline]
 pub(crate) fn dest_address<F: Family>(dest: &Dest) -> F::Addr {
     F::address(dest.socket.ip()).unwrap_or_else(|| stand_in::<F>(peer(dest.socket.ip())))
 }
 
 /// An address of family `F` of which [`peer`] says this.
+#[cold]
 fn stand_in<F: Family>(peer: u32) -> F::Addr {
     let short = Ipv4Addr::from_bits(peer);
     let long = Ipv6Addr::from_bits(peer.into());
     let either = F::address(short.into()).or_else(|| F::address(long.into()));
     either.unwrap_or_else(|| F::Ends::default().source().0)
-}
-
-/// Whether no host may have this address (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
-pub(crate) fn is_martian(source: IpAddr) -> bool {
-    match source {
-        IpAddr::V4(source) => {
-            source.is_multicast()
-                || source.is_broadcast()
-                || source.is_loopback()
-                || source.octets().first() == Some(&0)
-        }
-        IpAddr::V6(source) => {
-            source.is_multicast() || source.is_loopback() || source.is_unspecified()
-        }
-    }
-}
-
-/// Whether no other host may have sent a packet from here (Linux 6.1 `route.c`
-/// `ip_route_input_slow()`, `fib_frontend.c` `__fib_validate_source()`).
-pub(crate) fn is_no_host(network: &Network, source: IpAddr) -> bool {
-    is_martian(source) || network.is_local(source) || network.is_broadcast(source)
 }

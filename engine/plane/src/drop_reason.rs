@@ -81,6 +81,8 @@ reasons! {
     NoConnection = "no-connection",
     /// Would have opened a connection, but `drop_packet` drops some of those.
     DropPacket = "drop-packet",
+    /// Would have opened a connection, and the worker had time for those that stand only.
+    Overload = "overload",
     /// Its connection's destination was deleted.
     DestDeleted = "dest-deleted",
     /// No room for another connection; half-open ones had to yield first and none was found.

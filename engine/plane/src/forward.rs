@@ -198,33 +198,35 @@ fn tunnel<F: Rewrite, B: Frame>(
 ) -> Sent {
     let Some(way) = paths.way(conn.dest) else { return Sent::NoHeadroom };
     let l3 = usize::from(packet.l3);
-    let Some(octets) = frame.octets_mut().get_mut(l3..) else { return Sent::NoHeadroom };
-    let front = way.tunnel.len();
     let mtu = hop.mtu.min(way.mtu());
-    let room = mtu.saturating_sub(u16::try_from(front).unwrap_or_default());
+    let room = mtu.saturating_sub(way.front());
     let fits = packet.packet_octets <= room;
     if !fits
+        && let Some(octets) = frame.octets_mut().get_mut(l3..)
         && let Some(most) = most_whole::<F>(room, pmtu_disc, octets)
         && packet.packet_octets > most
     {
         return too_big::<F>(octets, direction, most);
     }
-    if let Err(stop) = F::direct(octets) {
-        return stop.into();
-    }
-    let Some(mut inner) = F::inner(octets) else { return Sent::NoHeadroom };
-    inner.dont_fragment &= pmtu_disc;
-    if !isize::try_from(front).is_ok_and(|room| frame.shift_front(room)) {
+    let (front, shift) = (usize::from(way.front()), i16::try_from(way.front()).unwrap_or_default());
+    if !frame.shift_front(shift.into()) {
         return Sent::NoHeadroom;
     }
     let Some((before, place)) = frame.octets_mut().split_at_mut_checked(l3) else {
         return Sent::NoHeadroom;
     };
-    let flow = match way.tunnel.encapsulation() {
+    let Some(octets) = place.get_mut(front..) else { return Sent::NoHeadroom };
+    if let Err(stop) = F::direct(octets) {
+        let _as_it_was = frame.shift_front((-shift).into());
+        return stop.into();
+    }
+    let Some(mut inner) = F::inner(octets) else { return Sent::NoHeadroom };
+    inner.dont_fragment &= pmtu_disc;
+    let flow = match way.tunnel().encapsulation() {
         Encapsulation::Gue { .. } => paths.flow_port(conn.inbound.words()),
         _ => 0,
     };
-    if !way.tunnel.write(inner, paths.ident(), flow, place) {
+    if !way.tunnel().write(inner, paths.ident(), flow, place) {
         return Sent::NoHeadroom;
     }
     if fits { framed(hop, before) } else { Sent::ToFragment { mtu } }

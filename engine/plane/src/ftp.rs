@@ -20,7 +20,7 @@
 //!
 //! Not understood, as in the kernel: a line that a segment's end cuts in two, TLS, `EPSV ALL`.
 
-use crate::balance::{Balance, is_no_host, take_in};
+use crate::balance::{Balance, take_in};
 use crate::drop_reason::DropReason;
 use crate::forward::{self, Sent};
 use crate::handoff::{Inbox, Mesh};
@@ -168,7 +168,7 @@ impl<F: Family> Talks<F> {
             let old = conns.remove(found.index)?;
             forget(world.lines, &old);
         }
-        take_in(conns, data, State::Listen, world).ok()?;
+        take_in(conns, conns.table().hash(&key), data, State::Listen, world).ok()?;
         // Linux 6.1 ip_vs_conn.c ip_vs_bind_dest(). No service counts it as a connection.
         if !data.has(flag::SHADOW) {
             line.step_load(false, true);
@@ -201,7 +201,8 @@ impl<F: Family> Talks<F> {
             flags: flag::DATA,
             ..awaited
         };
-        let Ok(index) = take_in(conns, &data, State::Listen, world) else {
+        let hash = conns.table().hash(&packet.key);
+        let Ok(index) = take_in(conns, hash, &data, State::Listen, world) else {
             forget(world.lines, &awaited);
             return None;
         };
@@ -457,7 +458,7 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
         port: u16,
     ) -> Result<(), DropReason> {
         let World { snapshot, worker, steering, .. } = self.world;
-        let Some(client) = F::address(address).filter(|_| !is_no_host(&snapshot.network, address))
+        let Some(client) = F::address(address).filter(|_| !snapshot.network.is_no_host(address))
         else {
             return Ok(());
         };

@@ -10,7 +10,7 @@
 //! No stage waits for memory that an earlier one could have asked for. A verdict says what becomes
 //! of a frame; [`crate::worker`] carries it out.
 
-use crate::balance::{Balance, Opened};
+use crate::balance::{Asker, Balance};
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::forward::{self, Sent};
 use crate::ftp::{Helper, Talks};
@@ -19,7 +19,7 @@ use crate::icmp::Local;
 use crate::neighbor::{Hop, HopId, Neighbors, Place, peer};
 use crate::paths::Paths;
 use crate::shared::FrameCounters;
-use crate::snapshot::{FTP_PORT, ServiceKey, Snapshot};
+use crate::snapshot::{Service, ServiceKey, Snapshot};
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
 use rvs_conntrack::conn::flag as unusual;
@@ -215,6 +215,7 @@ impl<F: Local> Lane<F> {
         (paths, mesh): (&mut Paths, &Mesh<B>),
         (frames, verdicts): (&mut [B], &mut Verdicts),
     ) {
+        balance.quota.known(self.slots.len() - self.strays.len());
         if !self.strays.is_empty() {
             self.admit_strays(world, balance, neighbors, (paths, mesh), (frames, verdicts));
         }
@@ -238,34 +239,35 @@ impl<F: Local> Lane<F> {
                 self.conns.table().touch_free(ahead);
             }
         }
+        let settle = Settle { world, balance, neighbors, paths, mesh };
+        let mut admission = Admission { settle, asked: None };
         for number in &self.strays {
             let Some(slot) = self.slots.get_mut(usize::from(*number)) else { continue };
             let at = usize::from(slot.frame);
             let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
                 continue;
             };
-            let mut settle =
-                Settle { world, balance: &mut *balance, neighbors, paths: &mut *paths, mesh };
-            match settle.find(&mut self.conns, &mut self.talks, slot) {
-                Ok(Way::Held(found)) => {
+            let (conns, talks) = (&mut self.conns, &mut self.talks);
+            let inbound = admission.is_inbound(&slot.packet.key);
+            *verdict = match admission.find(conns, talks, slot, inbound) {
+                Ok(Known::Held(found)) => {
                     slot.found = found;
-                    let (conns, hops) = (&mut self.conns, neighbors.hops());
+                    let Settle { balance, neighbors, paths, .. } = &mut admission.settle;
+                    let (hops, paths) = (neighbors.hops(), &**paths);
                     if is_helped(conns, found) {
-                        let talks = &mut self.talks;
                         let mut helper = Helper { world, conns, talks, balance, hops, mesh };
                         *verdict = helper.forward(found, &slot.packet, frame);
                         continue;
                     }
                     let place = (frame, &mut *verdict);
-                    if !known::<F, B, true>(conns, world, hops, paths, slot, place) {
-                        *verdict = DropReason::NoRoute.into();
+                    if known::<F, B, true>(conns, world, hops, paths, slot, place) {
+                        continue;
                     }
+                    DropReason::NoRoute.into()
                 }
-                Ok(Way::Once(conn)) => {
-                    *verdict = once(&conn, world, neighbors.hops(), paths, &slot.packet, frame);
-                }
-                Err(other) => *verdict = other,
-            }
+                Ok(Known::Not { over }) => admission.open(conns, talks, slot, inbound, over, frame),
+                Err(other) => other,
+            };
         }
     }
 }
@@ -341,13 +343,13 @@ fn note_unframed<F: Rewrite>(
     true
 }
 
-/// The same for a connection that nobody remembers: `-o`.
-#[cold]
-fn once<F: Rewrite, B: Frame>(
+/// Counts and rewrites the packet that opened `conn`, whose hop was looked up just now and whose
+/// state has moved already.
+#[inline(always)]
+fn first<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
     world: World<'_>,
-    hops: &[Hop],
-    paths: &Paths,
+    (hops, paths): (&[Hop], &Paths),
     packet: &Packet<F>,
     frame: &mut B,
 ) -> Verdict {
@@ -357,7 +359,11 @@ fn once<F: Rewrite, B: Frame>(
         return DropReason::NoRoute.into();
     };
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-    let sent = forward::apply(conn, Direction::Inbound, packet, hop, paths, pmtu_disc, frame);
+    let mut sent = forward::apply(conn, Direction::Inbound, packet, hop, paths, pmtu_disc, frame);
+    // It says nothing yet.
+    if sent == Sent::Helped {
+        sent = forward::in_place(conn, Direction::Inbound, packet, hop, frame);
+    }
     line.count_packet(false, packet.packet_octets.into());
     if sent == Sent::Framed {
         return Verdict::Out { link: hop.link };
@@ -366,6 +372,19 @@ fn once<F: Rewrite, B: Frame>(
         count_refusal::<F>(line, packet.packet_octets);
     }
     sent.verdict(conn.next_hop, packet.l3)
+}
+
+/// The same for a connection that nobody remembers: `-o`.
+#[cold]
+#[inline(never)]
+fn first_and_last<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    world: World<'_>,
+    way: (&[Hop], &Paths),
+    packet: &Packet<F>,
+    frame: &mut B,
+) -> Verdict {
+    first(conn, world, way, packet, frame)
 }
 
 /// Counts a packet of a connection and moves its state.
@@ -438,10 +457,12 @@ fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) ->
     state::is_reused(tunables.conn_reuse_mode, conn.state, no_output)
 }
 
-/// The connection that a packet goes by.
-enum Way<F: Rewrite> {
+/// What is known of a packet's connection.
+enum Known {
+    /// This one.
     Held(Found),
-    Once(Conn<F>),
+    /// None; in the place of this one, if there is one.
+    Not { over: Option<u32> },
 }
 
 /// What finding or opening a connection needs.
@@ -453,71 +474,152 @@ pub(crate) struct Settle<'a, 'b, B> {
     pub(crate) mesh: &'a Mesh<B>,
 }
 
-impl<B> Settle<'_, '_, B> {
-    /// The packet's connection, found or opened, or what becomes of a packet that has none.
-    fn find<F: Local>(
+/// What a client asked for: who comes next often asks for the same.
+struct Asked<'b, F: Rewrite> {
+    end: (F::Addr, u16),
+    protocol: u8,
+    service: Option<&'b Service>,
+}
+
+/// The same for those of one burst.
+struct Admission<'a, 'b, F: Rewrite, B> {
+    settle: Settle<'a, 'b, B>,
+    /// By the last packet of this burst that had no connection and no mark.
+    asked: Option<Asked<'b, F>>,
+}
+
+impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
+    /// Whether a packet is a client's.
+    #[inline(always)]
+    fn is_inbound(&self, key: &Key<F>) -> bool {
+        let address = key.ends.destination().0;
+        let is_again = self.asked.as_ref().is_some_and(|asked| asked.end.0 == address);
+        is_again || self.settle.world.snapshot.network.is_local(address.into())
+    }
+
+    /// The mark of a client's packet that came in through `link`, and the service that it asks for.
+    #[inline(always)]
+    fn service(&mut self, packet: &Packet<F>, link: u8) -> (u32, Option<&'b Service>) {
+        let (key, snapshot) = (&packet.key, self.settle.world.snapshot);
+        let mark = snapshot.mark(key, (link, packet.vlan));
+        if mark != 0 {
+            return (mark, snapshot.service(mark, &ServiceKey::of(key)));
+        }
+        let (end, protocol) = (key.ends.destination(), key.protocol);
+        if let Some(asked) = &self.asked
+            && (asked.end, asked.protocol) == (end, protocol)
+        {
+            return (0, asked.service);
+        }
+        let service = snapshot.service(0, &ServiceKey::of(key));
+        self.asked = Some(Asked { end, protocol, service });
+        (0, service)
+    }
+
+    /// The packet's connection, or what becomes of a packet that has none.
+    #[inline(always)]
+    fn find(
+        &mut self,
+        conns: &mut Conns<F>,
+        talks: &Talks<F>,
+        slot: &Slot<F>,
+        inbound: bool,
+    ) -> Result<Known, Verdict> {
+        let key = &slot.packet.key;
+        let is_awaited = inbound && talks.awaits() && key.protocol == protocol::TCP;
+        if is_awaited && conns.find(key, slot.hash).is_none() {
+            return self.awaited(conns, slot);
+        }
+        // Not even among the replies that the index does not know yet: their clients have none of our
+        // addresses.
+        if inbound && conns.table().lacks(slot.hash) {
+            return Ok(Known::Not { over: None });
+        }
+        let found = conns.find(key, slot.hash);
+        let Some(found) = found else { return Ok(Known::Not { over: None }) };
+        let holds = self.still_holds(conns, slot, found)?;
+        Ok(if holds { Known::Held(found) } else { Known::Not { over: Some(found.index) } })
+    }
+
+    /// The same of a client's packet that has none, while data connections of FTP are awaited.
+    #[cold]
+    fn awaited(&mut self, conns: &mut Conns<F>, slot: &Slot<F>) -> Result<Known, Verdict> {
+        let world = self.settle.world;
+        let link = world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
+        if !world.steering.is_single() {
+            let owner = world.owner(&slot.packet.key, true, (link, slot.packet.vlan));
+            if owner != world.worker {
+                return Err(Verdict::Handoff(owner));
+            }
+        }
+        let awaited = Talks::claim(conns, world, self.settle.mesh, &slot.packet);
+        Ok(match awaited {
+            Some(found) if self.still_holds(conns, slot, found)? => Known::Held(found),
+            _ => Known::Not { over: None },
+        })
+    }
+
+    /// What becomes of a packet that has no connection but may open one.
+    #[inline(always)]
+    fn open(
         &mut self,
         conns: &mut Conns<F>,
         talks: &mut Talks<F>,
         slot: &Slot<F>,
-    ) -> Result<Way<F>, Verdict> {
-        let key = &slot.packet.key;
-        let mut over = None;
-        if let Some(found) = conns.find(key, slot.hash) {
-            if self.still_holds(conns, slot, found)? {
-                return Ok(Way::Held(found));
-            }
-            over = Some(found.index);
-        }
-        let Packet { l3, vlan, .. } = slot.packet;
-        let link = self.world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
-        let network = &self.world.snapshot.network;
-        let inbound = network.is_local(key.ends.destination().0.into());
+        inbound: bool,
+        over: Option<u32>,
+        frame: &mut B,
+    ) -> Verdict {
+        let Packet { l3, vlan, key, .. } = &slot.packet;
+        let (l3, vlan) = (*l3, *vlan);
+        let link =
+            self.settle.world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
         // Also of a packet that another worker handed over: its snapshot may have been older, and a
         // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
-        if !self.world.steering.is_single() && over.is_none() {
-            let owner = self.world.owner(key, inbound, (link, vlan));
-            if owner != self.world.worker {
-                return Err(Verdict::Handoff(owner));
+        if !self.settle.world.steering.is_single() && over.is_none() {
+            let owner = self.settle.world.owner(key, inbound, (link, vlan));
+            if owner != self.settle.world.worker {
+                return Verdict::Handoff(owner);
             }
         }
-        if self.world.snapshot.servers.may_be_told(&slot.packet) {
-            return Err(Verdict::NoConn { l3 });
+        if self.settle.world.snapshot.servers.may_be_told(&slot.packet) {
+            return Verdict::NoConn { l3 };
         }
         if !inbound {
-            return Err(Verdict::Stack { l3, vlan });
+            return Verdict::Stack { l3, vlan };
         }
-        if talks.awaits()
-            && over.is_none()
-            && key.protocol == protocol::TCP
-            && let Some(found) = Talks::claim(conns, self.world, self.mesh, &slot.packet)
-            && self.still_holds(conns, slot, found)?
-        {
-            return Ok(Way::Held(found));
-        }
-        let packet = (&slot.packet, link);
-        let opened = self.balance.open(self.world, conns, self.neighbors, self.paths, packet, over);
-        // A connection that nobody remembers takes no place either.
-        let is_held = matches!(opened, Ok(Opened::Held(_)));
-        if let Some(old) = over.filter(|old| !is_held && conns.is_at(*old, key))
-            && let Some(conn) = conns.remove(old)
-        {
-            forget(self.world.lines, &conn);
-        }
-        Ok(match opened? {
-            Opened::Held(index) => {
-                if key.protocol == protocol::TCP && key.ends.destination().1 == FTP_PORT {
+        let world = self.settle.world;
+        let (mark, service) = self.service(&slot.packet, link);
+        let asker = Asker { packet: &slot.packet, hash: slot.hash, mark, service, over };
+        let once = |conn: &Conn<F>, hops: &[Hop], paths: &Paths| {
+            first_and_last(conn, world, (hops, paths), &slot.packet, frame)
+        };
+        let Settle { balance, neighbors, paths, .. } = &mut self.settle;
+        match balance.open(world, conns, (neighbors, paths), &asker, once) {
+            Ok(index) => {
+                let Some(conn) = conns.table().conn(index) else {
+                    return DropReason::TableFull.into();
+                };
+                if conn.has(unusual::HELPED) {
                     talks.forget(index);
                 }
-                Way::Held(Found { index, direction: Direction::Inbound })
+                first(conn, world, (neighbors.hops(), paths), &slot.packet, frame)
             }
-            Opened::Once(conn) => Way::Once(conn),
-        })
+            // What opened nothing takes no place either.
+            Err(verdict) => {
+                if let Some(old) = over.filter(|old| conns.is_at(*old, key))
+                    && let Some(conn) = conns.remove(old)
+                {
+                    forget(world.lines, &conn);
+                }
+                verdict
+            }
+        }
     }
 
     /// Whether a connection that was found is to be used, after its next hop was looked up again
     /// if that went to somebody else; `false` if it is to be forgotten and opened anew.
-    fn still_holds<F: Rewrite>(
+    fn still_holds(
         &mut self,
         conns: &mut Conns<F>,
         slot: &Slot<F>,
@@ -525,10 +627,10 @@ impl<B> Settle<'_, '_, B> {
     ) -> Result<bool, Verdict> {
         let Some(conn) = conns.conn_mut(found.index) else { return Ok(false) };
         if found.direction == Direction::Inbound {
-            let Some(line) = line_of(self.world.lines, conn) else { return Ok(false) };
+            let Some(line) = line_of(self.settle.world.lines, conn) else { return Ok(false) };
             // Linux 6.1 ip_vs_core.c ip_vs_in(): first whether the client uses its port again, then
             // whether the destination is still there.
-            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.world) {
+            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.settle.world) {
                 return Ok(false);
             }
             if line.has(DestLine::STALE_UDP) && conn.protocol == protocol::UDP {
@@ -539,7 +641,7 @@ impl<B> Settle<'_, '_, B> {
             }
             if !line.has(DestLine::AVAILABLE) {
                 // Silently dropped unless the operator wants a new destination.
-                return if self.world.snapshot.tunables.expire_nodest_conn {
+                return if self.settle.world.snapshot.tunables.expire_nodest_conn {
                     Ok(false)
                 } else {
                     Err(DropReason::DestDeleted.into())
@@ -550,7 +652,7 @@ impl<B> Settle<'_, '_, B> {
             Direction::Inbound => {
                 // Behind a tunnel of the other family the connection does not have it.
                 let own = conn.outbound.source().0.into();
-                let known = self.paths.address(conn.dest);
+                let known = self.settle.paths.address(conn.dest);
                 // FTP's server may say another one for data.
                 let to = known.filter(|_| !conn.has(unusual::DATA)).unwrap_or(own);
                 (&mut conn.next_hop, to, Place::Resident)
@@ -559,12 +661,13 @@ impl<B> Settle<'_, '_, B> {
                 (&mut conn.client_hop, conn.inbound.source().0.into(), Place::Guest)
             }
         };
-        if !self.neighbors.keeps(*hop, peer(to)) {
-            let network = &self.world.snapshot.network;
+        if !self.settle.neighbors.keeps(*hop, peer(to)) {
+            let network = &self.settle.world.snapshot.network;
             let next = network.next_hop(to).ok_or(DropReason::NoRoute)?;
             *hop = self
+                .settle
                 .neighbors
-                .resolve(network, next, place, self.world.now)
+                .resolve(network, next, place, self.settle.world.now)
                 .ok_or(DropReason::NeighborTableFull)?;
         }
         Ok(true)

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod announce;
+mod atlas;
 mod balance;
 pub mod bell;
 mod carry;
@@ -33,6 +34,7 @@ mod paths;
 pub mod persist;
 mod port;
 pub mod publish;
+mod quota;
 mod related;
 mod reunion;
 pub mod servers;

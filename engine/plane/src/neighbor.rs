@@ -203,6 +203,14 @@ pub struct Due<F> {
     pub given_up: ArrayVec<Held<F>, LOOKS>,
 }
 
+/// A question and its answer.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    next: NextHop,
+    place: Place,
+    id: HopId,
+}
+
 /// The neighbours of one worker.
 pub struct Neighbors<F> {
     hops: Vec<Hop>,
@@ -213,6 +221,9 @@ pub struct Neighbors<F> {
     hand: usize,
     held: usize,
     breath: u32,
+    /// What [`Neighbors::resolve`] was asked last: connections that have the same router come one
+    /// after the other.
+    recent: Option<Recent>,
     /// The tick of the current round of the timer, and how far it has come.
     round: (Tick, usize),
 }
@@ -232,6 +243,7 @@ impl<F> Neighbors<F> {
             hand: 0,
             held: 0,
             breath: 0,
+            recent: None,
             round: (0, 0),
         }
     }
@@ -276,7 +288,29 @@ impl<F> Neighbors<F> {
 
     /// The hop of `next`, entered if it is new; it keeps its place for this breath. `None` when there
     /// is no place for it.
+    #[inline(always)]
     pub fn resolve(
+        &mut self,
+        network: &Network,
+        next: NextHop,
+        place: Place,
+        now: Tick,
+    ) -> Option<HopId> {
+        if let Some(recent) = self.recent
+            && (recent.next, recent.place) == (next, place)
+            && let Some(entry) = self.entries.get_mut(usize::from(recent.id))
+            && entry.status != Status::Heard
+        {
+            entry.used = self.breath;
+            return Some(recent.id);
+        }
+        let id = self.resolve_anew(network, next, place, now)?;
+        self.recent = Some(Recent { next, place, id });
+        Some(id)
+    }
+
+    #[inline(never)]
+    fn resolve_anew(
         &mut self,
         network: &Network,
         next: NextHop,
@@ -335,6 +369,7 @@ impl<F> Neighbors<F> {
             HopId::try_from(self.hops.len() - 1).ok()?
         } else {
             let id = self.reusable(is_crowded)?;
+            self.recent = None;
             let old = self.entries.get_mut(usize::from(id))?;
             self.index.remove(&(old.interface, old.address));
             self.guests -= usize::from(old.guest);

@@ -1,10 +1,12 @@
 //! The networks that the director is part of: interfaces, addresses, routes. Immutable; a part of
 //! the snapshot.
 
-use core::net::{IpAddr, Ipv6Addr};
+use crate::atlas::{About, Atlas};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use rvs_wire::mac::MacAddr;
+use std::sync::Arc;
 
 /// The place of an interface in [`Network::interfaces`].
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -69,18 +71,41 @@ pub struct Own {
     pub address: IpAddr,
 }
 
-/// What the director knows about the networks around it.
+/// A set of addresses, by family: one of both is looked up at twice the cost.
 #[derive(Clone, Debug, Default)]
+struct Addresses {
+    v4: HashSet<Ipv4Addr>,
+    v6: HashSet<Ipv6Addr>,
+}
+
+impl Addresses {
+    #[inline]
+    fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains(&address),
+            IpAddr::V6(address) => self.v6.contains(&address),
+        }
+    }
+
+    /// Whether it was not there.
+    fn insert(&mut self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.insert(address),
+            IpAddr::V6(address) => self.v6.insert(address),
+        }
+    }
+}
+
+/// What the director knows about the networks around it.
+#[derive(Clone, Debug)]
 pub struct Network {
     interfaces: Vec<Interface>,
     routes: Vec<Route>,
-    /// Where a route stands, by what it leads to: a table for each length of prefix, the longest
-    /// first. A lookup costs a probe for each length that there is, however many routes.
-    by_prefix: Vec<(u8, HashMap<IpNet, usize>)>,
-    local: HashSet<IpAddr>,
+    /// Routes, local networks, broadcast addresses: all but the single addresses in `local`.
+    atlas: Arc<Atlas>,
+    local: Addresses,
     own: Vec<Own>,
     announces: bool,
-    local_prefixes: Vec<IpNet>,
     neighbors: Vec<StaticNeighbor>,
     forwarding: bool,
     hosts: Vec<Host>,
@@ -96,11 +121,18 @@ pub struct Host {
     pub end: u8,
 }
 
+impl Default for Network {
+    fn default() -> Self {
+        Self::new(vec![], vec![], vec![], vec![], false)
+    }
+}
+
 impl Network {
     /// A network of these interfaces. Connected networks become routes; `routes` are static ones,
     /// `local_prefixes` whole networks of local addresses, `forwarding` says whether packets that
     /// belong to no service are routed.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "all of it is the network's from now on")]
     pub fn new(
         interfaces: Vec<Interface>,
         mut routes: Vec<Route>,
@@ -108,7 +140,7 @@ impl Network {
         neighbors: Vec<StaticNeighbor>,
         forwarding: bool,
     ) -> Self {
-        let mut local = HashSet::new();
+        let mut local = Addresses::default();
         let mut own = Vec::new();
         for (interface, number) in interfaces.iter().zip(0..) {
             for address in &interface.addresses {
@@ -122,15 +154,13 @@ impl Network {
             local.insert(link_local);
             own.push(Own { interface: InterfaceId(number), address: link_local });
         }
-        let by_prefix = by_prefix(&routes);
         Self {
+            atlas: Arc::new(atlas(&interfaces, &routes, &local_prefixes)),
             interfaces,
             routes,
-            by_prefix,
             local,
             own,
             announces: false,
-            local_prefixes,
             neighbors,
             forwarding,
             hosts: Vec::new(),
@@ -192,7 +222,9 @@ impl Network {
         for interface in network.interfaces.iter_mut().filter(|interface| interface.link == link) {
             let old = IpAddr::V6(link_local(interface.mac));
             interface.mac = mac;
-            network.local.remove(&old);
+            if let IpAddr::V6(old) = old {
+                network.local.v6.remove(&old);
+            }
             for own in network.own.iter_mut().filter(|own| own.address == old) {
                 own.address = new;
             }
@@ -248,14 +280,14 @@ impl Network {
     #[inline]
     #[must_use]
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.local.contains(&address)
-            || self.local_prefixes.iter().any(|prefix| prefix.contains(&address))
+        self.local.contains(address) || self.atlas.about(address).is_local
     }
 
     /// Whether `address` itself is the director's, not only a local network that contains it.
+    #[inline]
     #[must_use]
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.local.contains(&address)
+        self.local.contains(address)
     }
 
     /// Whether `address` is to be answered for on `interface`: a link-local address belongs to one
@@ -279,32 +311,34 @@ impl Network {
     /// Whether `address` means everybody: of one link, or of a connected network.
     #[must_use]
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = address else { return false };
-        let mut networks = self.interfaces.iter().flat_map(|interface| &interface.addresses);
-        address.is_broadcast()
-            || networks.any(|network| {
-                network.prefix_len() < 31 && network.broadcast() == IpAddr::V4(address)
-            })
+        self.atlas.about(address).is_broadcast
+    }
+
+    /// Whether no other host may have sent a packet from `address` (Linux 6.1 `route.c`
+    /// `ip_route_input_slow()`, `fib_frontend.c` `__fib_validate_source()`).
+    #[must_use]
+    pub fn is_no_host(&self, address: IpAddr) -> bool {
+        self.about(address).is_no_host() || self.is_own(address)
+    }
+
+    /// What is known of `address`, unless it is one of our own.
+    #[inline]
+    pub(crate) fn about(&self, address: IpAddr) -> About {
+        self.atlas.about(address)
     }
 
     /// The next hop towards `to`, by the longest prefix.
+    #[inline]
     #[must_use]
     pub fn next_hop(&self, to: IpAddr) -> Option<NextHop> {
-        if let IpAddr::V6(to) = to
-            && to.is_unicast_link_local()
-        {
-            return None;
-        }
-        let find = |(len, routes): &(u8, HashMap<IpNet, usize>)| {
-            let network = IpNet::new(to, *len).ok()?.trunc();
-            routes.get(&network).copied()
-        };
-        let route = self.routes.get(self.by_prefix.iter().find_map(find)?)?;
-        Some(NextHop {
-            interface: route.interface,
-            address: route.via.unwrap_or(to),
-            on_link: route.via.is_none(),
-        })
+        self.next_hop_by(self.about(to), to)
+    }
+
+    /// The same once it is known what is `about` that address.
+    #[inline]
+    pub(crate) fn next_hop_by(&self, about: About, to: IpAddr) -> Option<NextHop> {
+        let Route { interface, via, .. } = *self.routes.get(usize::try_from(about.route?).ok()?)?;
+        Some(NextHop { interface, address: via.unwrap_or(to), on_link: via.is_none() })
     }
 
     /// Our address towards `to`: of the next hop's network if we have one there, else the first of
@@ -329,14 +363,47 @@ impl Network {
     }
 }
 
-/// See [`Network`]. Of two equal prefixes the one named first holds, static before connected.
-fn by_prefix(routes: &[Route]) -> Vec<(u8, HashMap<IpNet, usize>)> {
+/// What is so of all addresses but the director's own.
+fn atlas(interfaces: &[Interface], routes: &[Route], local: &[IpNet]) -> Atlas {
+    let connected = || interfaces.iter().flat_map(|interface| &interface.addresses);
+    let last = |net: &IpNet| match net {
+        IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+        _ => None,
+    };
+    let broadcasts: HashSet<Ipv4Addr> =
+        connected().filter_map(last).chain([Ipv4Addr::BROADCAST]).collect();
+    let by_prefix = by_prefix(routes);
+    let route = |to: IpAddr| {
+        if let IpAddr::V6(to) = to
+            && to.is_unicast_link_local()
+        {
+            return None;
+        }
+        by_prefix.iter().find_map(|(len, routes)| {
+            let network = IpNet::new(to, *len).ok()?.trunc();
+            routes.get(&network).copied()
+        })
+    };
+    let link_local = IpNet::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10);
+    let edges = routes.iter().map(|route| route.to).chain(local.iter().copied());
+    let edges = edges.chain(broadcasts.iter().map(|last| IpAddr::from(*last).into()));
+    Atlas::new(edges.chain([link_local]), |address| About {
+        route: route(address),
+        is_local: local.iter().any(|prefix| prefix.contains(&address)),
+        is_broadcast: matches!(address, IpAddr::V4(it) if broadcasts.contains(&it)),
+        is_martian: false,
+    })
+}
+
+/// Where a route stands, by what it leads to: a table for each length of prefix, the longest first.
+/// Of two equal prefixes the one named first holds, static before connected.
+fn by_prefix(routes: &[Route]) -> Vec<(u8, HashMap<IpNet, u32>)> {
     let mut lengths: Vec<u8> = routes.iter().map(|route| route.to.prefix_len()).collect();
     lengths.sort_unstable_by_key(|len| core::cmp::Reverse(*len));
     lengths.dedup();
     let of_length = |len: u8| {
         let mut table = HashMap::new();
-        for (at, route) in routes.iter().enumerate().filter(|(_, it)| it.to.prefix_len() == len) {
+        for (route, at) in routes.iter().zip(0..).filter(|(it, _)| it.to.prefix_len() == len) {
             table.entry(route.to.trunc()).or_insert(at);
         }
         (len, table)

@@ -15,7 +15,9 @@ use rvs_wire::tunnel::{Encapsulation, Tunnel};
 /// The tunnel to a destination, and how long a packet it takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
-    pub(crate) tunnel: Tunnel,
+    tunnel: Tunnel,
+    /// Octets that it puts before a packet.
+    front: u16,
     /// What the path takes in octets, of the outer packet: `u16::MAX` unless an ICMP error told.
     mtu: u16,
     /// The same when the last packet went.
@@ -24,7 +26,25 @@ pub(crate) struct Way {
 
 impl Way {
     fn new(tunnel: Tunnel, mtu: u16) -> Self {
-        Self { tunnel, mtu, last: Cell::new(mtu) }
+        Self { tunnel, front: front(&tunnel), mtu, last: Cell::new(mtu) }
+    }
+
+    /// The headers.
+    #[inline(always)]
+    pub(crate) fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
+    /// Octets of all of them.
+    #[inline(always)]
+    pub(crate) fn front(&self) -> u16 {
+        self.front
+    }
+
+    /// From now on packets are wrapped so.
+    fn wrap(&mut self, encapsulation: Encapsulation) {
+        self.tunnel = self.tunnel.wrapped(encapsulation);
+        self.front = front(&self.tunnel);
     }
 
     /// What the path takes, for a packet that is about to go.
@@ -45,6 +65,10 @@ impl Way {
     pub(crate) fn last_mtu(&self) -> u16 {
         self.last.get()
     }
+}
+
+fn front(tunnel: &Tunnel) -> u16 {
+    u16::try_from(tunnel.len()).unwrap_or(u16::MAX)
 }
 
 /// One destination's.
@@ -102,7 +126,29 @@ impl Paths {
     }
 
     /// The next hop towards `dest`, found again when its place was given to another address.
+    #[inline(always)]
     pub(crate) fn hop<B>(
+        &mut self,
+        network: &Network,
+        neighbors: &mut Neighbors<B>,
+        dest: &Dest,
+        now: Tick,
+    ) -> Result<HopId, DropReason> {
+        let at = usize::try_from(dest.id.0).unwrap_or(usize::MAX);
+        let address = dest.socket.ip();
+        if let Some(Some(path)) = self.all.get(at)
+            && path.address == address
+            && (path.way.is_some() || dest.method != ForwardMethod::Tunnel)
+            && neighbors.keeps(path.hop, peer(address))
+        {
+            return Ok(path.hop);
+        }
+        self.find_hop(network, neighbors, dest, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_hop<B>(
         &mut self,
         network: &Network,
         neighbors: &mut Neighbors<B>,
@@ -117,12 +163,6 @@ impl Paths {
         let before = place.as_ref().filter(|path| path.address == address);
         let tunnels = dest.method == ForwardMethod::Tunnel;
         let has_way = before.is_some_and(|path| path.way.is_some());
-        if let Some(path) = before
-            && (has_way || !tunnels)
-            && neighbors.keeps(path.hop, peer(address))
-        {
-            return Ok(path.hop);
-        }
         let next = network.next_hop(address).ok_or(DropReason::NoRoute)?;
         let hop = neighbors.resolve(network, next, Place::Resident, now);
         let hop = hop.ok_or(DropReason::NeighborTableFull)?;
@@ -144,13 +184,14 @@ impl Paths {
         if let Some(Some(Path { address, way: Some(way), .. })) = path
             && *address == dest.socket.ip()
         {
-            way.tunnel = way.tunnel.wrapped(dest.encapsulation);
+            way.wrap(dest.encapsulation);
         }
     }
 
     /// Whether packets to `dest` leave as one that an ICMP error quotes did.
     pub(crate) fn is_way(&self, dest: DestId, ends: (IpAddr, IpAddr), how: Encapsulation) -> bool {
-        let tunnel = self.way(dest).map(|way| (way.tunnel.source(), way.tunnel.encapsulation()));
+        let tunnel =
+            self.way(dest).map(|way| (way.tunnel().source(), way.tunnel().encapsulation()));
         tunnel == Some((ends.0, how)) && self.address(dest) == Some(ends.1)
     }
 

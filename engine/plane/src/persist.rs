@@ -124,7 +124,9 @@ pub(crate) fn choose<'s, F: Rewrite>(
         mark,
         ..Conn::template(known, end, persistence.timeout)
     };
-    let line = take_in(conns, &template, State::None, world).map_err(|_| DropReason::TableFull)?;
+    let hash = conns.table().hash(&known);
+    let line = take_in(conns, hash, &template, State::None, world);
+    let line = line.map_err(|_| DropReason::TableFull)?;
     if let Some(counters) = counters(world.lines, dest) {
         counters.step_templates(true);
     }

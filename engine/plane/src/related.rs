@@ -10,7 +10,7 @@
 //! round, are the connection's key. Linux 6.1 `ip_vs_core.c` `ip_vs_in_icmp()`, `ip_vs_out_icmp()` and
 //! their IPv6 twins: errors are counted, and never move a state or a timer.
 
-use crate::balance::{Opened, is_martian, is_no_host};
+use crate::atlas::is_martian;
 use crate::drop_reason::DropReason;
 use crate::forward;
 use crate::icmp::{Local, Look};
@@ -96,13 +96,19 @@ fn schedule<F: Local, B: Frame>(
     let mark = world.snapshot.mark::<F>(&Key { ends, protocol: error.look.protocol }, from);
     let packet = Packet { key: error.key, l3, vlan: from.1, ..Packet::default() };
     let asked = (&packet, mark);
-    let conn = match balance.open_by_error(world, conns, neighbors, paths, asked)? {
-        Ok(Opened::Held(index)) => {
+    let mut remembered_by_nobody = None;
+    let once = |conn: &Conn<F>, _: &[Hop], _: &Paths| {
+        remembered_by_nobody = Some(*conn);
+        DropReason::Consumed.into()
+    };
+    let opened = balance.open_by_error(world, conns, (neighbors, &mut *paths), asked, once)?;
+    let conn = match (opened, remembered_by_nobody) {
+        (Ok(index), _) => {
             conns.settle();
             *conns.table().conn(index)?
         }
-        Ok(Opened::Once(conn)) => conn,
-        Err(verdict) => return Some(verdict),
+        (Err(_), Some(conn)) => conn,
+        (Err(verdict), None) => return Some(verdict),
     };
     let around = Around { world, hops: neighbors.hops(), paths, from };
     error.follow(&conn, Direction::Inbound, around, frame)
@@ -256,7 +262,7 @@ pub(crate) fn may_be_a_connections<F: Local>(
     let is_unicast = Ethernet::parse(frame.octets())
         .is_ok_and(|(ethernet, _)| !ethernet.destination().is_multicast());
     is_unicast
-        && !is_no_host(network, look.source.into())
+        && !network.is_no_host(look.source.into())
         && !is_martian(to)
         && !network.is_broadcast(to)
 }

@@ -134,13 +134,12 @@ impl Service {
     }
 }
 
-/// Where services are found.
+/// Where services are found, by family: of a key in few words a hash costs few instructions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Index {
-    places: HashMap<ServiceKey, ServiceId>,
+    v4: HashMap<u64, ServiceId>,
+    v6: HashMap<(u128, u32), ServiceId>,
     marks: usize,
-    /// Services of IPv6, marks included.
-    v6: usize,
     /// Services on FTP's port.
     ftp: usize,
     /// Services on port 0, which is all ports.
@@ -160,14 +159,22 @@ impl FromIterator<(ServiceKey, ServiceId)> for Index {
 impl Index {
     /// Adds a service.
     pub fn insert(&mut self, key: ServiceKey, id: ServiceId) {
-        if self.places.insert(key, id).is_none() {
+        let before = match key.address {
+            IpAddr::V4(address) => self.v4.insert(key.in_v4(address), id),
+            IpAddr::V6(address) => self.v6.insert(key.in_v6(address), id),
+        };
+        if before.is_none() {
             self.count(&key, |sum, more| sum + more);
         }
     }
 
     /// Removes a service.
     pub fn remove(&mut self, key: &ServiceKey) {
-        if self.places.remove(key).is_some() {
+        let before = match key.address {
+            IpAddr::V4(address) => self.v4.remove(&key.in_v4(address)),
+            IpAddr::V6(address) => self.v6.remove(&key.in_v6(address)),
+        };
+        if before.is_some() {
             self.count(key, |sum, less| sum - less);
         }
     }
@@ -176,7 +183,6 @@ impl Index {
         let is_ftp = key.protocol == protocol::TCP && key.port == FTP_PORT;
         for (sum, counts) in [
             (&mut self.marks, key.is_mark()),
-            (&mut self.v6, key.address.is_ipv6()),
             (&mut self.ftp, is_ftp),
             (&mut self.any_port, !key.is_mark() && key.port == 0),
         ] {
@@ -187,7 +193,7 @@ impl Index {
     /// Whether there are services of IPv4, and of IPv6.
     #[must_use]
     pub fn serves(&self) -> [bool; 2] {
-        [self.places.len() > self.v6, self.v6 > 0]
+        [!self.v4.is_empty(), !self.v6.is_empty()]
     }
 
     /// The service of a packet that has `mark` (0 is none) and asks for `key`.
@@ -197,17 +203,26 @@ impl Index {
     #[inline]
     fn find(&self, mark: u32, key: &ServiceKey) -> Option<ServiceId> {
         if mark != 0 && self.marks > 0 {
-            let found = self.places.get(&ServiceKey::mark(mark, key.address.is_ipv6()));
-            if let Some(id) = found {
-                return Some(*id);
+            let found = self.get(&ServiceKey::mark(mark, key.address.is_ipv6()));
+            if found.is_some() {
+                return found;
             }
         }
-        self.places.get(key).copied().or_else(|| self.find_wide(key))
+        self.get(key).or_else(|| self.find_wide(key))
+    }
+
+    #[inline]
+    fn get(&self, key: &ServiceKey) -> Option<ServiceId> {
+        match key.address {
+            IpAddr::V4(address) => self.v4.get(&key.in_v4(address)),
+            IpAddr::V6(address) => self.v6.get(&key.in_v6(address)),
+        }
+        .copied()
     }
 
     #[cold]
     fn find_wide(&self, key: &ServiceKey) -> Option<ServiceId> {
-        let at = |port| self.places.get(&ServiceKey { port, ..*key }).copied();
+        let at = |port| self.get(&ServiceKey { port, ..*key });
         let is_data = key.port == FTP_DATA_PORT || key.port >= UNPRIVILEGED;
         let ftp = (self.ftp > 0 && key.protocol == protocol::TCP && is_data).then(|| at(FTP_PORT));
         ftp.flatten().or_else(|| if self.any_port > 0 { at(0) } else { None })
@@ -300,6 +315,24 @@ impl Snapshot {
 }
 
 impl ServiceKey {
+    /// Protocol and port in one word.
+    #[inline]
+    fn rest(&self) -> u32 {
+        u32::from(self.protocol) << 16 | u32::from(self.port)
+    }
+
+    /// All of it, with an address of IPv4.
+    #[inline]
+    fn in_v4(&self, address: Ipv4Addr) -> u64 {
+        u64::from(address.to_bits()) << 32 | u64::from(self.rest())
+    }
+
+    /// All of it, with an address of IPv6.
+    #[inline]
+    fn in_v6(&self, address: Ipv6Addr) -> (u128, u32) {
+        (address.to_bits(), self.rest())
+    }
+
     /// What a packet of a client asks for.
     #[inline]
     pub(crate) fn of<F: Family>(key: &Key<F>) -> Self {

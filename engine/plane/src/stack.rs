@@ -12,7 +12,7 @@
 //! by [`Limiter`], the neighbour table and the queue of each neighbour.
 
 use crate::announce::Announcer;
-use crate::balance::{is_martian, is_no_host};
+use crate::atlas::is_martian;
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::fragment;
 use crate::handoff::{Heard, Mesh};
@@ -383,7 +383,7 @@ impl<Q: Queue> Desk<'_, Q> {
         }
         if !unicast || to.is_multicast() || network.is_broadcast(to) {
             self.links.drop(frame, DropReason::Multicast);
-        } else if is_no_host(network, look.source.into()) || is_martian(to) {
+        } else if network.is_no_host(look.source.into()) || is_martian(to) {
             self.links.drop(frame, DropReason::Martian);
         } else if network.is_local(to) {
             self.local::<F>(frame, interface, l3, look);

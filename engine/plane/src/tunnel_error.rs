@@ -184,14 +184,13 @@ fn too_big<F: Local>(way: &Way, hop_mtu: u16, about: &Tunnelled<'_>) -> Option<E
     if !F::dont_fragment(about.packet) {
         return None;
     }
-    let headers = u16::try_from(way.tunnel.len()).unwrap_or_default();
-    let known = hop_mtu.min(way.known_mtu()).saturating_sub(headers);
+    let known = hop_mtu.min(way.known_mtu()).saturating_sub(way.front());
     if F::IS_V6 {
         // RFC 2473 section 7.1: one of up to 1280 octets goes in pieces from now on.
         let mtu = known.max(1280);
         return (F::inner(about.packet)?.octets > mtu).then_some(Error::TooBig { mtu });
     }
-    if way.tunnel.source().is_ipv6() {
+    if way.tunnel().source().is_ipv6() {
         return Some(Error::TooBig { mtu: known });
     }
     // Linux 6.1 ip_vs_in_icmp() says what the route was when the last packet took it, less one IP

@@ -46,11 +46,11 @@ use rvs_wire::flow::{V4, V6};
 use rvs_wire::packet::{Plain, plain};
 use std::sync::Arc;
 
-/// Timers looked at per breath and family.
+/// Timers looked at together, for as many frames as a breath had, and once at least.
 ///
-/// Bounds the longest breath: each is a cache miss, all of them in flight together. Above the
-/// number of connections that a burst can open, so that expiry keeps up with any flood.
-const EXPIRE_BUDGET: usize = BURST_MAX;
+/// Bounds the longest breath: each is a cache miss, all of them in flight together. No less than the
+/// connections that a burst can open, so that expiry keeps up with any flood.
+const EXPIRE_BUDGET: usize = 128;
 
 /// Sizes, fixed while the worker lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -287,7 +287,7 @@ impl<Q: Queue> Core<Q> {
         if self.links.counters.handed_so_far() != handed {
             self.mesh.wake(self.id);
         }
-        self.housekeep(snapshot, now);
+        self.housekeep(snapshot, now, frames + strays);
         frames + strays
     }
 
@@ -324,10 +324,13 @@ impl<Q: Queue> Core<Q> {
         if taken > 0 {
             self.links.counters.taken(taken);
         }
-        let origins = &mut self.origins;
-        self.links.receive(&mut self.burst, self.burst_most, |link, frames| {
+        let (origins, most) = (&mut self.origins, self.burst_most);
+        let mut is_full = false;
+        self.links.receive(&mut self.burst, most, |link, frames| {
+            is_full |= frames >= most;
             origins.extend((0..frames).map(|_| link));
         });
+        self.balance.quota.begin(is_full);
         let received = self.burst.len() - taken;
         if received > 0 {
             self.links.counters.received(received);
@@ -364,10 +367,10 @@ impl<Q: Queue> Core<Q> {
             for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
-                match plain(octets, port.mac).filter(|_| port.takes_untagged) {
-                    Some(Plain::V4(packet)) => self.v4.take(packet, number),
-                    Some(Plain::V6(packet)) => self.v6.take(packet, number),
-                    None => {
+                match plain(octets, port.mac) {
+                    Some(Plain::V4(packet)) if port.takes_untagged => self.v4.take(packet, number),
+                    Some(Plain::V6(packet)) if port.takes_untagged => self.v6.take(packet, number),
+                    _ => {
                         let lanes = (&mut self.v4, &mut self.v6);
                         *verdict = take_carefully(lanes, octets, port, (link, number), network);
                         share_with_host(&mut self.links, port, octets);
@@ -485,11 +488,13 @@ impl<Q: Queue> Core<Q> {
 
     /// What is done whether or not frames came, each part with a budget.
     #[inline]
-    fn housekeep(&mut self, snapshot: &Snapshot, now: Tick) {
+    fn housekeep(&mut self, snapshot: &Snapshot, now: Tick, frames: usize) {
         let lines = &self.shared.lines;
-        let of_v4 = self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
-        let of_v6 = self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
-        self.expired = of_v4.max(of_v6);
+        for _ in 0..frames.div_ceil(EXPIRE_BUDGET).max(1) {
+            let of_v4 = self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+            let of_v6 = self.v6.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
+            self.expired = of_v4.max(of_v6);
+        }
         if self.defense.is_due(now) {
             self.defend(snapshot, now);
         }

@@ -131,7 +131,9 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn address(from: Ipv4Addr, to: Ipv4Addr) -> Self {
-        Self(!fold(address(from)).to_be()).and(Self(fold(address(to)).to_be()))
+        let [from, to] = [from, to].map(|address| u32::from_ne_bytes(address.octets()));
+        let halves = |word: u32| (word & 0xffff) + (word >> 16);
+        Self(fold(halves(!from) + halves(to)))
     }
 
     /// From one IPv6 address to another.
@@ -143,7 +145,7 @@ impl Delta {
 
     /// From one end to another: what it does to the IP header (nothing, in IPv6), and what to TCP
     /// or UDP, whose pseudo-header has the address too.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn end<F: Rewrite>(from: (F::Addr, u16), to: (F::Addr, u16)) -> (Self, Self) {
         let address = F::address_delta(from.0, to.0);

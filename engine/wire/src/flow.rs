@@ -170,7 +170,7 @@ impl Ends6 {
 impl Ends for Ends4 {
     type Addr = Ipv4Addr;
 
-    #[inline]
+    #[inline(always)]
     fn new(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
         let hosts = [source.0, destination.0].map(|host| u32::from_ne_bytes(host.octets()));
         Self { hosts, ports: join(source.1, destination.1) }
@@ -204,7 +204,7 @@ impl Ends for Ends4 {
 impl Ends for Ends6 {
     type Addr = Ipv6Addr;
 
-    #[inline]
+    #[inline(always)]
     fn new(source: (Ipv6Addr, u16), destination: (Ipv6Addr, u16)) -> Self {
         let ([a, b, c, d], [e, f, g, h]) =
             (load(&source.0.octets()), load(&destination.0.octets()));
