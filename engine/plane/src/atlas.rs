@@ -156,7 +156,9 @@ mod tests {
             assert_eq!(is_martian(address.into()), expected, "{address}");
         };
         for high in 0..=0xff_u32 {
-            [0, 1, 0x00ff_ffff].into_iter().for_each(|low| v4(high << 24 | low));
+            for low in [0, 1, 0x00ff_ffff] {
+                v4(high << 24 | low);
+            }
         }
         for text in ["::", "::1", "::2", "fe80::1", "feff::1", "ff02::1", "2001:db8::1"] {
             let address: Ipv6Addr = text.parse().unwrap();
