@@ -6,12 +6,13 @@
 //!  decided ─────────────────────────────────────────────────────────────────────────────────────┴─► settle
 //! ```
 
+use crate::admission::Settle;
 use crate::balance::Balance;
 use crate::cut;
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Mesh, Stray};
 use crate::ipsec;
-use crate::lane::{Settle, Verdict, World};
+use crate::lane::{Verdict, World};
 use crate::links::Links;
 use crate::paths::Paths;
 use crate::related::{self, Around};

@@ -6,6 +6,7 @@
 //! [`snapshot`] and [`network`] are what a worker is told, [`shared`] what it tells.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod announce;
 mod atlas;
 mod balance;

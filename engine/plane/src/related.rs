@@ -10,11 +10,12 @@
 //! round, are the connection's key. Linux 6.1 `ip_vs_core.c` `ip_vs_in_icmp()`, `ip_vs_out_icmp()` and
 //! their IPv6 twins: errors are counted, and never move a state or a timer.
 
+use crate::admission::Settle;
 use crate::atlas::is_martian;
 use crate::drop_reason::DropReason;
 use crate::forward;
 use crate::icmp::{Local, Look};
-use crate::lane::{Settle, Verdict, World, line_of};
+use crate::lane::{Verdict, World, line_of};
 use crate::neighbor::{Hop, HopId, peer};
 use crate::network::Network;
 use crate::paths::Paths;
