@@ -31,6 +31,10 @@ use crate::topology::{Family, Topology};
 /// Where [`crate::probe`] serves.
 const PORT: u16 = 7000;
 
+/// The servers' port behind the services that have one server. Not [`PORT`]: a client may have one
+/// port in connections to two services, which would then be one connection to a real server.
+const OWN_PORT: u16 = 7100;
+
 /// Changes of the act that reloads.
 const RELOADS: usize = 10_000;
 
@@ -176,7 +180,7 @@ impl Play<'_, '_> {
     /// Starts the server of `dest`.
     fn serve(&self, dest: &str) -> Result<Daemon> {
         let mut serve = self.stage().command(dest, "rvs-lab");
-        serve.args(["probe", "serve", &PORT.to_string()]);
+        serve.args(["probe", "serve", &PORT.to_string(), "--also", &OWN_PORT.to_string()]);
         let mut server = Daemon::start(&format!("{dest}.probe"), serve, Path::new(SCRATCH))?;
         server.wait_for_line("probe: ready", self.limits)?;
         Ok(server)
@@ -186,9 +190,10 @@ impl Play<'_, '_> {
     /// the server's place; and one of all servers.
     fn announce(&self, dest: &str, family: Family) -> Result<()> {
         let topology = self.lab.topology;
-        let real = SocketAddr::new(topology.address_of(dest, family)?, PORT).to_string();
-        for vip in [self.vip(Some(dest), family)?, self.vip(None, family)?] {
-            let vip = vip.to_string();
+        let real = topology.address_of(dest, family)?;
+        let services = [(self.vip(Some(dest), family)?, OWN_PORT), (self.vip(None, family)?, PORT)];
+        for (vip, port) in services {
+            let (vip, real) = (vip.to_string(), SocketAddr::new(real, port).to_string());
             // The service of all is there already when the second server comes.
             let _ = self.stage().adm(&["-A", "-t", &vip, "-s", "rr"]);
             self.stage().adm(&["-a", "-t", &vip, "-r", &real, "-m"])?;

@@ -28,6 +28,9 @@ pub enum Probe {
     Serve {
         /// TCP and UDP port.
         port: u16,
+        /// One more TCP port.
+        #[arg(long)]
+        also: Option<u16>,
         /// Addresses that datagrams come to, so that they go back from them.
         #[arg(long)]
         address: Vec<IpAddr>,
@@ -93,7 +96,7 @@ pub enum Probe {
 /// What should come back did not.
 pub fn run(probe: &Probe) -> Result<()> {
     match probe {
-        Probe::Serve { port, address } => serve(*port, address),
+        Probe::Serve { port, also, address } => serve(*port, *also, address),
         Probe::Datagrams { to, count, octets } => datagrams(*to, *count, *octets),
         Probe::Idle { to, millis } => {
             println!("{}", idle(*to, Duration::from_millis(*millis))?);
@@ -116,7 +119,7 @@ pub fn count(octets: &[u8], place: &mut u64, sum: &mut u64) -> usize {
     octets.len()
 }
 
-fn serve(port: u16, addresses: &[IpAddr]) -> Result<()> {
+fn serve(port: u16, also: Option<u16>, addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         let udp = UdpSocket::bind((*address, port)).with_context(|| format!("{address} {port}"))?;
         thread::spawn(move || {
@@ -128,14 +131,27 @@ fn serve(port: u16, addresses: &[IpAddr]) -> Result<()> {
             }
         });
     }
-    // One socket for both families.
+    let listener = listen(port)?;
+    let other = also.map(listen).transpose()?;
+    eprintln!("probe: ready");
+    if let Some(other) = other {
+        thread::spawn(move || accept(&other));
+    }
+    accept(&listener)
+}
+
+/// One socket for both families.
+fn listen(port: u16) -> Result<TcpListener> {
     let tcp = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     tcp.set_only_v6(false)?;
     tcp.set_reuse_address(true)?;
     tcp.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
     tcp.listen(1024)?;
-    eprintln!("probe: ready");
-    for stream in TcpListener::from(tcp).incoming() {
+    Ok(tcp.into())
+}
+
+fn accept(listener: &TcpListener) -> Result<()> {
+    for stream in listener.incoming() {
         let stream = stream?;
         // A client that went away is its own business.
         thread::spawn(move || answer(&stream));
