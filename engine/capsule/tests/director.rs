@@ -2,33 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
 use core::fmt::Write as _;
-use core::net::{IpAddr, Ipv4Addr};
-use rvs_adm::Names;
+use rvs_adm::NumbersOnly;
 use rvs_control::config::{Config, Machine};
 use rvs_io::pcap::{PcapQueue, Replay};
 use rvs_io::{Burst, Frame, Pool, Queue, Reserve};
-use rvs_model::Protocol;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Numbers only.
-struct NoNames;
-
-impl Names for NoNames {
-    fn address(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-    fn host(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
-        None
-    }
-    fn service(&self, _: u16, _: Protocol) -> Option<String> {
-        None
-    }
-}
 
 /// A folder of its own, gone with the test.
 struct Folder(PathBuf);
@@ -102,7 +82,7 @@ fn run(scratch: &Folder, ports: &str, rvs: &str, setup: &str) -> Option<String> 
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let words = ["rvsadm", "-R"].map(str::to_owned);
     let code =
-        rvs_adm::run(&words, &mut setup.as_bytes(), &mut table, &NoNames, &mut out, &mut err);
+        rvs_adm::run(&words, &mut setup.as_bytes(), &mut table, &NumbersOnly, &mut out, &mut err);
     assert_eq!(code, 0, "{}", String::from_utf8_lossy(&err));
     drop(table);
 

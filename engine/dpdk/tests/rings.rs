@@ -9,16 +9,15 @@
     reason = "a test that cannot go on shall stop"
 )]
 
-use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
-use rvs_adm::Names;
+use rvs_adm::NumbersOnly;
 use rvs_conformance::stage::Stage;
 use rvs_control::config::{Config, Links, Machine};
 use rvs_dpdk::ring::{self, FarEnd};
 use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Side};
 use rvs_io::pcap::{PcapQueue, Recorder, Replay, Resolution, SNAP_MAX};
 use rvs_io::{Burst, Frame, Pool, Queue, Reserve};
-use rvs_model::{Protocol, TICKS_PER_SECOND, Tick};
+use rvs_model::{TICKS_PER_SECOND, Tick};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -207,24 +206,6 @@ fn what_a_device_cannot_is_one_line_that_says_what_it_can() {
     assert_eq!(twice.to_string(), "DPDK was started in this process already");
 }
 
-/// Numbers only.
-struct NoNames;
-
-impl Names for NoNames {
-    fn address(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-    fn host(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
-        None
-    }
-    fn service(&self, _: u16, _: Protocol) -> Option<String> {
-        None
-    }
-}
-
 /// The frames of a capture, each with its time since 1970; none if there is no such file.
 fn capture(path: &Path) -> Vec<(Duration, Vec<u8>)> {
     let Ok(replay) = Replay::open(path) else { return Vec::new() };
@@ -259,7 +240,7 @@ fn scenario(name: &str) -> (PathBuf, Config, String) {
 
 fn stage<Q: Queue>(config: &Config, setup: &str, queues: Vec<Q>, pool: Q::Pool) -> Stage<Q> {
     let mut stage = Stage::new(config, queues, pool).unwrap();
-    let ran = stage.ipvsadm("-R", setup, &NoNames);
+    let ran = stage.ipvsadm("-R", setup, &NumbersOnly);
     assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
     stage
 }

@@ -24,15 +24,14 @@ mod frames;
 #[path = "scenarios/inputs.rs"]
 mod inputs;
 
-use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use inputs::Film;
-use rvs_adm::Names;
+use rvs_adm::NumbersOnly;
 use rvs_conformance::stage::Stage;
 use rvs_control::config::{Config, Links, Machine, PcapLink};
 use rvs_io::Reserve;
 use rvs_io::pcap::{PcapQueue, Recorder, Replay, Resolution, SNAP_MAX};
-use rvs_model::{Protocol, TICKS_PER_SECOND, Tick};
+use rvs_model::{TICKS_PER_SECOND, Tick};
 use rvs_plane::drop_reason::drop_counters;
 use rvs_plane::shared::FrameCounts;
 use std::fmt::Write as _;
@@ -113,24 +112,6 @@ fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
         assert_eq!(queue.send(&mut pool, &mut burst), 1);
     }
     queue.recorder.unwrap().finish().unwrap()
-}
-
-/// Numbers only.
-struct NoNames;
-
-impl Names for NoNames {
-    fn address(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-    fn host(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
-        None
-    }
-    fn service(&self, _: u16, _: Protocol) -> Option<String> {
-        None
-    }
 }
 
 type Link = PcapQueue<fs::File, Vec<u8>>;
@@ -215,7 +196,7 @@ impl Player {
 fn counters(player: &mut Player) -> String {
     let mut text = String::new();
     for command in ["-Ln --stats --exact", "-Lnc"] {
-        let ran = player.stage.ipvsadm(command, "", &NoNames);
+        let ran = player.stage.ipvsadm(command, "", &NumbersOnly);
         let mut lines: Vec<&str> = ran.stdout.lines().collect();
         if command == "-Lnc" {
             lines[2..].sort_unstable();
@@ -265,9 +246,9 @@ fn play(name: &str, complaints: &mut Vec<String>) {
 
     let mut player = Player::new(&config, links);
     let setup = fs::read_to_string(folder.join("setup.ipvs")).unwrap();
-    let ran = player.stage.ipvsadm("-R", &setup, &NoNames);
+    let ran = player.stage.ipvsadm("-R", &setup, &NumbersOnly);
     assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{name}: setup.ipvs");
-    assert_eq!(player.stage.ipvsadm("-Sn", "", &NoNames).stdout, setup, "{name}: as saved");
+    assert_eq!(player.stage.ipvsadm("-Sn", "", &NumbersOnly).stdout, setup, "{name}: as saved");
     player.play();
     assert_eq!(player.stage.counts().unaccounted(), 0, "{name}: conservation");
     hold(&folder.join("counters.txt"), counters(&mut player).as_bytes(), complaints);

@@ -16,9 +16,9 @@ use crate::stage::{Bench, Ran, Sent, Side};
 use crate::tally::Failure;
 use core::fmt::Write as _;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use rvs_adm::Names;
+use rvs_adm::NumbersOnly;
 use rvs_control::config::{Config, Machine};
-use rvs_model::{Protocol, Sysctl, TICKS_PER_SECOND, Tick};
+use rvs_model::{Sysctl, TICKS_PER_SECOND, Tick};
 use rvs_wire::mac::MacAddr;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -154,25 +154,6 @@ pub enum Set {
     Beyond(Uncovered),
 }
 
-/// No host and no service has a name here.
-#[derive(Clone, Copy, Debug)]
-pub struct NoNames;
-
-impl Names for NoNames {
-    fn address(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-    fn host(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
-        None
-    }
-    fn service(&self, _: u16, _: Protocol) -> Option<String> {
-        None
-    }
-}
-
 /// The stage of one recording.
 pub struct Scene {
     /// The director.
@@ -220,7 +201,7 @@ impl Scene {
 
     /// Carries out a command line, without the program's name.
     pub fn ipvsadm(&mut self, line: &str) -> Ran {
-        self.bench.stage.ipvsadm(line, "", &NoNames)
+        self.bench.stage.ipvsadm(line, "", &NumbersOnly)
     }
 
     /// Changes a sysctl; says why not if rvsd does not do what it asks for.

@@ -32,6 +32,6 @@ mod transport;
 mod usage;
 mod values;
 
-pub use names::{Names, SystemNames};
+pub use names::{Names, NumbersOnly, SystemNames};
 pub use run::run;
 pub use transport::{SocketTransport, Transport};

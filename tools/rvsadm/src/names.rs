@@ -16,6 +16,25 @@ pub trait Names {
     fn service(&self, port: u16, protocol: Protocol) -> Option<String>;
 }
 
+/// No host and no service has a name: for who decides by numbers alone.
+#[derive(Clone, Copy, Debug)]
+pub struct NumbersOnly;
+
+impl Names for NumbersOnly {
+    fn address(&self, _: &str) -> Option<Ipv4Addr> {
+        None
+    }
+    fn host(&self, _: IpAddr) -> Option<String> {
+        None
+    }
+    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
+        None
+    }
+    fn service(&self, _: u16, _: Protocol) -> Option<String> {
+        None
+    }
+}
+
 /// Where services are named.
 const SERVICES_FILE: &str = "/etc/services";
 

@@ -152,9 +152,9 @@ pub(crate) fn scheduler_flags(scheduler: &str, list: &str) -> Result<ServiceFlag
 mod tests {
     use super::*;
 
-    struct NoNames;
+    struct FewNames;
 
-    impl Names for NoNames {
+    impl Names for FewNames {
         fn address(&self, host: &str) -> Option<Ipv4Addr> {
             (host == "vip.example").then_some(Ipv4Addr::new(203, 0, 113, 1))
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn tcp(text: &str) -> Option<(String, Option<u16>)> {
-        host_port(text, Some(Protocol::Tcp), &NoNames)
+        host_port(text, Some(Protocol::Tcp), &FewNames)
             .map(|found| (found.address.to_string(), found.port))
     }
 
@@ -250,7 +250,7 @@ mod tests {
         ] {
             assert_eq!(tcp(text), None, "{text}");
         }
-        assert_eq!(host_port("192.0.2.1:http", None, &NoNames), None);
+        assert_eq!(host_port("192.0.2.1:http", None, &FewNames), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::scene::{Scene, Set, Uncovered};
 use crate::tally::Failure;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
+use rvs_adm::NumbersOnly;
 use rvs_model::TICKS_PER_SECOND;
 use serde_json::{Value, json};
 
@@ -164,7 +165,7 @@ impl Author {
     pub(super) fn command(&mut self, line: &str) {
         let Self { scene, lingering, .. } = self;
         lingering.watch(&mut scene.bench.stage, |stage| {
-            stage.ipvsadm(line, "", &crate::scene::NoNames);
+            stage.ipvsadm(line, "", &NumbersOnly);
         });
         self.case.events.push(json!({ "op": "ipvsadm", "args": line }));
         if line.starts_with("-d") || line.starts_with("-D") {

@@ -5,10 +5,11 @@ use super::{Maybe, Seen, answers, forwarded, seen};
 use crate::golden::Golden;
 use crate::packet;
 use crate::rows::{self, Lingering};
-use crate::scene::{NoNames, Scene, Uncovered, refused, whole_ticks};
+use crate::scene::{Scene, Uncovered, refused, whole_ticks};
 use crate::stage::Side;
 use crate::tally::{Aspect, Failure, Ledger, Place};
 use core::net::SocketAddr;
+use rvs_adm::NumbersOnly;
 use rvs_api::ServiceKey;
 use rvs_model::Tick;
 use rvs_wire::icmp::Error;
@@ -159,7 +160,8 @@ fn command(
     (args, rc): (&str, i32),
 ) -> Option<Uncovered> {
     let beyond = scene.is_beyond(args);
-    let ran = lingering.watch(&mut scene.bench.stage, |stage| stage.ipvsadm(args, "", &NoNames));
+    let ran =
+        lingering.watch(&mut scene.bench.stage, |stage| stage.ipvsadm(args, "", &NumbersOnly));
     let beyond = beyond.or_else(|| refused(&ran));
     if beyond.is_none() {
         ledger.compare(Aspect::Commands, place, &rc, &ran.status);
