@@ -93,16 +93,13 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
         inbound: bool,
     ) -> Result<Known, Verdict> {
         let key = &slot.packet.key;
-        let is_awaited = inbound && talks.awaits() && key.protocol == protocol::TCP;
-        if is_awaited && conns.find(key, slot.hash).is_none() {
-            return self.awaited(conns, slot);
-        }
         // Not even among the replies that the index does not know yet: their clients have none of our
         // addresses.
-        if inbound && conns.table().lacks(slot.hash) {
-            return Ok(Known::Not { over: None });
+        let is_there = !(inbound && conns.table().lacks(slot.hash));
+        let mut found = if is_there { conns.find(key, slot.hash) } else { None };
+        if found.is_none() && inbound && talks.awaits() && key.protocol == protocol::TCP {
+            found = self.awaited(conns, slot)?;
         }
-        let found = conns.find(key, slot.hash);
         let Some(found) = found else { return Ok(Known::Not { over: None }) };
         let holds = self.still_holds(conns, slot, found)?;
         Ok(if holds { Known::Held(found) } else { Known::Not { over: Some(found.index) } })
@@ -110,20 +107,12 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
 
     /// The same of a client's packet that has none, while data connections of FTP are awaited.
     #[cold]
-    fn awaited(&mut self, conns: &mut Conns<F>, slot: &Slot<F>) -> Result<Known, Verdict> {
+    fn awaited(&self, conns: &mut Conns<F>, slot: &Slot<F>) -> Result<Option<Found>, Verdict> {
         let world = self.settle.world;
-        let link = world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
-        if !world.steering.is_single() {
-            let owner = world.owner(&slot.packet.key, true, (link, slot.packet.vlan));
-            if owner != world.worker {
-                return Err(Verdict::Handoff(owner));
-            }
+        match other_owner(world, slot, true) {
+            Some(owner) => Err(Verdict::Handoff(owner)),
+            None => Ok(Talks::claim(conns, world, self.settle.mesh, &slot.packet)),
         }
-        let awaited = Talks::claim(conns, world, self.settle.mesh, &slot.packet);
-        Ok(match awaited {
-            Some(found) if self.still_holds(conns, slot, found)? => Known::Held(found),
-            _ => Known::Not { over: None },
-        })
     }
 
     /// What becomes of a packet that has no connection but may open one.
@@ -139,24 +128,21 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
     ) -> Verdict {
         let Packet { l3, vlan, key, .. } = &slot.packet;
         let (l3, vlan) = (*l3, *vlan);
-        let link =
-            self.settle.world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default();
+        let world = self.settle.world;
         // Also of a packet that another worker handed over: its snapshot may have been older, and a
         // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
-        if !self.settle.world.steering.is_single() && over.is_none() {
-            let owner = self.settle.world.owner(key, inbound, (link, vlan));
-            if owner != self.settle.world.worker {
-                return Verdict::Handoff(owner);
-            }
+        if over.is_none()
+            && let Some(owner) = other_owner(world, slot, inbound)
+        {
+            return Verdict::Handoff(owner);
         }
-        if self.settle.world.snapshot.servers.may_be_told(&slot.packet) {
+        if world.snapshot.servers.may_be_told(&slot.packet) {
             return Verdict::NoConn { l3 };
         }
         if !inbound {
             return Verdict::Stack { l3, vlan };
         }
-        let world = self.settle.world;
-        let (mark, service) = self.service(&slot.packet, link);
+        let (mark, service) = self.service(&slot.packet, link_of(world, slot));
         let asker = Asker { packet: &slot.packet, hash: slot.hash, mark, service, over };
         let once = |conn: &Conn<F>, hops: &[Hop], paths: &Paths| {
             first_and_last(conn, world, (hops, paths), &slot.packet, frame)
@@ -192,19 +178,20 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
         slot: &Slot<F>,
         found: Found,
     ) -> Result<bool, Verdict> {
+        let Packet { l3, vlan, flags, .. } = slot.packet;
         let Some(conn) = conns.conn_mut(found.index) else { return Ok(false) };
         if found.direction == Direction::Inbound {
             let Some(line) = line_of(self.settle.world.lines, conn) else { return Ok(false) };
             // Linux 6.1 ip_vs_core.c ip_vs_in(): first whether the client uses its port again, then
             // whether the destination is still there.
-            if slot.packet.flags & flag::SYN != 0 && begins_anew(conn, line, self.settle.world) {
+            if flags & flag::SYN != 0 && begins_anew(conn, line, self.settle.world) {
                 return Ok(false);
             }
             if line.has(DestLine::STALE_UDP) && conn.protocol == protocol::UDP {
                 return Ok(false);
             }
             if line.has(DestLine::RESETS) && conn.protocol == protocol::TCP {
-                return Err(Verdict::Cut { l3: slot.packet.l3 });
+                return Err(Verdict::Cut { l3, vlan });
             }
             if !line.has(DestLine::AVAILABLE) {
                 // Silently dropped unless the operator wants a new destination.
@@ -239,4 +226,21 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
         }
         Ok(true)
     }
+}
+
+/// The worker whose packet it is, if it is not this one's.
+#[inline(always)]
+fn other_owner<F: Rewrite>(world: World<'_>, slot: &Slot<F>, inbound: bool) -> Option<u16> {
+    if world.steering.is_single() {
+        return None;
+    }
+    let Packet { key, vlan, .. } = &slot.packet;
+    let owner = world.owner(key, inbound, (link_of(world, slot), *vlan));
+    (owner != world.worker).then_some(owner)
+}
+
+/// Where a packet came in.
+#[inline(always)]
+fn link_of<F: Rewrite>(world: World<'_>, slot: &Slot<F>) -> u8 {
+    world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default()
 }

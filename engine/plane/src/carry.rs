@@ -35,7 +35,7 @@ pub(crate) fn carry_out<Q: Queue>(
 ) {
     let (l3, vlan) = match verdict {
         Verdict::Stack { l3, vlan } => (l3, vlan),
-        Verdict::Cut { l3 } => {
+        Verdict::Cut { l3, .. } => {
             cut::both((v4, v6), (world, paths), desk, (frame, link), l3);
             return;
         }
@@ -84,13 +84,14 @@ pub(crate) fn settle<Q: Queue>(
         Verdict::Out { link } => desk.links.push(link, frame),
         Verdict::Send { hop, l3 } => desk.transmit(hop, frame, l3),
         Verdict::Fragment { hop, l3, mtu } => desk.transmit_in_pieces(hop, frame, l3, mtu),
-        Verdict::Stack { l3, vlan } => desk.take(frame, link, l3, vlan),
+        // Of those to cut, a fragment's, which says no sequence numbers: the next whole segment does.
+        Verdict::Stack { l3, vlan } | Verdict::Cut { l3, vlan } => {
+            desk.take(frame, link, l3, vlan);
+        }
         Verdict::Exceeded { l3 } => desk.refuse_exceeded(frame, link, l3),
         Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
         Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
         Verdict::NoConn { l3 } => desk.refuse_no_conn(frame, link, l3),
-        // Its connection is gone by now.
-        Verdict::Cut { l3 } => desk.take(frame, link, l3, 0),
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
         Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
     }

@@ -12,7 +12,7 @@
 use crate::carry::settle;
 use crate::drop_reason::DropReason;
 use crate::forward;
-use crate::icmp::Local;
+use crate::icmp::{Local, Look};
 use crate::lane::{World, forget};
 use crate::paths::Paths;
 use crate::related::hop_of;
@@ -33,15 +33,29 @@ pub(crate) fn both<Q: Queue>(
     l3: u16,
 ) {
     let is_v6 = frame.octets().get(usize::from(l3)).is_some_and(|first| first >> 4 == 6);
-    let cut = if is_v6 {
-        onward(v6, around, desk, (&frame, link), l3)
+    if is_v6 {
+        cut(v6, around, desk, (frame, link), l3);
     } else {
-        onward(v4, around, desk, (&frame, link), l3)
-    };
-    match cut {
-        Some(()) => desk.reset_either(frame, link, l3),
-        None => desk.links.drop(frame, DropReason::LocalIgnored),
+        cut(v4, around, desk, (frame, link), l3);
     }
+}
+
+fn cut<F: Local, Q: Queue>(
+    conns: &mut Conns<F>,
+    around: (World<'_>, &Paths),
+    desk: &mut Desk<'_, Q>,
+    (frame, link): (Q::Frame, u8),
+    l3: u16,
+) {
+    let look = frame.octets().get(usize::from(l3)..).and_then(F::look);
+    let Some(look) =
+        look.filter(|look| onward(conns, around, desk, (&frame, link), l3, look).is_some())
+    else {
+        return desk.links.drop(frame, DropReason::LocalIgnored);
+    };
+    // As many as there are: the peer is known to talk to us.
+    let from = desk.interface_of(&frame, link, l3);
+    desk.reset::<F>(frame, from, l3, &look, false);
 }
 
 /// Forgets the connection and tells the destination.
@@ -51,9 +65,9 @@ fn onward<F: Local, Q: Queue>(
     desk: &mut Desk<'_, Q>,
     (frame, link): (&Q::Frame, u8),
     l3: u16,
+    look: &Look<F::Addr>,
 ) -> Option<()> {
     let about = frame.octets().get(usize::from(l3)..)?;
-    let look = F::look(about)?;
     let (segment, _) = Tcp::parse(about.get(look.l4..look.octets)?).ok()?;
     let client = (look.source, segment.source_port());
     let vip = (look.destination, segment.destination_port());

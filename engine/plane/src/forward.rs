@@ -168,8 +168,9 @@ fn apart<F: Rewrite, B: Frame>(
     Sent::Helped
 }
 
-/// [`apply`] for what says nothing: a later fragment, or what the director made.
-#[cold]
+/// [`apply`] for what says nothing: a connection's first packet, a later fragment, or what the
+/// director made.
+#[inline(always)]
 pub(crate) fn apply_unread<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
     direction: Direction,

@@ -53,7 +53,7 @@ pub(crate) enum Verdict {
     /// No destination takes connections: tell the client.
     NoDest { l3: u16 },
     /// A connection that is to be reset, to both sides.
-    Cut { l3: u16 },
+    Cut { l3: u16, vlan: u16 },
     /// A real server answers nobody: tell it.
     NoConn { l3: u16 },
     /// Free it and count why.
@@ -360,11 +360,9 @@ pub(crate) fn first<F: Rewrite, B: Frame>(
         return DropReason::NoRoute.into();
     };
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-    let mut sent = forward::apply(conn, Direction::Inbound, packet, hop, paths, pmtu_disc, frame);
-    // It says nothing yet.
-    if sent == Sent::Helped {
-        sent = forward::in_place(conn, Direction::Inbound, packet, hop, frame);
-    }
+    let way = Direction::Inbound;
+    // It says nothing yet that would have to be read.
+    let sent = forward::apply_unread(conn, way, packet, hop, paths, pmtu_disc, frame);
     line.count_packet(false, packet.packet_octets.into());
     if sent == Sent::Framed {
         return Verdict::Out { link: hop.link };

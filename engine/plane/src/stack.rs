@@ -164,21 +164,6 @@ impl<Q: Queue> Desk<'_, Q> {
         self.refuse_either(frame, link, l3, Error::PortUnreachable, DropReason::NoConnection);
     }
 
-    /// The client of a connection that was cut is told. As many as there are: the peer is known to
-    /// talk to us.
-    #[cold]
-    pub(crate) fn reset_either(&mut self, frame: Q::Frame, link: u8, l3: u16) {
-        let from = self.interface_of(&frame, link, l3);
-        let packet = frame.octets().get(usize::from(l3)..).unwrap_or_default();
-        if let Some(look) = V4::look(packet) {
-            self.reset::<V4>(frame, from, l3, &look, false);
-        } else if let Some(look) = V6::look(packet) {
-            self.reset::<V6>(frame, from, l3, &look, false);
-        } else {
-            self.links.drop(frame, DropReason::LocalIgnored);
-        }
-    }
-
     /// Timers of neighbours, and what other workers heard of them.
     pub(crate) fn tick(&mut self) {
         if let Some(inbox) = self.mesh.inbox(self.worker) {
@@ -217,7 +202,7 @@ impl<Q: Queue> Desk<'_, Q> {
     }
 
     /// Where a frame came in.
-    fn interface_of(&self, frame: &Q::Frame, link: u8, l3: u16) -> InterfaceId {
+    pub(crate) fn interface_of(&self, frame: &Q::Frame, link: u8, l3: u16) -> InterfaceId {
         // A tagged frame's packet begins four octets later.
         let tag = frame.octets().get(14..16).filter(|_| l3 > L3);
         let vlan = tag.and_then(<[u8]>::first_chunk).map_or(0, |tag| u16::from_be_bytes(*tag));
@@ -428,7 +413,7 @@ impl<Q: Queue> Desk<'_, Q> {
         }
     }
 
-    fn reset<F: Local>(
+    pub(crate) fn reset<F: Local>(
         &mut self,
         frame: Q::Frame,
         interface: InterfaceId,
