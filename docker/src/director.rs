@@ -120,9 +120,11 @@ impl Director {
     /// It does not end, not with code 0, or frames are unaccounted for.
     pub fn end(&mut self, limits: &Limits) -> Result<String> {
         let status = self.daemon.terminate(limits).context("rvsd after SIGTERM")?;
-        ensure!(status.code() == Some(0), "rvsd: {status}\n{}", self.daemon.errors());
+        let errors = self.daemon.errors();
+        ensure!(status.code() == Some(0), "rvsd: {status}\n{errors}");
         let summary = self.daemon.output();
         balanced(&summary)?;
+        complete(&errors)?;
         Ok(summary)
     }
 }
@@ -136,6 +138,17 @@ pub fn balanced(summary: &str) -> Result<()> {
     let law = summary.lines().find(|line| line.starts_with("conservation:"));
     let law = law.with_context(|| format!("no conservation law in the summary:\n{summary}"))?;
     ensure!(law.ends_with(": holds"), "rvsd lost count of frames: {law}");
+    Ok(())
+}
+
+/// Whether an rvsd that ended had all of its frames back, as its log says.
+///
+/// # Errors
+///
+/// It had not.
+pub fn complete(log: &str) -> Result<()> {
+    let leak = log.lines().find(|line| line.contains("frames did not come back"));
+    ensure!(leak.is_none(), "{}", leak.unwrap_or_default());
     Ok(())
 }
 

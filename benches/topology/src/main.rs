@@ -167,7 +167,7 @@ fn compare_all(compare: &Compare, bin: &Path) -> Result<()> {
                         limits.check()?;
                     }
                     if let Some(mut rvsd) = rvsd {
-                        let account = rvsd.end(&limits)?;
+                        let (account, _log) = rvsd.end(&limits)?;
                         let holds = account.lines().any(|line| line.ends_with(": holds"));
                         ensure!(holds, "rvsd lost count of frames:\n{account}");
                     }

@@ -84,12 +84,12 @@ impl Rvsd {
         Ok(())
     }
 
-    /// Ends it in order and returns the account that it gives.
-    pub fn end(&mut self, limits: &Limits) -> Result<String> {
+    /// Ends it in order and returns the account that it gives, and its log.
+    pub fn end(&mut self, limits: &Limits) -> Result<(String, String)> {
         let status = self.daemon.terminate(limits).context("rvsd after SIGTERM")?;
-        let account = self.daemon.output();
-        ensure!(status.success(), "rvsd: {status}: {}{account}", self.daemon.errors());
-        Ok(account)
+        let (account, log) = (self.daemon.output(), self.daemon.errors());
+        ensure!(status.success(), "rvsd: {status}: {log}{account}");
+        Ok((account, log))
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Opened<D: Device> {
     pub macs: Vec<(u8, MacAddr)>,
 }
 
-/// An operator's end of a link.
+/// An operator's end of a link, or of what links share.
 pub trait End {
     /// What is new, as a line: looked at once a second.
     fn look(&mut self) -> Option<String>;
@@ -88,7 +88,23 @@ pub fn in_rooms<D: Device<Frame = RoomFrame, Pool = RoomPool>>(
             queues.push(queue);
         }
     }
-    Ok(Opened { workers, ends: Vec::new(), macs: Vec::new() })
+    Ok(Opened { workers, ends: vec![Box::new(Rooms(reserve))], macs: Vec::new() })
+}
+
+/// All rooms for frames. When links and workers are gone, none of them may be missing.
+struct Rooms(Reserve);
+
+impl End for Rooms {
+    fn look(&mut self) -> Option<String> {
+        None
+    }
+
+    fn account(&self) -> Vec<String> {
+        let (free, total) = (self.0.free(), self.0.total());
+        let missing = total.saturating_sub(free);
+        let line = format!("{missing} of {total} frames did not come back, which is a bug");
+        (missing > 0).then_some(line).into_iter().collect()
+    }
 }
 
 /// Waits until there is something to read on one of these, or the doorbell rings, at most so long.

@@ -63,7 +63,9 @@ pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
-/// For rvs beside its peers, and for the soak.
+/// For the soak.
+pub const SOAK: [Tool; 7] = [NGINX, CURL, IP, IPERF3, WRK, NC, PING];
+/// For rvs beside its peers.
 pub const TOPOLOGY: [Tool; 9] = [NGINX, CURL, IP, ETHTOOL, IPERF3, NFT, WRK, HAPROXY, STREAM];
 /// For everything.
 pub const ALL: [Tool; 18] = [

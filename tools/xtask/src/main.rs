@@ -198,7 +198,7 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             inherit(test::topology(&workspace, "compare").args(arguments))
         }
         Chore::Soak { minutes } => {
-            install::packages(&install::TOPOLOGY)?;
+            install::packages(&install::SOAK)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             let minutes = minutes.to_string();
             inherit(test::topology(&workspace, "soak").args(["--minutes", &minutes]))

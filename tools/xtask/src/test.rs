@@ -210,6 +210,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("ftp", &mut lab(workspace, "ftp"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
+        let mut soak = topology(workspace, "soak");
+        steps.run("soak", soak.args(["--minutes", "2"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
             steps.run("containers", &mut containers(workspace), last_line)?;
         } else {
