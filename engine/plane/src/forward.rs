@@ -209,28 +209,25 @@ fn tunnel<F: Rewrite, B: Frame>(
     {
         return too_big::<F>(octets, direction, most);
     }
-    let (front, shift) = (usize::from(way.front()), i16::try_from(way.front()).unwrap_or_default());
+    let shift = i16::try_from(way.front()).unwrap_or_default();
     if !frame.shift_front(shift.into()) {
         return Sent::NoHeadroom;
     }
     let Some((before, place)) = frame.octets_mut().split_at_mut_checked(l3) else {
         return Sent::NoHeadroom;
     };
-    let Some(octets) = place.get_mut(front..) else { return Sent::NoHeadroom };
-    if let Err(stop) = F::direct(octets) {
-        let _as_it_was = frame.shift_front((-shift).into());
-        return stop.into();
-    }
-    let Some(mut inner) = F::inner(octets) else { return Sent::NoHeadroom };
-    inner.dont_fragment &= pmtu_disc;
     let flow = match way.tunnel().encapsulation() {
         Encapsulation::Gue { .. } => paths.flow_port(conn.inbound.words()),
         _ => 0,
     };
-    if !way.tunnel().write(inner, paths.ident(), flow, place) {
-        return Sent::NoHeadroom;
+    match way.tunnel().enter::<F>(place, pmtu_disc, paths.ident(), flow) {
+        Ok(()) if fits => framed(hop, before),
+        Ok(()) => Sent::ToFragment { mtu },
+        Err(stop) => {
+            let _as_it_was = frame.shift_front((-shift).into());
+            stop.into()
+        }
     }
-    if fits { framed(hop, before) } else { Sent::ToFragment { mtu } }
 }
 
 /// The longest packet that goes into a tunnel that has `room`, if its sender is to be told. `None`

@@ -11,18 +11,14 @@ use core::ops::Not;
 #[inline]
 #[must_use]
 pub fn fold(sum: u32) -> u16 {
-    // Two words give at most one carry, and a carry leaves room for itself.
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    u16::try_from(sum & 0xffff).unwrap_or_default()
+    // The two words are added twice: below, for the carry, and above, where it goes to.
+    u16::try_from(sum.wrapping_add(sum.rotate_left(16)) >> 16).unwrap_or_default()
 }
 
+/// The same for a sum of 32-bit words.
 #[inline]
-fn fold64(sum: u64) -> u16 {
-    let [a, b, c, d, e, f, g, h] = sum.to_be_bytes();
-    let (high, low) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-    let (sum, carry) = high.overflowing_add(low);
-    fold(sum.wrapping_add(u32::from(carry)))
+pub(crate) fn fold64(sum: u64) -> u16 {
+    fold(u32::try_from(sum.wrapping_add(sum.rotate_left(32)) >> 32).unwrap_or_default())
 }
 
 /// The sum of `octets` as 16-bit words, the last one padded with a zero octet: at most `0xffff`.

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! All that depends on the destination alone is computed when it changes: an [`Outer`] is a header
-//! with nothing of a packet in it, and in IPv4 the sum of its words.
+//! with nothing of a packet in it, in IPv4 the addresses and their sum.
 //!
 //! Linux 6.1 `ip_vs_xmit.c` `ip_vs_tunnel_xmit()`, `ip_vs_tunnel_xmit_v6()`.
 
-use crate::checksum::{self, fold};
+use crate::checksum::{self, Delta, fold64};
+use crate::flow::protocol;
+use crate::rewrite::Stop;
 use crate::{ipv4, ipv6};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,7 +38,9 @@ impl Inner {
     /// `INET_ECN_encapsulate()`).
     #[inline]
     fn outer_tos(self) -> u8 {
-        if self.tos & 3 == 3 { self.tos & !1 } else { self.tos }
+        // Of both bits of ECN, the lower one.
+        let congestion = self.tos & self.tos >> 1 & 1;
+        self.tos ^ congestion
     }
 }
 
@@ -77,8 +81,8 @@ impl Outer {
     pub fn source(&self) -> IpAddr {
         match self {
             Self::V4(outer) => {
-                let [.., a, b, c, d, _, _, _, _] = outer.header;
-                IpAddr::from([a, b, c, d])
+                let [source, _] = outer.addresses;
+                IpAddr::from(source)
             }
             Self::V6(outer) => {
                 let [_, _, _, _, _, _, _, _, rest @ ..] = outer.header;
@@ -92,10 +96,10 @@ impl Outer {
     #[must_use]
     pub fn pseudo(&self, protocol: u8, octets: u16) -> u32 {
         let addresses = match self {
-            Self::V4(outer) => outer.header.get(12..),
-            Self::V6(outer) => outer.header.get(8..),
+            Self::V4(outer) => outer.addresses.as_flattened(),
+            Self::V6(outer) => outer.header.get(8..).unwrap_or_default(),
         };
-        checksum::sum(addresses.unwrap_or_default()) + u32::from(protocol) + u32::from(octets)
+        checksum::sum(addresses) + u32::from(protocol) + u32::from(octets)
     }
 
     /// Writes the header for `inner` at the beginning of `place`, which is [`Outer::len`] octets
@@ -120,17 +124,17 @@ impl Outer {
 /// An IPv4 header with nothing of a packet in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Outer4 {
-    header: [u8; ipv4::HEADER_LEN],
-    sum: u32,
+    addresses: [[u8; 4]; 2],
+    /// Of their words of four octets.
+    sum: u64,
 }
 
 impl Outer4 {
     /// From the director to a destination.
     #[must_use]
     pub fn new(local: Ipv4Addr, dest: Ipv4Addr) -> Self {
-        let ([a, b, c, d], [e, f, g, h]) = (local.octets(), dest.octets());
-        let header = [0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h];
-        Self { header, sum: checksum::sum(&header) }
+        let sum = u64::from(local.to_bits()) + u64::from(dest.to_bits());
+        Self { addresses: [local.octets(), dest.octets()], sum }
     }
 
     /// Writes the header for `inner`; `false`, and nothing is written, when the whole would be
@@ -148,23 +152,62 @@ impl Outer4 {
     ) -> bool {
         let Some(octets) = inner.octets.checked_add(20) else { return false };
         let (flags, identification) =
-            if inner.dont_fragment { (0x4000, 0) } else { (0, identification) };
-        let tos = inner.outer_tos();
-        let hops_and_protocol = u16::from_be_bytes([inner.hops, inner.protocol]);
-        let sum = self.sum
-            + u32::from(tos)
-            + u32::from(octets)
-            + u32::from(identification)
-            + u32::from(flags)
-            + u32::from(hops_and_protocol);
-        *place = self.header;
-        place[1] = tos;
-        [place[2], place[3]] = octets.to_be_bytes();
-        [place[4], place[5]] = identification.to_be_bytes();
-        [place[6], place[7]] = u16::to_be_bytes(flags);
-        [place[8], place[9]] = hops_and_protocol.to_be_bytes();
-        [place[10], place[11]] = (!fold(sum)).to_be_bytes();
+            if inner.dont_fragment { (0x40, 0) } else { (0, identification) };
+        let ([a, b], [c, d]) = (octets.to_be_bytes(), identification.to_be_bytes());
+        let first = u32::from_be_bytes([0x45, inner.outer_tos(), a, b]);
+        let second = u32::from_be_bytes([c, d, flags, 0]);
+        let third = u32::from_be_bytes([inner.hops, inner.protocol, 0, 0]);
+        place.as_chunks_mut::<4>().0.copy_from_slice(&self.header([first, second, third]));
         true
+    }
+
+    /// One hop less for the IPv4 packet in `place`, which begins behind the room for its outer
+    /// header, and that header: [`Rewrite::direct`], [`Rewrite::inner`] and [`Outer4::write`] in one,
+    /// in words instead of octets, for what goes through almost every tunnel.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]; nothing is written then.
+    #[inline(always)]
+    pub(crate) fn wrap_v4(
+        &self,
+        place: &mut [u8; 2 * ipv4::HEADER_LEN],
+        may_set_df: bool,
+        identification: u16,
+    ) -> Result<(), Stop> {
+        const FRONT: u32 = 20;
+        const DF: u32 = 0x4000;
+        let (words, _) = place.as_chunks_mut::<4>();
+        let [a, b, c, d, e, one, two, three, _, _] = words else { return Err(Stop::Unparsed) };
+        let [first, second, third] = [*one, *two, *three].map(u32::from_be_bytes);
+        if third < 2 << 24 {
+            return Err(Stop::Exceeded);
+        }
+        if first & 0xffff > 0xffff - FRONT {
+            return Err(Stop::Unparsed);
+        }
+        let [hops, _, checksum @ ..] = three;
+        *hops = hops.wrapping_sub(1);
+        *checksum = Delta::TTL.apply(*checksum);
+        // Type of service and length; without "congestion experienced", as in `outer_tos`.
+        let both = first & 0x00ff_ffff;
+        let first = (both ^ both & both >> 1 & 1 << 16) + (0x45 << 24) + FRONT;
+        let second =
+            if second & DF != 0 && may_set_df { DF } else { u32::from(identification) << 16 };
+        let third = (third & 0xff << 24) - (1 << 24) + (u32::from(protocol::IPIP) << 16);
+        [*a, *b, *c, *d, *e] = self.header([first, second, third]);
+        Ok(())
+    }
+
+    /// The header of these three words, less its checksum.
+    #[inline(always)]
+    fn header(&self, words: [u32; 3]) -> [[u8; 4]; 5] {
+        let [first, second, third] = words;
+        let sum = self.sum + u64::from(first) + u64::from(second) + u64::from(third);
+        let third = third | u32::from(!fold64(sum));
+        let [source, destination] = self.addresses;
+        let [first, second, third] = [first, second, third].map(u32::to_be_bytes);
+        [first, second, third, source, destination]
     }
 }
 

@@ -213,7 +213,7 @@ impl Rewrite for V4 {
         [ip[10], ip[11]] = delta.apply([ip[10], ip[11]]);
     }
 
-    #[inline]
+    #[inline(always)]
     fn inner(packet: &[u8]) -> Option<Inner> {
         let ip = packet.first_chunk::<{ ipv4::HEADER_LEN }>()?;
         Some(Inner {
@@ -301,7 +301,7 @@ impl Rewrite for V6 {
         [ip[4], ip[5]] = octets.saturating_sub(header).to_be_bytes();
     }
 
-    #[inline]
+    #[inline(always)]
     fn inner(packet: &[u8]) -> Option<Inner> {
         let ip = packet.first_chunk::<8>()?;
         Some(Inner {

@@ -18,6 +18,7 @@ use crate::flow::protocol;
 use crate::ipip::{Inner, Outer};
 use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
+use crate::rewrite::{Rewrite, Stop};
 use crate::{ipv6_ext, udp};
 use core::net::IpAddr;
 
@@ -103,6 +104,35 @@ impl Tunnel {
     #[expect(clippy::len_without_is_empty, reason = "20 to 52")]
     pub fn len(&self) -> usize {
         self.outer.len() + self.encapsulation.octets()
+    }
+
+    /// Takes a hop from the packet in `place`, which begins behind the room for the headers, and
+    /// writes those. `may_set_df` says whether an outer IPv4 header takes the don't-fragment flag
+    /// over from an IPv4 packet; see [`Tunnel::write`] on the last two.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: the hops are used up, which changed nothing; or `place` is too short, or the whole
+    /// would be longer than an IP packet can be.
+    #[inline(always)]
+    pub fn enter<F: Rewrite>(
+        &self,
+        place: &mut [u8],
+        may_set_df: bool,
+        identification: u16,
+        flow: u16,
+    ) -> Result<(), Stop> {
+        if let (false, Encapsulation::Ip, Outer::V4(outer)) =
+            (F::IS_V6, self.encapsulation, &self.outer)
+        {
+            let headers = place.first_chunk_mut().ok_or(Stop::Unparsed)?;
+            return outer.wrap_v4(headers, may_set_df, identification);
+        }
+        let packet = place.get_mut(self.len()..).ok_or(Stop::Unparsed)?;
+        F::direct(packet)?;
+        let mut inner = F::inner(packet).ok_or(Stop::Unparsed)?;
+        inner.dont_fragment &= may_set_df;
+        self.write(inner, identification, flow, place).then_some(()).ok_or(Stop::Unparsed)
     }
 
     /// Writes the headers for `inner` at the beginning of `place`, which holds the packet itself
