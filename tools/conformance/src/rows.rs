@@ -64,7 +64,11 @@ impl Lingering {
             let deadline = start.saturating_add(left);
             let is_due = deadline <= now;
             let lateness = lateness(&conn, persistence);
-            let until = if is_due { deadline.saturating_add(lateness) } else { now };
+            // What was late when it was given more time is late from there on.
+            let before = self.prolonged.get(&whose(&key)).filter(|_| is_template(&conn));
+            let before = before.and_then(|seconds| Tick::try_from(*seconds).ok());
+            let late = lateness + before.unwrap_or_default() * TICKS_PER_SECOND;
+            let until = if is_due { deadline.saturating_add(late) } else { now };
             if is_due && after.contains(&key) && is_template(&conn) {
                 let seconds = i64::from(lateness.div_ceil(TICKS_PER_SECOND));
                 self.prolonged.insert(whose(&key), seconds);
