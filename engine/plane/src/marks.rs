@@ -123,7 +123,7 @@ impl Marks {
     }
 
     /// The mark of a packet from client to VIP that came in at `interface`; 0 is none.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn of<F: Family>(
         &self,
@@ -136,6 +136,7 @@ impl Marks {
     }
 }
 
+#[inline(never)]
 fn first_match<F: Family>(list: &[Compiled], key: &Key<F>, interface: Option<InterfaceId>) -> u32 {
     let ((source, source_port), (destination, port)) = (key.ends.source(), key.ends.destination());
     let (source, destination) = (bits(source.into()), bits(destination.into()));

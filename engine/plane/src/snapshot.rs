@@ -308,7 +308,7 @@ impl Snapshot {
     }
 
     /// The mark of a packet of a client that came in through `vlan` of `link`; 0 is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mark<F: Family>(&self, key: &Key<F>, (link, vlan): (u8, u16)) -> u32 {
         self.marks.of(key, || self.network.interface_of(link, vlan))
     }
