@@ -69,7 +69,7 @@ impl Director {
         let rvsd = setup.bin.join("rvsd");
         run(command(None, &rvsd).arg("check").arg(&file))?;
         let mut run = command(Some(DIRECTOR), &rvsd);
-        run.arg("run").arg(&file);
+        run.arg("run").arg(&file).envs(setup.environment.iter().map(|(key, value)| (key, value)));
         let mut daemon = Daemon::start("rvsd", run, dir)?;
         daemon.wait_for_line("rvsd: ready", limits)?;
         Ok(Self { daemon, rvsadm: setup.bin.join("rvsadm"), socket })
@@ -102,6 +102,15 @@ impl Director {
         self.daemon.signal("KILL")?;
         // Until it is gone its socket answers.
         self.daemon.reap()
+    }
+
+    /// Sends it a signal, by name.
+    ///
+    /// # Errors
+    ///
+    /// It had ended before.
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        self.daemon.signal(name)
     }
 
     /// Runs rvsadm and returns what it printed.

@@ -47,9 +47,9 @@ enum Wants {
     Plain,
     /// As plain, and replies that pass the director.
     Nat,
-    /// Tunnels.
+    /// As plain, and tunnels.
     Tun,
-    /// Tunnels between namespaces, where frames can be captured and a host's memory be cleared.
+    /// The same between namespaces, where frames can be captured and a host's memory be cleared.
     TunCaptured,
 }
 
@@ -57,13 +57,16 @@ impl Wants {
     fn fits(self, stage: &dyn Stage) -> bool {
         let topology = stage.topology();
         let method = topology.service.method;
+        let is_plain = topology.cables.is_empty();
         match self {
             Self::Anything => true,
             Self::Calm => topology.cables.values().all(|cable| !cable.is_bad()),
-            Self::Plain => topology.cables.is_empty(),
-            Self::Nat => topology.cables.is_empty() && method == Method::Nat,
-            Self::Tun => method == Method::Tun,
-            Self::TunCaptured => method == Method::Tun && stage.wire("servers").is_some(),
+            Self::Plain => is_plain,
+            Self::Nat => is_plain && method == Method::Nat,
+            Self::Tun => is_plain && method == Method::Tun,
+            Self::TunCaptured => {
+                is_plain && method == Method::Tun && stage.wire("servers").is_some()
+            }
         }
     }
 }

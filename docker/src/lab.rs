@@ -31,6 +31,8 @@ pub struct Setup {
     pub inspect: bool,
     /// How rvsd gets at its links.
     pub driver: Driver,
+    /// What rvsd alone has in its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A running lab. Dropped, everything in it ends.

@@ -351,7 +351,8 @@ fn prepare(options: &Options) -> Result<Setup> {
         ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
     }
     enter_private_mounts(&own)?;
-    Ok(Setup { bin, logs: options.logs.clone(), inspect: options.inspect, driver: options.link })
+    let (logs, inspect, driver) = (options.logs.clone(), options.inspect, options.link);
+    Ok(Setup { bin, logs, inspect, driver, environment: Vec::new() })
 }
 
 /// Fails with the line to run when programs are missing; each has its Debian package.

@@ -38,7 +38,7 @@ pub(super) fn download(scene: &Scene<'_>) -> Result<String> {
     let first = topology.service.dests.first().context("no dests")?;
     let sum = scene.shell(first, &format!("cat {}/sum", scene.stage.www(first)))?;
     let url = format!("http://{}/files/big", scene.at(topology.service.port));
-    let fetch = format!("curl -sS --noproxy '*' --max-time 30 '{url}' | sha256sum");
+    let fetch = format!("curl -sS --noproxy '*' --max-time 50 '{url}' | sha256sum");
     let got = scene.shell("client", &fetch)?;
     ensure!(got == sum, "another checksum");
     Ok("32 MB".to_owned())
@@ -60,7 +60,7 @@ pub(super) fn upload_of(scene: &Scene<'_>, octets: usize) -> Result<String> {
     let file = format!("{}/{name}", scene.stage.www("client"));
     let send = format!(
         "mkdir -p {www}; head -c {octets} /dev/urandom > {file}; sha256sum < {file}; \
-         curl -sS --noproxy '*' --fail --max-time 30 -T {file} '{url}' > /dev/null; rm {file}",
+         curl -sS --noproxy '*' --fail --max-time 50 -T {file} '{url}' > /dev/null; rm {file}",
         www = scene.stage.www("client")
     );
     let sum = scene.shell("client", &send)?;

@@ -29,6 +29,7 @@ const VSFTPD: Tool = Tool { program: "vsftpd", package: "vsftpd" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
 const ETHTOOL: Tool = Tool { program: "ethtool", package: "ethtool" };
 const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
+const FAKETIME: Tool = Tool { program: "faketime", package: "faketime" };
 const LIBDPDK: Tool = Tool { program: "/usr/include/dpdk/rte_ethdev.h", package: "libdpdk-dev" };
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config" };
 const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
@@ -68,13 +69,15 @@ pub const SOAK: [Tool; 7] = [NGINX, CURL, IP, IPERF3, WRK, NC, PING];
 /// For rvs beside its peers.
 pub const TOPOLOGY: [Tool; 9] = [NGINX, CURL, IP, ETHTOOL, IPERF3, NFT, WRK, HAPROXY, STREAM];
 /// For everything.
-pub const ALL: [Tool; 18] = [
+pub const ALL: [Tool; 19] = [
     NGINX, CURL, IP, IPERF3, WRK, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
-    VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL,
+    VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL, FAKETIME,
 ];
 
 /// For what real programs do through rvsd.
 pub const FUNCTIONAL: [Tool; 8] = [NGINX, CURL, IP, IPERF3, NC, PING, TRACEROUTE, TSHARK];
+/// For faults.
+pub const FAULTS: [Tool; 4] = [NGINX, CURL, IP, FAKETIME];
 
 /// Runs tests, several at once, each in a process of its own.
 pub const NEXTEST: &str = "cargo-nextest";

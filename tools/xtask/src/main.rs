@@ -146,12 +146,12 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             install::packages(&install::FUNCTIONAL)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             let mut functional = test::lab(&workspace, "functional");
-            inherit(functional.args(["--timeout-s", "500"]).args(arguments))
+            inherit(functional.args(["--timeout-s", "700"]).args(arguments))
         }
         Chore::Faults => {
-            install::packages(&install::LAB)?;
+            install::packages(&install::FAULTS)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
-            inherit(test::lab(&workspace, "faults").args(["--timeout-s", "200"]))
+            inherit(test::lab(&workspace, "faults").args(["--timeout-s", "400"]))
         }
         Chore::Containers => {
             install::packages(&install::LAB)?;

@@ -205,8 +205,8 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("af_xdp share", host.args(["--link", "af_xdp"]), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut functional = lab(workspace, "functional");
-        steps.run("functional", functional.args(["--timeout-s", "500"]), last_line)?;
-        steps.run("faults", lab(workspace, "faults").args(["--timeout-s", "200"]), last_line)?;
+        steps.run("functional", functional.args(["--timeout-s", "700"]), last_line)?;
+        steps.run("faults", lab(workspace, "faults").args(["--timeout-s", "400"]), last_line)?;
         steps.run("ftp", &mut lab(workspace, "ftp"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
         steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
