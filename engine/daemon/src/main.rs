@@ -22,10 +22,12 @@ use std::process::ExitCode;
 mod exit {
     /// Configuration, links, cores or control socket: it could not do its work.
     pub const FAILED: u8 = 1;
-    /// A worker panicked, or did not stop.
-    pub const WORKER: u8 = 3;
+    /// A worker died: it panicked.
+    pub const DIED: u8 = 3;
     /// A frame is not accounted for.
     pub const UNACCOUNTED: u8 = 4;
+    /// A worker stalled: it did not breathe, or did not stop.
+    pub const STALLED: u8 = 5;
 }
 
 /// Layer-4 load balancer in user space that does what Linux IPVS does.

@@ -21,6 +21,7 @@ use rvs_control::{netlink, server};
 use rvs_io::af_xdp::AfXdpQueue;
 use rvs_io::pcap::PcapQueue;
 use rvs_io::tap::TapQueue;
+use rvs_plane::stage::Stage;
 use rvs_plane::{Mesh, Setup, Shared, Steering, Worker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -31,9 +32,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 /// Between two looks at workers, rates and places that may be free.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 1000 });
 /// Looks without a breath after which a worker is reported.
-const STALLED_LOOKS: u32 = 2;
+const LATE_LOOKS: u32 = 2;
+/// And after which nobody waits for it any longer: its clients' packets go nowhere meanwhile. A
+/// worker that merely rests wakes a hundred times a second.
+const STALLED_LOOKS: u32 = 5;
 /// How long workers may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 
@@ -153,7 +157,7 @@ impl<'c, D: Device> Running<'c, D> {
         while !self.told_to_stop {
             match self.events.recv_timeout(LOOK) {
                 Ok(Event::Stop | Event::Stopped) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Event::Over(worker)) => return self.died(worker),
+                Ok(Event::Over(worker)) => return self.lost(worker, exit::DIED),
                 Ok(Event::Started(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.desk.director().tick(self.start.elapsed()) {
@@ -161,9 +165,13 @@ impl<'c, D: Device> Running<'c, D> {
                     }
                     self.ends.iter_mut().filter_map(|end| end.look()).for_each(log);
                     for ((watch, shared), worker) in watch.iter_mut().zip(&self.shared).zip(0..) {
-                        if let Some(line) = watch.look(worker, shared.frames.read().breaths) {
+                        let breaths = shared.frames.read().breaths;
+                        if let Some(line) = watch.look(worker, breaths, shared.frames.stage()) {
                             log(line);
                         }
+                    }
+                    if let Some(worker) = watch.iter().position(Watch::is_lost) {
+                        return self.lost(worker, exit::STALLED);
                     }
                 }
             }
@@ -186,13 +194,18 @@ impl<'c, D: Device> Running<'c, D> {
                     "rvsd: {left} of {} workers did not stop: no account can be given",
                     self.workers.len()
                 ));
-                return ExitCode::from(exit::WORKER);
+                for (worker, thread) in self.workers.iter().enumerate() {
+                    if thread.is_some() {
+                        log(format_args!("rvsd: worker {worker}: {}", self.stage(worker)));
+                    }
+                }
+                return ExitCode::from(exit::STALLED);
             };
             let Event::Over(worker) = event else { continue };
             let Some(thread) = self.workers.get_mut(worker).and_then(Option::take) else {
                 continue;
             };
-            let Ok(queues) = thread.join() else { return self.died(worker) };
+            let Ok(queues) = thread.join() else { return self.lost(worker, exit::DIED) };
             for (queue, link) in queues.into_iter().zip(self.links) {
                 notes.extend(queue.note(link));
                 failures.extend(queue.close(link).err());
@@ -212,12 +225,19 @@ impl<'c, D: Device> Running<'c, D> {
         })
     }
 
-    /// A worker ended that should not. The others hold no connection of its clients: rather nobody
+    /// A worker died or does not breathe. The others hold no connection of its clients: rather nobody
     /// forwards than half.
-    fn died(&mut self, worker: usize) -> ExitCode {
-        log(format_args!("rvsd: worker {worker} died: see above; nothing is forwarded any more"));
+    fn lost(&mut self, worker: usize, code: u8) -> ExitCode {
+        let (what, stage) =
+            (if code == exit::DIED { "died" } else { "stalled" }, self.stage(worker));
+        log(format_args!("rvsd: worker {worker} {what} ({stage}): nothing is forwarded any more"));
         self.servers.iter_mut().for_each(Server::stop);
-        ExitCode::from(exit::WORKER)
+        ExitCode::from(code)
+    }
+
+    /// Where a worker is in its breath, or ended.
+    fn stage(&self, worker: usize) -> Stage {
+        self.shared.get(worker).map(|shared| shared.frames.stage()).unwrap_or_default()
     }
 }
 
@@ -356,16 +376,21 @@ struct Watch {
 
 impl Watch {
     /// What there is to say, once, of a worker that stopped or began to breathe.
-    fn look(&mut self, worker: usize, breaths: u64) -> Option<String> {
-        let seconds = LOOK.as_secs() * u64::from(self.looks);
+    fn look(&mut self, worker: usize, breaths: u64, stage: Stage) -> Option<String> {
+        let time = LOOK * self.looks;
         if breaths == self.breaths {
             self.looks = self.looks.saturating_add(1);
-            return (self.looks == STALLED_LOOKS)
-                .then(|| format!("rvsd: worker {worker} stalled: it does not breathe"));
+            return (self.looks == LATE_LOOKS)
+                .then(|| format!("rvsd: worker {worker} does not breathe ({stage})"));
         }
-        let stalled = self.looks >= STALLED_LOOKS;
+        let was_late = self.looks >= LATE_LOOKS;
         *self = Self { breaths, looks: 0 };
-        stalled.then(|| format!("rvsd: worker {worker} breathes again after {seconds} s"))
+        was_late.then(|| format!("rvsd: worker {worker} breathes again after {time:?}"))
+    }
+
+    /// Whether it is not worth waiting for any longer.
+    fn is_lost(&self) -> bool {
+        self.looks >= STALLED_LOOKS
     }
 }
 

@@ -43,6 +43,7 @@ pub mod services;
 pub mod shared;
 pub mod snapshot;
 mod stack;
+pub mod stage;
 pub mod steering;
 mod sync;
 mod tunnel_error;

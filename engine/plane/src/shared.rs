@@ -5,9 +5,10 @@
 
 use crate::bell::Bell;
 use crate::drop_reason::{DROP_COUNTERS, DropIndex};
+use crate::stage::Stage;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use crossbeam_queue::ArrayQueue;
 use rvs_model::{DestId, DestLine, State, Tick};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct FrameCounters {
     dropped: [AtomicU64; DROP_COUNTERS],
     /// Breaths so far: a worker that is stuck stops counting.
     breaths: AtomicU64,
+    /// The [`Stage`] that the worker is in, by its number.
+    stage: AtomicU8,
     conns: [AtomicU32; 2],
     evicted: AtomicU64,
     aged: AtomicU64,
@@ -49,6 +52,7 @@ impl Default for FrameCounters {
             held: AtomicU64::default(),
             dropped: [const { AtomicU64::new(0) }; DROP_COUNTERS],
             breaths: AtomicU64::default(),
+            stage: AtomicU8::default(),
             conns: [const { AtomicU32::new(0) }; 2],
             evicted: AtomicU64::default(),
             aged: AtomicU64::default(),
@@ -177,8 +181,18 @@ impl FrameCounters {
             add(place, frames);
         }
     }
+    /// A stage of the breath begins.
+    #[inline]
+    pub(crate) fn enter(&self, stage: Stage) {
+        #[expect(
+            clippy::as_conversions,
+            reason = "the number of a variant, of which there are few"
+        )]
+        self.stage.store(stage as u8, Relaxed);
+    }
     #[inline]
     pub(crate) fn breath(&self, conns: [usize; 2], held: usize) {
+        self.enter(Stage::Rest);
         add(&self.breaths, 1);
         for (place, conns) in self.conns.iter().zip(conns) {
             place.store(u32::try_from(conns).unwrap_or(u32::MAX), Relaxed);
@@ -192,6 +206,13 @@ impl FrameCounters {
     #[inline]
     pub(crate) fn evicted(&self) {
         add(&self.evicted, 1);
+    }
+
+    /// Where the worker is in its breath, or where its last one ended.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        let number = usize::from(self.stage.load(Relaxed));
+        Stage::ALL.get(number).copied().unwrap_or_default()
     }
 
     /// All counters, each at some recent moment.

@@ -37,6 +37,7 @@ use crate::reunion::{Reunions, Told, Way};
 use crate::shared::{Command, Dump, Shared};
 use crate::snapshot::Snapshot;
 use crate::stack::Stack;
+use crate::stage::Stage;
 use crate::steering::Steering;
 use arrayvec::ArrayVec;
 use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
@@ -250,6 +251,7 @@ impl<Q: Queue> Core<Q> {
     /// Takes over what a new snapshot changes in the tables. Not per packet.
     #[cold]
     fn apply(&mut self, snapshot: &Snapshot, now: Tick) {
+        self.links.counters.enter(Stage::Apply);
         self.v4.conns.set_timeouts(&snapshot.timeouts);
         self.v6.conns.set_timeouts(&snapshot.timeouts);
         let (v4, v6) = (&mut self.v4.conns, &mut self.v6.conns);
@@ -281,8 +283,10 @@ impl<Q: Queue> Core<Q> {
         }
         let strays = self.mesh.inbox(self.id).map_or(0, |inbox| inbox.strays.len());
         if strays > 0 {
+            self.links.counters.enter(Stage::Fragments);
             self.reunite(snapshot, now);
         }
+        self.links.counters.enter(Stage::Send);
         self.links.flush();
         if self.links.counters.handed_so_far() != handed {
             self.mesh.wake(self.id);
@@ -312,6 +316,7 @@ impl<Q: Queue> Core<Q> {
     /// Fills the burst: what was handed over first, for those frames have waited.
     #[inline(never)]
     fn receive(&mut self) -> usize {
+        self.links.counters.enter(Stage::Receive);
         if let Some(inbox) = self.mesh.inbox(self.id) {
             while self.burst.len() < self.burst_most
                 && let Some(Handed { frame, link }) = inbox.frames.pop()
@@ -353,6 +358,7 @@ impl<Q: Queue> Core<Q> {
     /// Sorts the burst into lanes, and asks for buckets on the way.
     #[inline(never)]
     fn classify(&mut self, network: &Network) {
+        self.links.counters.enter(Stage::Classify);
         let mut frames = self.burst.iter().zip(&mut self.verdicts).zip(0u16..);
         for run in self.origins.chunk_by(|one, other| one == other) {
             let Some(link) = run.first().copied() else { continue };
@@ -392,14 +398,18 @@ impl<Q: Queue> Core<Q> {
         if !serves_v6 {
             self.v6.leave_to_stack(&mut self.verdicts);
         }
+        let counters = &self.links.counters;
+        counters.enter(Stage::LookUp);
         self.v4.locate();
         self.v6.locate();
+        counters.enter(Stage::Forward);
         let frames = self.burst.as_mut_slice();
         let verdicts = &mut self.verdicts;
         let neighbors = &mut self.stack.neighbors;
         self.v4.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
         self.v6.forward(world, neighbors.hops(), &self.paths, frames, verdicts);
         let (balance, paths, mesh) = (&mut self.balance, &mut self.paths, &self.mesh);
+        counters.enter(Stage::Admit);
         self.v4.admit(world, balance, neighbors, (paths, mesh), (frames, verdicts));
         self.v6.admit(world, balance, neighbors, (paths, mesh), (frames, verdicts));
     }
@@ -407,6 +417,7 @@ impl<Q: Queue> Core<Q> {
     /// Carries out the verdicts.
     #[inline(never)]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
+        self.links.counters.enter(Stage::Dispose);
         let decided = self.origins.iter().zip(&self.verdicts);
         for (frame, (link, verdict)) in self.burst.drain(..).zip(decided) {
             if let Verdict::Out { link } = *verdict {
@@ -489,6 +500,7 @@ impl<Q: Queue> Core<Q> {
     /// What is done whether or not frames came, each part with a budget.
     #[inline]
     fn housekeep(&mut self, snapshot: &Snapshot, now: Tick, frames: usize) {
+        self.links.counters.enter(Stage::Timers);
         let lines = &self.shared.lines;
         for _ in 0..frames.div_ceil(EXPIRE_BUDGET).max(1) {
             let of_v4 = self.v4.conns.expire::<EXPIRE_BUDGET>(now, |conn| forget(lines, conn));
@@ -498,6 +510,7 @@ impl<Q: Queue> Core<Q> {
         if self.defense.is_due(now) {
             self.defend(snapshot, now);
         }
+        self.links.counters.enter(Stage::Neighbors);
         self.balance.step(now);
         self.paths.tick(now);
         let mut desk = self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
@@ -506,6 +519,7 @@ impl<Q: Queue> Core<Q> {
             self.links.drop(frame, DropReason::FragmentAlone);
         }
         self.links.flush();
+        self.links.counters.enter(Stage::Commands);
         if self.dump.is_some() || !self.shared.commands.is_empty() {
             self.obey(now);
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 enum Ill {
     /// A bug in a driver.
     Panics,
-    /// It never returns, until the test is over.
+    /// It never returns.
     Hangs,
     /// There will be no more frames.
     Ends,
@@ -21,7 +21,6 @@ struct IllQueue {
     looks: u32,
 }
 
-static TEST_OVER: AtomicBool = AtomicBool::new(false);
 static CLOSED: AtomicU32 = AtomicU32::new(0);
 
 impl Queue for IllQueue {
@@ -33,11 +32,9 @@ impl Queue for IllQueue {
         if self.looks == 100 {
             match self.ill {
                 Ill::Panics => panic!("as the test wants"),
-                Ill::Hangs => {
-                    while !TEST_OVER.load(Ordering::Relaxed) {
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                }
+                Ill::Hangs => loop {
+                    thread::park();
+                },
                 Ill::Ends => {}
             }
         }
@@ -94,10 +91,32 @@ fn a_worker_that_panics_ends_the_director_with_a_code_of_its_own() {
     let (socket, ended) = run_with("panics", Ill::Panics);
     // It may die before its start is over: that is an error of the start.
     match ended {
-        Ok(code) => assert_eq!(code, ExitCode::from(exit::WORKER)),
+        Ok(code) => assert_eq!(code, ExitCode::from(exit::DIED)),
         Err(error) => assert_eq!(error.to_string(), "worker 0: died at the start"),
     }
     assert!(!socket.exists());
+}
+
+#[test]
+fn a_worker_that_stalls_ends_the_director_with_another_code_and_its_stage_is_known() {
+    let (socket, config) = config("stalls");
+    let running = Running::<IllQueue>::start(&config, &[Ill::Hangs]).unwrap();
+    let shared = running.shared[0].clone();
+    let begun = Instant::now();
+    assert_eq!(running.until_the_end(), ExitCode::from(exit::STALLED));
+    assert!(begun.elapsed() >= LOOK * STALLED_LOOKS, "it had its time");
+    assert_eq!((shared.frames.stage(), shared.frames.read().breaths), (Stage::Receive, 99));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_worker_that_panics_leaves_its_stage() {
+    let (_socket, config) = config("stage");
+    if let Ok(running) = Running::<IllQueue>::start(&config, &[Ill::Panics]) {
+        let shared = running.shared[0].clone();
+        running.until_the_end();
+        assert_eq!(shared.frames.stage().to_string(), "receiving");
+    }
 }
 
 #[test]
@@ -110,8 +129,7 @@ fn a_worker_that_hangs_is_left_behind() {
         thread::yield_now();
     }
     thread::sleep(Duration::from_millis(5));
-    assert_eq!(running.until_the_end(), ExitCode::from(exit::WORKER));
-    TEST_OVER.store(true, Ordering::Relaxed);
+    assert_eq!(running.until_the_end(), ExitCode::from(exit::STALLED));
     assert!(!socket.exists());
 }
 
@@ -136,14 +154,18 @@ fn a_signal_during_the_start_is_not_forgotten() {
 }
 
 #[test]
-fn a_stalled_worker_is_reported_once_and_once_when_it_is_back() {
+fn a_late_worker_is_reported_once_and_once_when_it_is_back() {
     let mut watch = Watch::default();
-    assert_eq!(watch.look(3, 10), None);
-    assert_eq!(watch.look(3, 10), None);
-    let stalled = "rvsd: worker 3 stalled: it does not breathe";
-    assert_eq!(watch.look(3, 10).as_deref(), Some(stalled));
-    assert_eq!(watch.look(3, 10), None);
-    let back = "rvsd: worker 3 breathes again after 3 s";
-    assert_eq!(watch.look(3, 11).as_deref(), Some(back));
-    assert_eq!(watch.look(3, 12), None);
+    let mut look = |breaths| watch.look(3, breaths, Stage::Timers);
+    assert_eq!((look(10), look(10)), (None, None));
+    assert_eq!(look(10).unwrap(), "rvsd: worker 3 does not breathe (expiring connections)");
+    assert_eq!(look(10), None);
+    let back = format!("rvsd: worker 3 breathes again after {:?}", LOOK * 3);
+    assert_eq!((look(11), look(12)), (Some(back), None));
+    assert!(!watch.is_lost());
+    for _ in 0..STALLED_LOOKS {
+        assert!(!watch.is_lost());
+        watch.look(3, 12, Stage::Timers);
+    }
+    assert!(watch.is_lost());
 }
