@@ -121,19 +121,25 @@ impl fmt::Display for Family {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Link {
-    /// [`crate::Feed`]: makes packets as it delivers them.
+    /// None: packets are made in the director's own burst.
     Memory,
+    /// DPDK's `net_ring`: pointers in rings.
+    NetRing,
+    /// DPDK's `net_pcap`: captures, read and written by libpcap.
+    NetPcap,
 }
 
 impl Link {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Memory];
+    pub const ALL: [Self; 3] = [Self::Memory, Self::NetRing, Self::NetPcap];
 
     /// Its name in tables and files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::NetRing => "net_ring",
+            Self::NetPcap => "net_pcap",
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Instructions per packet, counted by callgrind: the same on every machine and however busy it is.
 //!
 //! ```text
-//!  ──► valgrind icount count dr v4 1024 8192    ─► a
-//!  ──► valgrind icount count dr v4 1024 40960   ─► b      (b - a) / (40960 - 8192)
+//!  ──► valgrind icount count memory dr v4 1024 8192   ─► a
+//!  ──► valgrind icount count memory dr v4 1024 40960   ─► b      (b - a) / (40960 - 8192)
 //! ```
 //!
 //! Each case is run with two numbers of packets; in the difference nothing is left of setting up.
 
-use crate::case::{Family, Mode};
+use crate::case::{Family, Link, Mode};
 use anyhow::{Context as _, Result, bail};
 use std::env;
 use std::process::{Command, Stdio};
@@ -33,34 +33,42 @@ impl Count {
     }
 }
 
-/// Counts for a mode. Connections are opened in a table that ends half full.
+/// Counts for a mode on a link. Connections are opened in a table that ends half full.
 ///
 /// # Errors
 ///
 /// There is no valgrind, or no program `icount` beside this one.
-pub fn count(mode: Mode, family: Family) -> Result<Count> {
+pub fn count(link: Link, mode: Mode, family: Family) -> Result<Count> {
     let flows = if mode.is_established() || mode.expires() { 1024 } else { 2 * (PACKETS + MORE) };
-    Ok(Count {
-        all: per_packet(mode, family, flows, false)?,
-        floor: per_packet(mode, family, flows, true)?,
-    })
+    let flows = flows.to_string();
+    let what = ["count", link.name(), mode.name(), family.name(), &flows];
+    Ok(Count { all: per_packet(&what, &[])?, floor: per_packet(&what, &["--floor"])? })
 }
 
-/// The difference of two runs.
-fn per_packet(mode: Mode, family: Family, flows: u32, floor: bool) -> Result<f64> {
-    let run = |packets| instructions(mode, family, flows, packets, floor);
+/// Counts for two workers to one of which all packets of 1024 connections come, direct routing; the
+/// floor is a worker of its own.
+///
+/// # Errors
+///
+/// As [`count`].
+pub fn handoff() -> Result<Count> {
+    let alone = ["count", Link::Memory.name(), Mode::Dr.name(), Family::V4.name(), "1024"];
+    Ok(Count { all: per_packet(&["handoff"], &[])?, floor: per_packet(&alone, &[])? })
+}
+
+/// The difference of two runs of `icount`: so many packets come between `what` and `how`.
+fn per_packet(what: &[&str], how: &[&str]) -> Result<f64> {
+    let run = |packets: u32| instructions(&[what, &[&packets.to_string()], how].concat());
     let (few, many) = (run(PACKETS)?, run(PACKETS + MORE)?);
     let added = many.checked_sub(few).context("more packets took fewer instructions")?;
     Ok(f64::from(u32::try_from(added)?) / f64::from(MORE))
 }
 
 /// All instructions of a run.
-fn instructions(mode: Mode, family: Family, flows: u32, packets: u32, floor: bool) -> Result<u64> {
+fn instructions(arguments: &[&str]) -> Result<u64> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    let program = env::current_exe()?.with_file_name("icount");
-    valgrind.arg(program).args(["count", mode.name(), family.name()]);
-    valgrind.args([flows.to_string(), packets.to_string()]).args(floor.then_some("--floor"));
+    valgrind.arg(env::current_exe()?.with_file_name("icount")).args(arguments);
     // What is in the environment moves the stack, and with it what hash tables are seeded with.
     valgrind.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
     let output = valgrind.stdin(Stdio::null()).output().context(
@@ -68,8 +76,8 @@ fn instructions(mode: Mode, family: Family, flows: u32, packets: u32, floor: boo
     )?;
     let report = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("{mode} {family}: {report}{}", String::from_utf8_lossy(&output.stdout));
+        bail!("{arguments:?}: {report}{}", String::from_utf8_lossy(&output.stdout));
     }
-    let line = report.lines().find_map(|line| line.split_once("Collected : "));
-    Ok(line.context("callgrind did not say what it collected")?.1.trim().parse()?)
+    let found = report.lines().find_map(|it| it.split_once("Collected : "));
+    Ok(found.context("callgrind did not say what it collected")?.1.trim().parse()?)
 }

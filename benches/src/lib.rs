@@ -15,14 +15,19 @@
 pub mod case;
 pub mod control;
 pub mod count;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod feed;
 pub mod flow;
+pub mod handoff;
+pub mod link;
 pub mod measure;
 pub mod plot;
 pub mod probe;
 pub mod report;
 pub mod rig;
 pub mod scenario;
+mod script;
 
 pub use case::{Case, Family, Link, Mode};
 pub use feed::Feed;

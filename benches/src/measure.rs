@@ -13,7 +13,8 @@
 
 use crate::case::{Case, Family, Link, Mode};
 use crate::count::Count;
-use crate::feed::{Feed, OCTETS4, OCTETS6, Source};
+use crate::feed::Source;
+use crate::link::{self, Job};
 use crate::rig::{Floor, Rig};
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -87,74 +88,78 @@ pub fn measure(
     effort: Effort,
     floors: &mut Floors,
 ) -> Result<Row> {
-    match (link, case.family) {
-        (Link::Memory, Family::V4) => on::<Feed<OCTETS4>>(link, case, count, effort, floors),
-        (Link::Memory, Family::V6) => on::<Feed<OCTETS6>>(link, case, count, effort, floors),
-    }
+    link::on(link, case.family, Measurement { link, case, count, effort, floors })
 }
 
 /// The lowest floors seen so far, by what they depend on.
 pub type Floors = HashMap<(&'static str, &'static str, &'static str, usize), f64>;
 
-fn on<S: Source>(
+struct Measurement<'f> {
     link: Link,
     case: Case,
     count: Option<Count>,
     effort: Effort,
-    floors: &mut Floors,
-) -> Result<Row> {
-    let mut floor = Floor::<S>::new(case)?;
-    let mut rig = Rig::<S>::new(case)?;
-    let bytes_per_connection = rig.table_bytes() / usize::try_from(case.flows)?;
-    // A table that fills up is full after so many; what follows begins with an empty one.
-    let fills = !case.mode.is_established() && !case.mode.expires();
-    let slice = (case.flows / 16).max(1024).min(case.flows);
-    let packets = if fills { slice.min(effort.packets) } else { effort.packets };
-    let (mut rounds, mut room) = (Rounds::default(), case.flows);
-    rounds.floors.push(per_packet(packets, || floor.run(packets.into()))?);
-    let mix = if case.mode.is_established() { case.mode.name() } else { "syn" };
-    let known = floors.entry((link.name(), mix, case.family.name(), case.burst));
-    let known = known.or_insert(f64::INFINITY);
-    let runs = effort.runs.max(1);
-    while rounds.directors.len() < runs
-        || fills && room >= packets
-        || rounds.quiet(*known).len() < runs && rounds.directors.len() < 4 * runs
-    {
-        if fills && room < packets {
-            rig = Rig::new(case)?;
-            room = case.flows;
-        }
-        room = room.wrapping_sub(packets);
-        rounds.directors.push(per_packet(packets, || rig.run(packets.into()))?);
+    floors: &'f mut Floors,
+}
+
+impl Job for Measurement<'_> {
+    type Outcome = Row;
+
+    fn on<S: Source>(self) -> Result<Row> {
+        let Self { link, case, count, effort, floors } = self;
+        let mut floor = Floor::<S>::new(case)?;
+        let mut rig = Rig::<S>::new(case)?;
+        let bytes_per_connection = rig.table_bytes() / usize::try_from(case.flows)?;
+        // A table that fills up is full after so many; what follows begins with an empty one.
+        let fills = !case.mode.is_established() && !case.mode.expires();
+        let slice = (case.flows / 16).max(1024).min(case.flows);
+        let packets = if fills { slice.min(effort.packets) } else { effort.packets };
+        let (mut rounds, mut room) = (Rounds::default(), case.flows);
         rounds.floors.push(per_packet(packets, || floor.run(packets.into()))?);
-        *known = known.min(lowest(&rounds.floors));
+        let mix = if case.mode.is_established() { case.mode.name() } else { "syn" };
+        let known = floors.entry((link.name(), mix, case.family.name(), case.burst));
+        let known = known.or_insert(f64::INFINITY);
+        let runs = effort.runs.max(1);
+        while rounds.directors.len() < runs
+            || fills && room >= packets
+            || rounds.quiet(*known).len() < runs && rounds.directors.len() < 4 * runs
+        {
+            if fills && room < packets {
+                rig = Rig::new(case)?;
+                room = case.flows;
+            }
+            room = room.wrapping_sub(packets);
+            rounds.directors.push(per_packet(packets, || rig.run(packets.into()))?);
+            rounds.floors.push(per_packet(packets, || floor.run(packets.into()))?);
+            *known = known.min(lowest(&rounds.floors));
+        }
+        if fills {
+            rig = Rig::new(case)?;
+        }
+        let breaths = breaths(&mut rig, case)?;
+        let quiet = rounds.counting(*known);
+        let ns_per_packet = median(quiet.iter().map(|round| round.0).collect());
+        let floor_ns = median(quiet.iter().map(|round| round.1).collect());
+        Ok(Row {
+            link,
+            mode: case.mode,
+            family: case.family,
+            flows: case.flows,
+            burst: case.burst,
+            hugepages: case.huge_pages,
+            ns_per_packet,
+            floor_ns,
+            net_ns: ns_per_packet - floor_ns,
+            instructions_per_packet: count.map(Count::net),
+            frames_per_s: 1e9 / ns_per_packet,
+            runs: quiet.len(),
+            rounds: rounds.directors.len(),
+            best_net_ns: lowest(&rounds.directors) - lowest(&rounds.floors),
+            breath_p50_ns: breaths.value_at_quantile(0.5),
+            breath_p99_ns: breaths.value_at_quantile(0.99),
+            bytes_per_connection,
+        })
     }
-    if fills {
-        rig = Rig::new(case)?;
-    }
-    let breaths = breaths(&mut rig, case)?;
-    let quiet = rounds.counting(*known);
-    let ns_per_packet = median(quiet.iter().map(|round| round.0).collect());
-    let floor_ns = median(quiet.iter().map(|round| round.1).collect());
-    Ok(Row {
-        link,
-        mode: case.mode,
-        family: case.family,
-        flows: case.flows,
-        burst: case.burst,
-        hugepages: case.huge_pages,
-        ns_per_packet,
-        floor_ns,
-        net_ns: ns_per_packet - floor_ns,
-        instructions_per_packet: count.map(Count::net),
-        frames_per_s: 1e9 / ns_per_packet,
-        runs: quiet.len(),
-        rounds: rounds.directors.len(),
-        best_net_ns: lowest(&rounds.directors) - lowest(&rounds.floors),
-        breath_p50_ns: breaths.value_at_quantile(0.5),
-        breath_p99_ns: breaths.value_at_quantile(0.99),
-        bytes_per_connection,
-    })
 }
 
 /// Nanoseconds per packet: each director between two floors.
@@ -238,14 +243,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_mode_gives_a_row() {
-        for mode in Mode::ALL {
+    fn each_mode_gives_a_row_on_each_link_that_is_built() {
+        let links = if link::MISSING.is_none() { &Link::ALL[..] } else { &[Link::Memory] };
+        let of_all = |link: &Link| Mode::ALL.map(|mode| (*link, mode));
+        for (link, mode) in links.iter().flat_map(of_all) {
             let case = Case { burst: 32, ..Case::new(mode, Family::V6, 1024) };
             let effort = Effort { runs: 2, packets: 1024 };
-            let row = measure(Link::Memory, case, None, effort, &mut Floors::new()).unwrap();
-            assert!(row.ns_per_packet > 0.0 && row.breath_p99_ns >= row.breath_p50_ns, "{mode}");
+            let row = measure(link, case, None, effort, &mut Floors::new()).unwrap();
+            assert!(
+                row.ns_per_packet > 0.0 && row.breath_p99_ns >= row.breath_p50_ns,
+                "{link} {mode}"
+            );
             assert!(row.rounds >= 2);
         }
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    #[test]
+    fn without_dpdk_its_links_say_what_to_install() {
+        let effort = Effort { runs: 1, packets: 1024 };
+        let case = Case::new(Mode::Dr, Family::V4, 1024);
+        let said = measure(Link::NetRing, case, None, effort, &mut Floors::new()).unwrap_err();
+        assert!(said.to_string().contains("libdpdk-dev"), "{said}");
     }
 
     #[test]

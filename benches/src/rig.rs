@@ -105,7 +105,8 @@ fn network(ends: &Ends) -> Result<Network> {
 
 /// The services, round robin: each on a port of its own, all with the same destinations, as many
 /// times over as are asked for, each time with other ports.
-fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
+pub(crate) fn snapshot(case: Case) -> Result<Snapshot> {
+    let ends = &Ends::new(case.family, case.mode.method());
     let mut snapshot = Snapshot::new(network(ends)?);
     let mut index = Vec::new();
     let method = case.mode.method();
@@ -149,6 +150,61 @@ fn snapshot(ends: &Ends, case: Case) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
+/// What a worker shares with a control plane that has all destinations of `case`.
+pub(crate) fn shared(case: Case) -> Shared {
+    let shared = Shared::new(u32::from(case.dests) * u32::from(case.services));
+    for line in shared.lines.iter() {
+        line.set_flags(DestLine::AVAILABLE);
+    }
+    shared
+}
+
+/// Where a worker stands.
+pub(crate) struct Place<F> {
+    pub(crate) id: u16,
+    pub(crate) mesh: Mesh<F>,
+    pub(crate) steering: Steering,
+    pub(crate) reader: Reader<Snapshot>,
+    pub(crate) shared: Shared,
+}
+
+/// A worker with room for so many connections more than `case` holds.
+pub(crate) fn worker<S: Source>(
+    case: Case,
+    room: u32,
+    (source, pool): (S, S::Pool),
+    place: Place<S::Frame>,
+    services: u32,
+) -> Result<Worker<S>> {
+    let conns = case.flows + room;
+    let (conns4, conns6) = match case.family {
+        Family::V4 => (conns, 1),
+        Family::V6 => (1, conns),
+    };
+    let Place { id, mesh, steering, reader, shared } = place;
+    Ok(Worker::new(Setup {
+        id,
+        queues: vec![source],
+        pool,
+        reader,
+        all_lines: vec![Arc::clone(&shared.lines)],
+        mesh,
+        steering,
+        limits: Limits {
+            conns4,
+            conns6,
+            services,
+            dests: u32::try_from(shared.lines.len())?,
+            neighbors: 64,
+            burst: case.burst,
+            huge_pages: case.huge_pages,
+        },
+        shared,
+        seed: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
+        now: 0,
+    })?)
+}
+
 /// A director and its link.
 pub struct Rig<S: Source> {
     worker: Worker<S>,
@@ -181,15 +237,8 @@ impl<S: Source> Rig<S> {
     ///
     /// As [`Rig::new`].
     pub fn with_room(case: Case, room: u32) -> Result<Self> {
-        let method = case.mode.method();
-        let ends = Ends::new(case.family, method);
-        let publisher = Publisher::new(snapshot(&ends, case)?);
-        let dests = u32::from(case.dests) * u32::from(case.services);
-        let shared = Shared::new(dests);
-        for line in shared.lines.iter() {
-            line.set_flags(DestLine::AVAILABLE);
-        }
-        let reader = publisher.reader();
+        let publisher = Publisher::new(snapshot(case)?);
+        let (reader, shared) = (publisher.reader(), shared(case));
         let mut rig = Self::led(case, room, reader, shared, case.services.into())?;
         rig.publisher = Some(publisher);
         rig.begin()?;
@@ -210,33 +259,10 @@ impl<S: Source> Rig<S> {
         services: u32,
     ) -> Result<Self> {
         let ends = Ends::new(case.family, case.mode.method());
-        let conns = case.flows + room;
-        let (conns4, conns6) = match case.family {
-            Family::V4 => (conns, 1),
-            Family::V6 => (1, conns),
-        };
         let expected = Expected { octets: sent_octets(case), routed: true };
-        let worker = Worker::new(Setup {
-            id: 0,
-            queues: vec![S::new(case, &ends, expected)?],
-            pool: S::pool(case)?,
-            reader,
-            shared: shared.clone(),
-            all_lines: vec![Arc::clone(&shared.lines)],
-            mesh: Mesh::new(1),
-            steering: Steering::new(1),
-            limits: Limits {
-                conns4,
-                conns6,
-                services,
-                dests: u32::try_from(shared.lines.len())?,
-                neighbors: 64,
-                burst: case.burst,
-                huge_pages: case.huge_pages,
-            },
-            seed: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
-            now: 0,
-        })?;
+        let (mesh, steering) = (Mesh::new(1), Steering::new(1));
+        let place = Place { id: 0, mesh, steering, reader, shared: shared.clone() };
+        let worker = worker(case, room, S::open(case, &ends, expected)?, place, services)?;
         Ok(Self { worker, shared, case, now: 0, packets: 0, publisher: None })
     }
 
@@ -365,13 +391,13 @@ impl<S: Source> Floor<S> {
             Family::V4 => OCTETS4,
             Family::V6 => OCTETS6,
         };
-        let mut source = S::new(case, &ends, Expected { octets, routed: false })?;
+        let (mut source, pool) = S::open(case, &ends, Expected { octets, routed: false })?;
         source.follow(match case.mode {
             Mode::NatBoth => Plan::Both,
             mode if mode.is_established() => Plan::Inbound,
             _ => Plan::Open,
         });
-        Ok(Self { source, pool: S::pool(case)?, burst: Burst::new(), most: case.burst })
+        Ok(Self { source, pool, burst: Burst::new(), most: case.burst })
     }
 
     /// One burst.
@@ -405,7 +431,7 @@ impl<S: Source> Floor<S> {
 }
 
 /// Octets of a frame when it leaves. Padding stays behind.
-fn sent_octets(case: Case) -> usize {
+pub(crate) fn sent_octets(case: Case) -> usize {
     let (frame, tunnel) = match case.family {
         Family::V4 => (14 + 20 + 20, 20),
         Family::V6 => (14 + 40 + 20, 40),

@@ -3,6 +3,7 @@
 
 use crate::case::{Case, Family, Mode};
 use crate::feed::{Arrivals, Feed, OCTETS4, OCTETS6, Plan, Source};
+use crate::handoff;
 use crate::measure::{median, nanoseconds, per_packet, processor_time};
 use crate::report::Figure;
 use crate::rig::{Floor, Rig};
@@ -27,6 +28,8 @@ pub enum Scenario {
     Services,
     /// Two workers at once.
     Workers,
+    /// Packets that reach the wrong one of two workers.
+    Handoff,
     /// Start and size of a table of ten million.
     Tables,
     /// Publications, statistics and listings beside a worker.
@@ -37,8 +40,15 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Timers, Self::Services, Self::Workers, Self::Tables, Self::Control, Self::Overload];
+    pub const ALL: [Self; 7] = [
+        Self::Timers,
+        Self::Services,
+        Self::Workers,
+        Self::Handoff,
+        Self::Tables,
+        Self::Control,
+        Self::Overload,
+    ];
 
     /// Runs it with `large` connections where that is what it is about; `cores` are those there are.
     ///
@@ -50,6 +60,7 @@ impl Scenario {
             Self::Timers => timers(large.min(1 << 20)),
             Self::Services => services(large.min(1 << 20)),
             Self::Workers => workers(large.min(1 << 20), cores),
+            Self::Handoff => handoff::figures(cores),
             Self::Tables => tables(large.saturating_mul(10)),
             Self::Control => control(large, cores),
             Self::Overload => overload(),

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use core_affinity::CoreId;
 use rvs_benches::count::{Count, count};
+use rvs_benches::link::MISSING;
 use rvs_benches::measure::{Effort, Floors, Row, measure};
 use rvs_benches::scenario::Scenario;
 use rvs_benches::{Case, Family, Link, Mode, probe, report};
@@ -30,7 +31,7 @@ struct Arguments {
     /// IPv4 or IPv6; both if none is named.
     #[arg(long, value_delimiter = ',')]
     family: Vec<Family>,
-    /// Connections, as 1024, 64k or 1M; 1k, 64k, 1M and 16M if none is named.
+    /// Connections, as 1024, 64k or 1M; 1k, 64k, 1M and, with the memory link, 16M if none is named.
     #[arg(long, value_delimiter = ',', value_parser = number)]
     flows: Vec<u32>,
     /// Frames per breath, 1 to 256; 64, and others in some cases, if none is named.
@@ -39,12 +40,12 @@ struct Arguments {
     /// Tables in pages of the usual size only.
     #[arg(long)]
     small_pages: bool,
-    /// Rounds.
-    #[arg(long, default_value_t = 15)]
-    runs: usize,
-    /// Packets of a round, as 65536, 64k or 1M.
-    #[arg(long, value_parser = number, default_value = "256k")]
-    packets: u32,
+    /// Rounds; 15, or 5 with DPDK's links, if none is named.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Packets of a round, as 65536, 64k or 1M; 256k, or 64k with DPDK's links, if none is named.
+    #[arg(long, value_parser = number)]
+    packets: Option<u32>,
     /// Does not count instructions.
     #[arg(long)]
     no_instructions: bool,
@@ -82,9 +83,16 @@ fn main() -> Result<()> {
     if !cases.is_empty() {
         println!("{}", report::headings());
     }
+    if let Some(missing) = MISSING.filter(|_| is_all(&arguments)) {
+        eprintln!("{missing}");
+    }
     for (link, case) in cases {
-        let effort = Effort { runs: arguments.runs, packets: arguments.packets };
-        let count = if arguments.no_instructions { None } else { counted(&mut counts, case) };
+        let (runs, packets) = if link == Link::Memory { (15, 1 << 18) } else { (5, 1 << 16) };
+        let effort = Effort {
+            runs: arguments.runs.unwrap_or(runs),
+            packets: arguments.packets.unwrap_or(packets),
+        };
+        let count = if arguments.no_instructions { None } else { counted(&mut counts, link, case) };
         let row = measure(link, case, count, effort, &mut floors)
             .with_context(|| format!("{link} {} {} {}", case.mode, case.family, case.flows))?;
         println!("{}", report::line(&row));
@@ -156,9 +164,14 @@ fn cases(arguments: &Arguments) -> Vec<(Link, Case)> {
     if !has_subset(arguments) && !is_all(arguments) {
         return Vec::new();
     }
-    let flow_counts = chosen(&arguments.flows, &[1 << 10, 1 << 16, 1 << 20, 1 << 24]);
     let mut cases = Vec::new();
-    for link in chosen(&arguments.link, &Link::ALL) {
+    let built = if MISSING.is_none() { &Link::ALL[..] } else { &[Link::Memory] };
+    for link in chosen(&arguments.link, built) {
+        let flow_counts: &[u32] = match link {
+            Link::Memory => &[1 << 10, 1 << 16, 1 << 20, 1 << 24],
+            Link::NetRing | Link::NetPcap => &[1 << 10, 1 << 16, 1 << 20],
+        };
+        let flow_counts = chosen(&arguments.flows, flow_counts);
         for mode in chosen(&arguments.mode, &Mode::ALL) {
             for family in chosen(&arguments.family, &Family::ALL) {
                 for flows in &flow_counts {
@@ -169,6 +182,7 @@ fn cases(arguments: &Arguments) -> Vec<(Link, Case)> {
                     }
                     // What bursts and pages bring is shown where it shows.
                     let is_example = matches!(mode, Mode::Dr | Mode::Nat) && family == Family::V4;
+                    let is_example = is_example && link == Link::Memory;
                     if is_example && *flows >= 1 << 20 && arguments.burst.is_empty() {
                         cases.push((link, Case { huge_pages: false, ..usual }));
                         if *flows == 1 << 20 {
@@ -190,11 +204,12 @@ fn chosen<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
 
 /// The instruction count of a mode, if it can be had; the reason once, if not.
 fn counted(
-    counts: &mut HashMap<(&'static str, &'static str), Option<Count>>,
+    counts: &mut HashMap<(&'static str, &'static str, &'static str), Option<Count>>,
+    link: Link,
     case: Case,
 ) -> Option<Count> {
-    *counts.entry((case.mode.name(), case.family.name())).or_insert_with(|| {
-        count(case.mode, case.family)
+    *counts.entry((link.name(), case.mode.name(), case.family.name())).or_insert_with(|| {
+        count(link, case.mode, case.family)
             .inspect_err(|error| eprintln!("no instruction counts: {error:#}"))
             .ok()
     })
@@ -243,8 +258,10 @@ mod tests {
     fn a_subset_is_what_was_named_and_all_is_everything() {
         let of =
             |arguments: &[&str]| cases(&Arguments::parse_from(["bench"].iter().chain(arguments)));
-        assert_eq!(of(&["--mode", "tun", "--flows", "1k,64k", "--family", "v6"]).len(), 2);
-        assert_eq!(of(&["--mode", "nat", "--flows", "1M", "--family", "v4"]).len(), 7);
+        let memory = |arguments: &[&str]| of(&[&["--link", "memory"], arguments].concat()).len();
+        assert_eq!(memory(&["--mode", "tun", "--flows", "1k,64k", "--family", "v6"]), 2);
+        assert_eq!(memory(&["--mode", "nat", "--flows", "1M", "--family", "v4"]), 7);
+        assert_eq!(of(&["--link", "net_ring", "--mode", "nat"]).len(), 6);
         assert!(of(&["--scenario", "timers"]).is_empty());
         let all = of(&[]);
         for mode in Mode::ALL {

@@ -7,8 +7,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use rvs_benches::count::{Count, count};
-use rvs_benches::feed::{OCTETS4, OCTETS6};
-use rvs_benches::{Case, Family, Feed, Floor, Mode, Rig};
+use rvs_benches::feed::Source;
+use rvs_benches::handoff::Pair;
+use rvs_benches::link::{self, Job};
+use rvs_benches::{Case, Family, Floor, Link, Mode, Rig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ enum Inner {
     /// Sends packets through a director, or over the floor, and ends.
     #[command(hide = true)]
     Count {
+        link: Link,
         mode: Mode,
         family: Family,
         flows: u32,
@@ -44,26 +47,44 @@ enum Inner {
         #[arg(long)]
         floor: bool,
     },
+    /// Sends packets through two workers, all to one of them, and ends.
+    #[command(hide = true)]
+    Handoff { packets: u32 },
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Inner::Count { mode, family, flows, packets, floor }) = arguments.inner {
-        let case = Case { huge_pages: false, ..Case::new(mode, family, flows) };
-        match family {
-            Family::V4 => pass::<OCTETS4>(case, packets, floor)?,
-            Family::V6 => pass::<OCTETS6>(case, packets, floor)?,
+    match arguments.inner {
+        None => return compare(&arguments),
+        Some(Inner::Count { link, mode, family, flows, packets, floor }) => {
+            let case = Case { huge_pages: false, ..Case::new(mode, family, flows) };
+            link::on(link, family, Pass { case, packets, floor })?;
         }
-        return Ok(ExitCode::SUCCESS);
+        Some(Inner::Handoff { packets }) => {
+            let case = Case::new(Mode::Dr, Family::V4, 1024);
+            Pair::new(Case { huge_pages: false, ..case })?.run(packets.into())?;
+        }
     }
-    compare(&arguments)
+    Ok(ExitCode::SUCCESS)
 }
 
-fn pass<const N: usize>(case: Case, packets: u32, floor: bool) -> Result<()> {
-    if floor {
-        Floor::<Feed<N>>::new(case)?.run(packets.into())
-    } else {
-        Rig::<Feed<N>>::new(case)?.run(packets.into())
+/// Packets through a director, or over its floor.
+struct Pass {
+    case: Case,
+    packets: u32,
+    floor: bool,
+}
+
+impl Job for Pass {
+    type Outcome = ();
+
+    fn on<S: Source>(self) -> Result<()> {
+        let Self { case, packets, floor } = self;
+        if floor {
+            Floor::<S>::new(case)?.run(packets.into())
+        } else {
+            Rig::<S>::new(case)?.run(packets.into())
+        }
     }
 }
 
@@ -78,7 +99,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
             continue;
         }
         for family in Family::ALL {
-            let count = count(mode, family)?;
+            let count = count(Link::Memory, mode, family)?;
             let name = format!("{mode},{family}");
             let remark = match baseline.get(&name) {
                 None => String::new(),

@@ -125,8 +125,9 @@ fn dpdk(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.skip("dpdk", "--quick");
         return Ok(());
     }
-    let packages = ["-p", "rvs-dpdk", "-p", "rvs-daemon", "-p", "rvs-pktgen"];
-    let features = ["--features", "rvs-dpdk/rings,rvs-daemon/dpdk,rvs-pktgen/dpdk"];
+    let packages = ["-p", "rvs-dpdk", "-p", "rvs-daemon", "-p", "rvs-pktgen", "-p", "rvs-benches"];
+    let features = "rvs-dpdk/rings,rvs-daemon/dpdk,rvs-pktgen/dpdk,rvs-benches/dpdk";
+    let features = ["--features", features];
     let mut clippy = workspace.cargo();
     clippy.arg("clippy").args(packages).args(features);
     clippy.args(["--all-targets", "--", "-D", "warnings"]).env("CARGO_TERM_COLOR", "never");
@@ -296,11 +297,14 @@ pub fn icount(workspace: &Workspace, bless: bool) -> Command {
     cargo
 }
 
-/// The programs that measure.
+/// The programs that measure; with DPDK's links where libdpdk is.
 #[must_use]
 pub fn benches(workspace: &Workspace) -> Command {
     let mut cargo = measured(workspace);
     cargo.args(["build", "--release", "-p", "rvs-benches", "--bins"]);
+    if install::are_there(&install::DPDK) {
+        cargo.args(["--features", "rvs-benches/dpdk"]);
+    }
     cargo
 }
 
