@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::rates::STEP_SECONDS;
 use crate::state::{Limits, Readings, State};
 use crate::store::{Store, StoreError, Sync};
+use crate::tally::{self, Tally};
 use core::net::SocketAddr;
 use core::time::Duration;
 use rvs_api::{Outcome, Refusal, Reply, Request, Rules, ServiceAttributes, ServiceKey, Totals};
@@ -133,10 +134,28 @@ impl Director {
                 refusal,
             })?;
         }
+        self.state.go_on_from(&tally::take(path));
         self.publish();
         store.rewrite(&self.state.as_requests(&self.timeouts, &self.sysctls))?;
         self.store = Some(store);
         Ok(())
+    }
+
+    /// Keeps what was counted for the next start, if the table is kept. To be called last of all.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written: counters will begin at 0.
+    pub fn keep_counters(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let path = store.path();
+        let all = Request::ListServices { service: None };
+        let Ok(Reply::Services(entries)) = self.state.apply(all, &self.lines) else {
+            return Ok(());
+        };
+        let tallies: Vec<Tally> = entries.iter().map(Tally::from).collect();
+        tally::save(path, &tallies)
+            .map_err(|source| StoreError::File { path: path.to_owned(), source })
     }
 
     /// Carries out `requests` in their order, whether those before were refused or not, and shows

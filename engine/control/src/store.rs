@@ -151,6 +151,12 @@ impl Store {
         Ok((store, kept))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// From now on there is no room.
     #[cfg(test)]
     pub(crate) fn fill_disk(&mut self) {

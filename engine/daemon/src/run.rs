@@ -213,6 +213,7 @@ impl<'c, D: Device> Running<'c, D> {
             left -= 1;
         }
         notes.extend(self.ends.iter().flat_map(|end| end.account()));
+        self.keep_counters();
         let summary = Summary::of(&self.shared);
         print(&summary);
         for note in notes.iter().chain(&failures) {
@@ -232,7 +233,15 @@ impl<'c, D: Device> Running<'c, D> {
             (if code == exit::DIED { "died" } else { "stalled" }, self.stage(worker));
         log(format_args!("rvsd: worker {worker} {what} ({stage}): nothing is forwarded any more"));
         self.servers.iter_mut().for_each(Server::stop);
+        self.keep_counters();
         ExitCode::from(code)
+    }
+
+    /// The next rvsd's counters begin where these end.
+    fn keep_counters(&self) {
+        if let Err(error) = self.desk.director().keep_counters() {
+            log(format_args!("rvsd: counters: {error}"));
+        }
     }
 
     /// Where a worker is in its breath, or ended.

@@ -64,6 +64,44 @@ fn workers_begin_with_the_configured_timeouts() {
 }
 
 #[test]
+fn counters_go_on_after_a_restart_and_begin_at_zero_after_a_crash() {
+    let folder = std::env::temp_dir().join(format!("rvs-counters-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("state");
+    let life = |packets: u64| {
+        let workers = [Shared::new(8)];
+        let mut director = director(&workers);
+        director.keep_in(&path, Sync::Soon).unwrap();
+        director.apply([add_service(), add_dest(11)]);
+        // The place of the destination, which is another one after the restart.
+        let dest = director.state.dests().next().unwrap().id();
+        for _ in 0..packets {
+            workers[0].lines[usize::try_from(dest.0).unwrap()].count_packet(false, 100);
+        }
+        director
+    };
+    let counted = |director: &mut Director| {
+        let list = Request::ListServices { service: None };
+        let Ok(Reply::Services(list)) = director.apply([list]).remove(0) else { unreachable!() };
+        [list[0].totals.packets_in, list[0].dests[0].totals.packets_in]
+    };
+    life(3).keep_counters().unwrap();
+    let mut second = life(4);
+    assert_eq!(counted(&mut second), [7, 7]);
+    second.apply([Request::Zero { service: None }]);
+    assert_eq!(counted(&mut second), [0, 0]);
+    second.keep_counters().unwrap();
+    drop(second);
+    // This one crashes, and so nothing is left of what it counted.
+    assert_eq!(counted(&mut life(5)), [5, 5]);
+    assert_eq!(counted(&mut life(2)), [2, 2]);
+    // No reason not to start.
+    std::fs::write(folder.join("state.counters"), "[{").unwrap();
+    assert_eq!(counted(&mut life(1)), [1, 1]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn what_workers_count_is_added_up() {
     let workers = [Shared::new(8), Shared::new(8)];
     let mut director = director(&workers);

@@ -2,6 +2,7 @@
 
 use super::slots::Slots;
 use super::{Dest, Readings, Service, State};
+use crate::tally::Tally;
 use rvs_api::{DestEntry, Errno, Outcome, Reply, ServiceEntry, ServiceKey, Totals};
 
 /// What a service counted in its present life: its destinations, and those that were deleted.
@@ -21,6 +22,24 @@ impl State {
             None => self.services().map(|service| self.service_entry(service, readings)).collect(),
         };
         Ok(Reply::Services(entries))
+    }
+
+    /// Has counters go on from what `tallies` say, as far as there are such services and destinations.
+    pub(crate) fn go_on_from(&mut self, tallies: &[Tally]) {
+        for tally in tallies {
+            let Ok(id) = self.find(&tally.service) else { continue };
+            let Some(service) = self.services.get_mut(id.0) else { continue };
+            if let Some(life) = &mut service.life {
+                // Counters wrap: a start that many below what the places have counted so far.
+                life.zero = life.zero.since(tally.totals);
+            }
+            for (address, totals) in &tally.dests {
+                let Some(dest) = self.dest_at.get(&(id, *address)) else { continue };
+                if let Some(dest) = self.dests.get_mut(dest.0) {
+                    dest.zero = dest.zero.since(*totals);
+                }
+            }
+        }
     }
 
     fn service_entry(&self, service: &Service, readings: &impl Readings) -> ServiceEntry {
