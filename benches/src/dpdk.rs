@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow};
 use rvs_dpdk::ring;
 pub use rvs_dpdk::ring::FarEnd;
 use rvs_dpdk::{
-    Descriptors, Device, DpdkError, DpdkFrame, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Side,
+    Descriptors, Device, DpdkError, DpdkFrame, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools, Side,
 };
 use rvs_io::{BURST_MAX, Burst, Frame as _, Pool as _, Queue as _};
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
@@ -137,8 +137,8 @@ fn wire<E: End>() -> Result<Wired<E>> {
 fn eal() -> Result<Eal> {
     static EAL: OnceLock<Result<Eal, String>> = OnceLock::new();
     let started = EAL.get_or_init(|| {
-        let pools = Device::pool_octets(DEVICES, FRAMES, FRAME_OCTETS);
-        let plan = EalPlan { pools: vec![(0, pools)], ..EalPlan::default() };
+        let pools = Pools { node: 0, count: DEVICES, frames: FRAMES, frame_octets: FRAME_OCTETS };
+        let plan = EalPlan { pools: vec![pools], ..EalPlan::default() };
         let eal = match Eal::start(&plan) {
             Err(DpdkError::Host(_)) => Eal::start(&EalPlan { no_huge: true, ..plan }),
             other => other,

@@ -5,7 +5,9 @@ use crate::{Failure, log};
 use core::time::Duration;
 use rvs_control::config::{Config, DpdkLink, Side};
 use rvs_dpdk::host::Host;
-use rvs_dpdk::{Descriptors, DpdkError, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Port};
+use rvs_dpdk::{
+    Descriptors, DpdkError, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Pools, Port,
+};
 use rvs_io::BURST_MAX;
 use rvs_io::frame::CACHE;
 use rvs_wire::mac::MacAddr;
@@ -28,8 +30,8 @@ impl Device for DpdkQueue {
         let pools = links.iter().map(|link| {
             let frames = frames_of(link, links, config);
             // The host's end has a pool of its own.
-            let ends = 1 + u64::from(link.host.is_some());
-            (node_of(link), ends * rvs_dpdk::Device::pool_octets(workers, frames, octets))
+            let count = workers * (1 + u16::from(link.host.is_some()));
+            Pools { node: node_of(link), count, frames, frame_octets: octets }
         });
         let eal = Eal::start(&EalPlan {
             arguments: config.dpdk.eal.clone(),

@@ -20,6 +20,8 @@ const BUFFER_UNIT: usize = 1024;
 const BUFFER_MIN: usize = 2048;
 /// Of an mbuf and what a pool puts before it.
 const FRAME_OVERHEAD: u64 = 256;
+/// Of memory without huge pages.
+const PAGE: u64 = 4096;
 /// Of a pool's caches: one of these for each of 128 lcores, and its ring.
 const POOL_OVERHEAD: u64 = 3 << 20;
 /// What a device is asked for unless told otherwise.
@@ -167,14 +169,6 @@ impl Device {
     #[cfg(feature = "rings")]
     pub(crate) fn numbered(number: u16, name: &str) -> Option<Self> {
         Some(Self { number, configured: name.to_owned(), info: info_of(number)? })
-    }
-
-    /// Octets of huge pages that `queues` pools of `frames` frames of `frame_octets` take.
-    #[must_use]
-    pub fn pool_octets(queues: u16, frames: u32, frame_octets: usize) -> u64 {
-        let buffer = u64::try_from(buffer_octets(frame_octets)).unwrap_or(u64::MAX);
-        let frame = buffer.saturating_add(FRAME_OVERHEAD);
-        (frame.saturating_mul(frames.into()) + POOL_OVERHEAD).saturating_mul(queues.into())
     }
 
     /// Sets the device up and starts it: a queue and a pool for each worker, and the operator's end.
@@ -415,6 +409,15 @@ impl Device {
         let (device, driver) = (self.configured.clone(), self.driver());
         DpdkError::Refused { device, driver, what, why: words(error), said }
     }
+}
+
+/// Octets of memory that a pool of `frames` frames of `frame_octets` takes.
+pub(crate) fn pool_octets(frames: u32, frame_octets: usize, no_huge: bool) -> u64 {
+    let buffer = u64::try_from(buffer_octets(frame_octets)).unwrap_or(u64::MAX);
+    let frame = buffer.saturating_add(FRAME_OVERHEAD);
+    // DPDK lets no frame cross a page's end where pages may lie anywhere.
+    let frame = if no_huge { frame.next_multiple_of(PAGE) } else { frame };
+    frame.saturating_mul(frames.into()) + POOL_OVERHEAD
 }
 
 /// Octets of a receive buffer without its headroom. Two tags and the frame's checksum, which some

@@ -1,5 +1,6 @@
 //! The beginning: DPDK's environment, and threads as its lcores.
 
+use crate::device::pool_octets;
 use crate::host::{Host, pci_address};
 use crate::{DpdkError, sys};
 use core::cell::Cell;
@@ -26,8 +27,21 @@ pub struct EalPlan {
     pub devices: Vec<String>,
     /// Whether to do without huge pages.
     pub no_huge: bool,
-    /// Octets that pools will take, by NUMA node.
-    pub pools: Vec<(u16, u64)>,
+    /// The pools that devices will have.
+    pub pools: Vec<Pools>,
+}
+
+/// Pools of one kind.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pools {
+    /// Their NUMA node.
+    pub node: u16,
+    /// How many: one for each queue of a device.
+    pub count: u16,
+    /// Frames of each.
+    pub frames: u32,
+    /// Octets of the longest frame.
+    pub frame_octets: usize,
 }
 
 /// Proof that DPDK runs in this process. It does so until the process ends.
@@ -48,7 +62,7 @@ impl Eal {
     /// The machine lacks huge pages, EAL refuses, or it was started before.
     pub fn start(plan: &EalPlan) -> Result<Self, DpdkError> {
         let host = Host::this();
-        let needs = needs(&plan.pools);
+        let needs = needs(&plan.pools, plan.no_huge);
         if !plan.no_huge
             && let Some(lack) = host.lacking_pages(&needs)
         {
@@ -99,12 +113,13 @@ impl Eal {
 }
 
 /// Megabytes by node, with what DPDK itself takes.
-fn needs(pools: &[(u16, u64)]) -> Vec<(u16, u64)> {
+fn needs(pools: &[Pools], no_huge: bool) -> Vec<(u16, u64)> {
     let mut nodes: Vec<(u16, u64)> = Vec::new();
-    for (node, octets) in pools {
-        match nodes.iter_mut().find(|(known, _)| known == node) {
+    for pool in pools {
+        let octets = u64::from(pool.count) * pool_octets(pool.frames, pool.frame_octets, no_huge);
+        match nodes.iter_mut().find(|(known, _)| *known == pool.node) {
             Some((_, sum)) => *sum += octets,
-            None => nodes.push((*node, *octets)),
+            None => nodes.push((pool.node, octets)),
         }
     }
     // A tenth for what does not fit into what is left of a page.
@@ -231,10 +246,14 @@ mod tests {
     #[test]
     fn without_huge_pages_the_memory_is_what_pools_need() {
         let plan = EalPlan { no_huge: true, ..EalPlan::default() };
-        let needs = needs(&[(0, 10 << 20), (0, 10 << 20), (1, 1)]);
-        assert_eq!(needs, [(0, 38), (1, 18)]);
+        let pools = |node, count| Pools { node, count, frames: 4096, frame_octets: 1518 };
+        let needs = |no_huge| needs(&[pools(0, 1), pools(0, 2), pools(1, 1)], no_huge);
+        assert_eq!(needs(false), [(0, 56), (1, 30)]);
+        // A frame has a page of its own then.
+        let needs = needs(true);
+        assert_eq!(needs, [(0, 80), (1, 38)]);
         let words = arguments(&plan, "0", &needs);
-        assert_eq!(words[words.len() - 3..], ["--no-huge", "-m", "72"]);
+        assert_eq!(words[words.len() - 3..], ["--no-huge", "-m", "134"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod sys;
 #[cfg(feature = "libdpdk")]
 pub use {
     device::{Descriptors, Device, Plan, Port, Spreading},
-    eal::{Eal, EalPlan, Lcore},
+    eal::{Eal, EalPlan, Lcore, Pools},
     frame::{DpdkFrame, DpdkPool},
     queue::DpdkQueue,
 };

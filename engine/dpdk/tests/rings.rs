@@ -14,7 +14,7 @@ use rvs_adm::NumbersOnly;
 use rvs_conformance::stage::Stage;
 use rvs_control::config::{Config, Links, Machine};
 use rvs_dpdk::ring::{self, FarEnd};
-use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Side};
+use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Pools, Side};
 use rvs_io::pcap::{PcapQueue, Recorder, Replay, Resolution, SNAP_MAX};
 use rvs_io::{Burst, Frame, Pool, Queue, Reserve};
 use rvs_model::{TICKS_PER_SECOND, Tick};
@@ -33,8 +33,8 @@ const DEPTH: u32 = 256;
 fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     *EAL.get_or_init(|| {
-        let pools = 64 * Device::pool_octets(1, FRAMES, 1518);
-        let plan = EalPlan { no_huge: true, pools: vec![(0, pools)], ..EalPlan::default() };
+        let pools = Pools { node: 0, count: 64, frames: FRAMES, frame_octets: 1518 };
+        let plan = EalPlan { no_huge: true, pools: vec![pools], ..EalPlan::default() };
         Eal::start(&plan).unwrap_or_else(|error| panic!("{error}"))
     })
 }

@@ -4,7 +4,7 @@
 use super::{ETHERNET_MTU, Job, Spec};
 use crate::Trouble;
 use rvs_dpdk::host::pci_address;
-use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Port, Side};
+use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools, Port, Side};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(super) fn run<J: Job>(
 ) -> Result<J::Outcome, Trouble> {
     let devices: Vec<&str> =
         [Some(first), second].into_iter().flatten().filter_map(device).collect();
-    let pools = devices.iter().map(|_| (0, Device::pool_octets(1, FRAMES, frame_octets)));
+    let pools = devices.iter().map(|_| Pools { node: 0, count: 1, frames: FRAMES, frame_octets });
     let eal = Eal::start(&EalPlan {
         arguments: Vec::new(),
         devices: devices.iter().map(|device| (*device).to_owned()).collect(),
