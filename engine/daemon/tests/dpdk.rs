@@ -2,8 +2,10 @@
 //! `dpdk-testpmd` as the network around it.
 //!
 //! ```text
-//!  testpmd txonly ══ net_memif ══ rvsd ══ net_memif ══ testpmd rxonly
-//!     generator         clients    NAT     servers        sink
+//!  testpmd txonly ══ net_memif ══ rvsd ══ net_memif ══ testpmd 5tswap
+//!     generator        clients    NAT      servers       sends all of it back
+//!  testpmd rxonly ══ net_memif ═══╝
+//!     sink             back: where the clients' route leads
 //! ```
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
@@ -214,35 +216,48 @@ fn rvsadm(folder: &Folder, line: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Packets that the service's clients sent, as an operator reads it.
-fn packets_in(folder: &Folder) -> u64 {
+/// Packets that the service's clients sent and got, as an operator reads it.
+fn packets(folder: &Folder) -> [u64; 2] {
     let listing = rvsadm(folder, "-Ln --stats --exact");
     let line = listing.lines().find(|line| line.starts_with("UDP")).unwrap();
-    line.split_whitespace().nth(3).unwrap().parse().unwrap()
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |at: usize| words.get(at).unwrap().parse().unwrap();
+    [number(3), number(4)]
 }
 
-/// Testpmd generates, rvsd masquerades, testpmd takes in; what each of them counted must agree.
+/// How long testpmd generates: a moment, or as long as `cargo xtask testpmd --minutes` says.
+fn length() -> Duration {
+    let seconds = std::env::var("RVS_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(3))
+}
+
+/// Testpmd generates, rvsd masquerades, testpmd answers, rvsd masquerades, testpmd takes in; what each
+/// of them counted must agree, in both directions.
 fn counts_agree(name: &str, cores: &str, queues: &str) {
-    let seconds = std::env::var("RVS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let folder = Folder::new(name);
     let socket = folder.0.join("memif.sock");
-    let link = |name: &str, id: u8, address: &str| {
+    let link = |name: &str, side: &str, id: u8, address: &str| {
         format!(
-            "[[link]]\nname = {name:?}\nkind = \"dpdk\"\nside = {name:?}\n\
+            "[[link]]\nname = {name:?}\nkind = \"dpdk\"\nside = {side:?}\n\
              device = \"net_memif{id},role=server,id={id},socket-abstract=no,socket={}\"\n\
              mac = \"02:00:00:00:00:0{id}\"\naddresses = [{address:?}]\n",
             socket.display()
         )
     };
+    let neighbor = |link: &str, address: &str| {
+        format!(
+            "[[neighbor]]\nlink = {link:?}\naddress = {address:?}\nmac = \"02:00:00:00:00:11\"\n"
+        )
+    };
     let links = [
-        link("clients", 1, "198.18.0.254/24"),
-        link("servers", 2, "192.0.2.1/24"),
-        // What generates goes on where its clients would be.
-        "[[route]]\nto = \"0.0.0.0/0\"\nvia = \"198.18.0.1\"\n".to_owned(),
-        "[[neighbor]]\nlink = \"servers\"\naddress = \"192.0.2.11\"\nmac = \"02:00:00:00:00:11\"\n"
-            .to_owned(),
+        link("clients", "clients", 1, "198.51.100.254/24"),
+        link("servers", "servers", 2, "192.0.2.1/24"),
+        link("back", "clients", 3, "198.19.0.254/24"),
+        "[[route]]\nto = \"0.0.0.0/0\"\nvia = \"198.19.0.1\"\n".to_owned(),
+        neighbor("servers", "192.0.2.11"),
+        neighbor("back", "198.19.0.1"),
     ];
-    // Three programs that poll on few cores only wait for each other.
+    // Programs that poll on few cores only wait for each other.
     let head = format!("[workers]\ncores = {cores}\nidle = \"adaptive\"\n[dpdk]\nno_huge = true\n");
     let mut director =
         Program::start(rvsd(&folder.config(&head, &links.concat())), &folder, "rvsd");
@@ -251,32 +266,42 @@ fn counts_agree(name: &str, cores: &str, queues: &str) {
     rvsadm(&folder, "-a -u 198.18.0.100:9 -r 192.0.2.11:9009 -m");
 
     let both = [format!("--rxq={queues}"), format!("--txq={queues}")];
-    let taking = [&both[..], &["--forward-mode=rxonly".to_owned()]].concat();
-    let Some(mut sink) = testpmd(&folder, "sink", 2, &taking) else { return };
-    let making = [
+    let mode = |mode: &[&str]| {
+        let words = mode.iter().map(|&word| word.to_owned());
+        both.iter().cloned().chain(words).collect::<Vec<_>>()
+    };
+    let takes = mode(&["--forward-mode=rxonly"]);
+    let Some(mut sink) = testpmd(&folder, "sink", 3, &takes) else { return };
+    let answers = mode(&["--forward-mode=5tswap"]);
+    let Some(mut server) = testpmd(&folder, "server", 2, &answers) else { return };
+    let makes = mode(&[
         "--forward-mode=txonly",
         "--txonly-multi-flow",
         "--eth-peer=0,02:00:00:00:00:01",
-        "--tx-ip=198.18.0.1,198.18.0.100",
-    ];
-    let making = [&both[..], &making.map(str::to_owned)].concat();
-    let Some(mut source) = testpmd(&folder, "source", 1, &making) else { return };
-    director.await_words("rvsd: link servers: link is up");
-    director.await_words("rvsd: link clients: link is up");
+        "--tx-ip=203.0.113.1,198.18.0.100",
+    ]);
+    let Some(mut source) = testpmd(&folder, "source", 1, &makes) else { return };
+    for link in ["clients", "servers", "back"] {
+        director.await_words(&format!("rvsd: link {link}: link is up"));
+    }
     sink.tell("start");
+    server.tell("start");
     source.tell("start");
-    thread::sleep(Duration::from_secs(seconds));
+    thread::sleep(length());
     source.tell("stop");
     let made = counted(&source.await_words("Accumulated forward"), "TX-packets:");
 
     // What is on the way arrives before anybody hangs up.
-    let (mut came_in, mut before) = (packets_in(&folder), 0);
-    while came_in != before {
+    let (mut counts, mut before) = (packets(&folder), [0; 2]);
+    while counts != before {
         thread::sleep(Duration::from_millis(500));
-        (before, came_in) = (came_in, packets_in(&folder));
+        (before, counts) = (counts, packets(&folder));
     }
+    server.tell("stop");
+    let said = server.await_words("Accumulated forward");
+    let [taken, answered] = ["RX-packets:", "TX-packets:"].map(|name| counted(&said, name));
     sink.tell("stop");
-    let taken = counted(&sink.await_words("Accumulated forward"), "RX-packets:");
+    let returned = counted(&sink.await_words("Accumulated forward"), "RX-packets:");
 
     let (code, said) = director.end();
     assert_eq!(code, Some(0), "{said}");
@@ -284,13 +309,18 @@ fn counts_agree(name: &str, cores: &str, queues: &str) {
     let [received, sent, unsent, unhanded, unopened] =
         ["received", "sent", "tx-full", "handoff-full", "overload"]
             .map(|name| accounted(&said, name));
-    assert_eq!((received, sent), (made, taken), "{said}");
+    assert_eq!((received, sent), (made + answered, taken + returned), "{said}");
     // Neither of these was a connection's packet.
-    let lost = unhanded + unopened;
-    assert_eq!((came_in + lost, sent + unsent + lost), (made, made), "{said}");
-    assert!(taken > 1000, "{said}");
+    let (lost, [came_in, went_out]) = (unhanded + unopened, counts);
+    assert_eq!(came_in + went_out + lost, received, "{said}");
+    assert_eq!(sent + unsent + lost, received, "{said}");
+    assert!(taken > 1000 && returned > 1000, "{said}");
     let handed = accounted(&said, "handed over");
-    println!("{name}: {made} generated, {taken} taken in, {handed} handed over, in {seconds} s");
+    println!(
+        "{name}: {made} generated, {taken} taken in, {answered} answered, {returned} returned, \
+         {handed} handed over, in {:?}",
+        length()
+    );
     assert!(queues == "1" || handed > 0, "memif spreads by its own rule: {said}");
 }
 

@@ -32,7 +32,8 @@ const PING: Tool = Tool { program: "ping", package: "iputils-ping" };
 const FAKETIME: Tool = Tool { program: "faketime", package: "faketime" };
 const LIBDPDK: Tool = Tool { program: "/usr/include/dpdk/rte_ethdev.h", package: "libdpdk-dev" };
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config" };
-const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
+/// DPDK's own program for tests.
+pub const TESTPMD: Tool = Tool { program: "dpdk-testpmd", package: "dpdk-dev" };
 const NFT: Tool = Tool { program: "nft", package: "nftables" };
 const WRK: Tool = Tool { program: "wrk", package: "wrk" };
 const HAPROXY: Tool = Tool { program: "haproxy", package: "haproxy" };

@@ -105,6 +105,12 @@ enum Chore {
         #[arg(long, default_value_t = 60)]
         minutes: u32,
     },
+    /// Debian's `dpdk-testpmd` on three sides of rvsd for a while, and whether all counts agree.
+    Testpmd {
+        /// For how long, with one worker and with two.
+        #[arg(long, default_value_t = 1)]
+        minutes: u32,
+    },
     /// Installs what the other commands need and is missing.
     Install,
 }
@@ -202,6 +208,11 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             let minutes = minutes.to_string();
             inherit(test::topology(&workspace, "soak").args(["--minutes", &minutes]))
+        }
+        Chore::Testpmd { minutes } => {
+            install::packages(&install::DPDK)?;
+            install::packages(&[install::TESTPMD])?;
+            inherit(&mut test::testpmd(&workspace, *minutes))
         }
         Chore::Install => {
             install::packages(&install::ALL)?;

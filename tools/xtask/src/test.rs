@@ -179,6 +179,16 @@ fn capsule(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> 
     Ok(())
 }
 
+/// The test that has testpmd around rvsd, of which the suite runs three seconds, for so many minutes.
+#[must_use]
+pub fn testpmd(workspace: &Workspace, minutes: u32) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "-p", "rvs-daemon", "--features", "rvs-daemon/dpdk", "--test", "dpdk"]);
+    cargo.args(["counts_of_testpmd", "--", "--test-threads", "1", "--nocapture"]);
+    cargo.env("RVS_SECONDS", minutes.saturating_mul(60).to_string());
+    cargo
+}
+
 /// How many tests passed, in what cargo's own runner says.
 fn passed(text: &str) -> Option<String> {
     let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
