@@ -14,7 +14,7 @@ use crate::feed::{Expected, Feed, OCTETS4, Plan, Source as _};
 use crate::measure::{median, per_packet};
 use crate::report::Figure;
 use crate::rig::{self, Ends, Place, Rig};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use core_affinity::CoreId;
 use rvs_io::Reserve;
 use rvs_plane::{Mesh, Publisher, Shared, Snapshot, Steering, Worker};
@@ -110,35 +110,46 @@ impl Pair {
         count(counts.handed) / count(counts.received)
     }
 
-    /// Seconds that `packets` take with each worker on a core of its own.
+    /// Nanoseconds that a packet takes with each worker on a core of its own. Medians of breaths: how
+    /// long a worker waited for the other, or for a processor, does not count.
     fn apart(&mut self, packets: u64, cores: [CoreId; 2]) -> Result<f64> {
         let (is_over, before) = (AtomicBool::new(false), self.missing());
         let Self { first, second, mesh, .. } = self;
         let inbox = mesh.inbox(1).context("no inbox")?;
         let [one, two] = cores;
-        let begun = Instant::now();
-        thread::scope(|scope| {
-            scope.spawn(|| {
+        let halves = thread::scope(|scope| {
+            let second = scope.spawn(|| {
                 core_affinity::set_for_current(two);
+                let mut breaths = Vec::new();
                 while !is_over.load(Ordering::Acquire) || inbox.waiting() > 0 {
-                    second.breathe(0);
+                    breath(second, &mut breaths);
                 }
+                median(breaths)
             });
-            scope.spawn(|| {
-                core_affinity::set_for_current(one);
-                let mut done = 0;
-                while done < packets {
-                    if inbox.waiting() < WAITING {
-                        done += u64::try_from(first.breathe(0)).unwrap_or(packets);
-                    }
+            core_affinity::set_for_current(one);
+            let (mut breaths, mut done) = (Vec::new(), 0);
+            while done < packets {
+                if inbox.waiting() < WAITING {
+                    done += breath(first, &mut breaths);
                 }
-                is_over.store(true, Ordering::Release);
-            });
+            }
+            is_over.store(true, Ordering::Release);
+            [Some(median(breaths)), second.join().ok()]
         });
-        let took = begun.elapsed().as_secs_f64();
+        let [Some(first), Some(second)] = halves else { bail!("a worker panicked") };
         ensure!(self.missing() == before, "packets were lost between two cores");
-        Ok(took)
+        Ok(first + self.share() * second)
     }
+}
+
+/// A breath, and nanoseconds for each frame of it, if there were any.
+fn breath(worker: &mut Worker<Link>, breaths: &mut Vec<f64>) -> u64 {
+    let begun = Instant::now();
+    let frames = u32::try_from(worker.breathe(0)).unwrap_or_default();
+    if frames > 0 {
+        breaths.push(begun.elapsed().as_secs_f64() * 1e9 / f64::from(frames));
+    }
+    frames.into()
 }
 
 /// What a handoff costs.
@@ -156,10 +167,10 @@ pub fn figures(cores: &[CoreId]) -> Result<Vec<Figure>> {
         more.push(per_packet(PACKETS, || pair.run(PACKETS.into()))? - kept);
     }
     let figure = |what: &str, value| Figure { what: what.to_owned(), value, target: "" };
-    let ns = median(more) / share;
+    let ns = |more: Vec<f64>| format!("{:.0} ns", median(more) / share);
     let mut figures = vec![figure(
         "a packet handed over to another worker, more than one kept, dr at 1024 flows",
-        format!("{ns:.0} ns"),
+        ns(more),
     )];
     match count::handoff() {
         Ok(Count { all, floor }) => {
@@ -168,17 +179,13 @@ pub fn figures(cores: &[CoreId]) -> Result<Vec<Figure>> {
         }
         Err(error) => eprintln!("no instruction counts: {error:#}"),
     }
-    if let [.., one, two] = cores {
-        let mut took = Vec::new();
+    if let [.., two, one] = cores {
+        let mut more = Vec::new();
         for _ in 0..ROUNDS {
-            took.push(pair.apart(PACKETS.into(), [*one, *two])? * 1e9 / f64::from(PACKETS));
+            let kept = per_packet(PACKETS, || alone.run(PACKETS.into()))?;
+            more.push(pair.apart(PACKETS.into(), [*one, *two])? - kept);
         }
-        let both = median(took);
-        let kept = per_packet(PACKETS, || alone.run(PACKETS.into()))?;
-        figures.push(figure(
-            "two workers on two cores, all packets come to one of them: beside one alone",
-            format!("× {:.2}", kept / both),
-        ));
+        figures.push(figure("the same, the other worker on another core", ns(more)));
     }
     Ok(figures)
 }
