@@ -1,7 +1,7 @@
 """Plays cases to the kernel and writes down what it does.  ask.py CASES ANSWERS
 
-A case is a recording of the kind `behaviour` (README of goldens/) without its answers; an answer is the
-same with them, and with the time of each event.
+A case is a recording of the kind `behaviour` or `cli` (README of goldens/) without its answers; an answer
+is the same with them, and with the time of each event.
 """
 import json
 import os
@@ -38,14 +38,14 @@ def made(event):
 class Case:
     def __init__(self, case):
         self.stage = stage.Stage(case.get('sysctl') or {}, case.get('marks') or [])
-        for line in case['setup']:
+        for line in case.get('setup') or []:
             done = self.stage.ipvsadm(line)
             if done.returncode:
                 raise RuntimeError('%s: %s' % (line, done.stderr))
 
     def play(self, event):
         # A case that is asked again, with events left out, still has its old answers.
-        for answer in ('rs', 'out', 'back', 'rc', 'rows', 'text'):
+        for answer in ('rs', 'out', 'back', 'rc', 'rows', 'text', 'stdout', 'stderr'):
             event.pop(answer, None)
         getattr(self, event['op'])(event)
 
@@ -73,6 +73,10 @@ class Case:
 
     def ipvsadm(self, event):
         event['rc'] = self.stage.ipvsadm(event['args']).returncode
+
+    def run(self, event):
+        done = self.stage.ipvsadm(event['args'])
+        event['rc'], event['stdout'], event['stderr'] = done.returncode, done.stdout, done.stderr
 
     def sysctl(self, event):
         self.stage.sysctl(event['name'], event['value'])

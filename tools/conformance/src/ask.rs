@@ -15,6 +15,7 @@ mod author;
 mod kernel;
 mod kinds;
 mod shrink;
+mod words;
 
 use crate::golden::Golden;
 use crate::judge;
@@ -83,7 +84,12 @@ pub fn ask(plan: &Plan, folder: &Path, mut told: impl FnMut(&str)) -> Result<Ans
         let mut tally = Tally::default();
         let mut cases = Vec::new();
         for number in 0..plan.cases {
-            match author::write(*kind, plan.seed.wrapping_add(number.into()))? {
+            let seed = plan.seed.wrapping_add(number.into());
+            if *kind == Kind::Commands {
+                cases.push(words::case(seed));
+                continue;
+            }
+            match author::write(*kind, seed)? {
                 Ok(case) => cases.push(case),
                 Err(reason) => {
                     tally.beyond += 1;

@@ -17,12 +17,14 @@ pub enum Kind {
     Persistence,
     /// Upper and lower thresholds.
     Thresholds,
+    /// Command lines, right and wrong, and what they print: [`super::words`].
+    Commands,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::Schedulers, Self::States, Self::Persistence, Self::Thresholds];
+    pub const ALL: [Self; 5] =
+        [Self::Schedulers, Self::States, Self::Persistence, Self::Thresholds, Self::Commands];
 
     const fn name(self) -> &'static str {
         match self {
@@ -30,6 +32,7 @@ impl Kind {
             Self::States => "states",
             Self::Persistence => "persistence",
             Self::Thresholds => "thresholds",
+            Self::Commands => "commands",
         }
     }
 
@@ -39,6 +42,7 @@ impl Kind {
             Self::States => states(dice),
             Self::Persistence => persistence(dice),
             Self::Thresholds => thresholds(dice),
+            Self::Commands => Opening::default(),
         }
     }
 
@@ -48,6 +52,7 @@ impl Kind {
             Self::States => write_states(author),
             Self::Persistence => write_persistence(author),
             Self::Thresholds => write_thresholds(author),
+            Self::Commands => Ok(()),
         }
     }
 }
