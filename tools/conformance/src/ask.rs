@@ -22,7 +22,8 @@ use crate::judge;
 use crate::tally::{Difference, Failure, Verdict};
 use kernel::Kernel;
 pub use kinds::Kind;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Cases asked in one boot of the machine.
 const CASES_A_BOOT: usize = 40;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub cases: u32,
     /// The first one's seed; the others count up from it.
     pub seed: u64,
+    /// Where all of them are kept with the kernel's answers.
+    pub keep: Option<PathBuf>,
 }
 
 /// A case that rvs plays otherwise than the kernel.
@@ -100,6 +103,9 @@ pub fn ask(plan: &Plan, folder: &Path, mut told: impl FnMut(&str)) -> Result<Ans
         let batches: Vec<&[Golden]> = cases.chunks(CASES_A_BOOT).collect();
         for (answers, done) in kernel.ask_all(&batches)?.into_iter().zip(1..) {
             for answer in answers {
+                if let Some(folder) = &plan.keep {
+                    keep(folder, &answer)?;
+                }
                 let difference = judged(&answer, &mut tally)?;
                 if let Some(difference) = difference {
                     told(&format!("{}: {difference}", answer.id));
@@ -118,6 +124,15 @@ pub fn ask(plan: &Plan, folder: &Path, mut told: impl FnMut(&str)) -> Result<Ans
         None => None,
     };
     Ok(Answers { tallies, found })
+}
+
+/// Writes an answered case.
+fn keep(folder: &Path, case: &Golden) -> Result<(), Failure> {
+    let path = folder.join(&case.id).with_extension("json");
+    let failed =
+        |error: &dyn core::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
+    let text = serde_json::to_string(case).map_err(|error| failed(&error))?;
+    fs::create_dir_all(folder).and_then(|()| fs::write(&path, text)).map_err(|error| failed(&error))
 }
 
 /// Plays the answered `case` to rvs and enters the result.

@@ -6,7 +6,7 @@ use clap::Parser;
 use rvs_conformance::ask::{self, Answers, Kind, Plan};
 use rvs_conformance::run;
 use rvs_conformance::tally::{Failure, Verdict};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The project's own recordings.
@@ -20,7 +20,8 @@ struct Arguments {
     /// Boots Debian's kernel in an emulator and plays generated cases to it and to rvs.
     #[arg(long, conflicts_with = "dir")]
     ask: bool,
-    /// Asks only cases of this kind: schedulers, states, persistence, thresholds. May be repeated.
+    /// Asks only cases of this kind: schedulers, states, persistence, thresholds, commands. May be
+    /// repeated.
     #[arg(long, requires = "ask")]
     kind: Vec<Kind>,
     /// Cases of each kind.
@@ -29,6 +30,12 @@ struct Arguments {
     /// The first case's seed; the others count up from it.
     #[arg(long, requires = "ask", default_value_t = 1)]
     seed: u64,
+    /// Writes every case, with the kernel's answers, to this folder: recordings for DIR.
+    #[arg(long, requires = "ask")]
+    keep: Option<PathBuf>,
+    /// Where the machine's files are, or are to be made.
+    #[arg(long, requires = "ask", default_value = "target/oracle")]
+    machine: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -60,15 +67,14 @@ fn main() -> ExitCode {
 }
 
 fn ask(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { mut kind, cases, seed, .. } = arguments;
+    let Arguments { mut kind, cases, seed, keep, machine, .. } = arguments;
     if kind.is_empty() {
         kind = Kind::ALL.to_vec();
     }
-    let folder = build_folder()?.join("oracle");
-    let plan = Plan { kinds: kind, cases, seed };
-    let Answers { tallies, found } = ask::ask(&plan, &folder, |line| println!("{line}"))?;
+    let plan = Plan { kinds: kind, cases, seed, keep };
+    let Answers { tallies, found } = ask::ask(&plan, &machine, |line| println!("{line}"))?;
     if let Some(found) = &found {
-        let path = folder.join("smallest.json");
+        let path = machine.join("smallest.json");
         let text = serde_json::to_string_pretty(&found.case).map_err(told)?;
         std::fs::write(&path, &text).map_err(told)?;
         println!("\nthe smallest case that differs, as a recording in {}:", path.display());
@@ -94,13 +100,6 @@ fn ask(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     println!("{equal} passed, {differ} failed, {beyond} not covered");
     Ok(ExitCode::from(u8::from(differ > 0)))
-}
-
-/// Where cargo puts what it builds: this program is in `FOLDER/PROFILE/`.
-fn build_folder() -> Result<PathBuf, Failure> {
-    let program = std::env::current_exe().map_err(told)?;
-    let folder = program.parent().and_then(Path::parent).map(Path::to_owned);
-    folder.ok_or_else(|| Failure::new("this program is in no folder of cargo's"))
 }
 
 fn told(error: impl core::fmt::Display) -> Failure {

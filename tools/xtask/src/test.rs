@@ -278,6 +278,9 @@ pub fn conformance(workspace: &Workspace, arguments: &[String]) -> Command {
     // The profile of the tests, whose libraries are built already.
     cargo.args(["run", "--profile", "test", "-p", "rvs-conformance", "--"]);
     cargo.args(arguments);
+    if arguments.iter().any(|it| it == "--ask") {
+        cargo.arg("--machine").arg(workspace.target_directory.join("oracle"));
+    }
     cargo
 }
 
