@@ -243,4 +243,37 @@ impl Outer6 {
         [place[4], place[5]] = inner.octets.to_be_bytes();
         [place[6], place[7]] = [inner.protocol, inner.hops];
     }
+
+    /// [`Outer4::wrap_v4`] for IPv6 in IPv6.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]; nothing is written then.
+    #[inline(always)]
+    pub(crate) fn wrap_v6(&self, place: &mut [u8; 2 * ipv6::HEADER_LEN]) -> Result<(), Stop> {
+        const HEADER: u32 = 40;
+        let Some((front, packet)) = place.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>() else {
+            return Err(Stop::Unparsed);
+        };
+        let (words, _) = packet.as_chunks_mut::<4>();
+        let [one, two, ..] = words else { return Err(Stop::Unparsed) };
+        let [first, second] = [*one, *two].map(u32::from_be_bytes);
+        if second & 0xff < 2 {
+            return Err(Stop::Exceeded);
+        }
+        if second >> 16 > 0xffff - HEADER {
+            return Err(Stop::Unparsed);
+        }
+        let hops = (second & 0xff) - 1;
+        *two = (second - 1).to_be_bytes();
+        *front = self.header;
+        // The traffic class without "congestion experienced", as in `outer_tos`; no flow label.
+        let both = first & 0x0ff0_0000;
+        let first = 6 << 28 | both ^ both & both >> 1 & 1 << 20;
+        let second = ((second >> 16) + HEADER) << 16 | u32::from(protocol::IPV6) << 8 | hops;
+        let (words, _) = front.as_chunks_mut::<4>();
+        let [one, two, ..] = words else { return Err(Stop::Unparsed) };
+        [*one, *two] = [first, second].map(u32::to_be_bytes);
+        Ok(())
+    }
 }

@@ -122,11 +122,17 @@ impl Tunnel {
         identification: u16,
         flow: u16,
     ) -> Result<(), Stop> {
-        if let (false, Encapsulation::Ip, Outer::V4(outer)) =
-            (F::IS_V6, self.encapsulation, &self.outer)
-        {
-            let headers = place.first_chunk_mut().ok_or(Stop::Unparsed)?;
-            return outer.wrap_v4(headers, may_set_df, identification);
+        // Nearly all of them, in words and not in octets.
+        match (F::IS_V6, self.encapsulation, &self.outer) {
+            (false, Encapsulation::Ip, Outer::V4(outer)) => {
+                let headers = place.first_chunk_mut().ok_or(Stop::Unparsed)?;
+                return outer.wrap_v4(headers, may_set_df, identification);
+            }
+            (true, Encapsulation::Ip, Outer::V6(outer)) => {
+                let headers = place.first_chunk_mut().ok_or(Stop::Unparsed)?;
+                return outer.wrap_v6(headers);
+            }
+            _ => {}
         }
         let packet = place.get_mut(self.len()..).ok_or(Stop::Unparsed)?;
         F::direct(packet)?;

@@ -262,6 +262,49 @@ fn an_outer_ipv4_header_may_be_fragmented_unless_an_inner_one_may_not() {
     );
 }
 
+/// Sends `packet` into a plain tunnel at once and step by step.
+fn into_a_tunnel<F: Rewrite>(tunnel: Tunnel, packet: &[u8], may_set_df: bool) {
+    let place = [&vec![0xa5; tunnel.len()], packet].concat();
+    let mut at_once = place.clone();
+    let outcome = tunnel.enter::<F>(&mut at_once, may_set_df, 0x4321, 0);
+    let mut stepwise = place.clone();
+    let inside = &mut stepwise[tunnel.len()..];
+    if let Err(stop) = F::direct(inside) {
+        assert_eq!((outcome, at_once), (Err(stop), place));
+        return;
+    }
+    let inner = F::inner(inside).map(|inner| {
+        let dont_fragment = inner.dont_fragment && may_set_df;
+        rvs_wire::ipip::Inner { dont_fragment, ..inner }
+    });
+    if inner.is_some_and(|inner| tunnel.write(inner, 0x4321, 0, &mut stepwise)) {
+        assert_eq!((outcome, at_once), (Ok(()), stepwise));
+    } else {
+        assert_eq!(outcome, Err(Stop::Unparsed));
+    }
+}
+
+#[test]
+fn a_packet_goes_into_a_tunnel_at_once_as_it_goes_step_by_step() {
+    let mut dice = fastrand::Rng::with_seed(7);
+    let v4 = Tunnel::new(LOCAL.into(), REAL.into(), Encapsulation::Ip).unwrap();
+    let v6 = Tunnel::new(LOCAL6.into(), REAL6.into(), Encapsulation::Ip).unwrap();
+    for _ in 0..20_000 {
+        let (mut four, mut six) = (tcp4(), tcp6());
+        dice.fill(&mut four[1..9]);
+        dice.fill(&mut six[..8]);
+        (four[0], six[0]) = (0x45 + dice.u8(0..=1), 0x60 | six[0] & 0xf);
+        if dice.bool() {
+            (four[8], six[7]) = (dice.u8(0..4), dice.u8(0..4));
+        }
+        sum_up_v4(&mut four);
+        for tunnel in [v4, v6] {
+            into_a_tunnel::<V4>(tunnel, &four, dice.bool());
+            into_a_tunnel::<V6>(tunnel, &six, dice.bool());
+        }
+    }
+}
+
 #[test]
 fn a_tunnel_that_would_overflow_the_length_is_refused() {
     let outer = Outer::new(LOCAL.into(), REAL.into()).unwrap();
