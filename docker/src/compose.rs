@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::director::{Driver, configuration};
 use crate::netns::tap_name;
 use crate::stage::Rules;
-use crate::topology::{Family, Host, Program, Topology};
+use crate::topology::{Cable, Family, Host, Program, Topology};
 
 /// The director's container and service.
 pub const DIRECTOR: &str = "director";
@@ -99,8 +99,13 @@ fn compose(topology: &Topology) -> Result<String> {
         writeln!(
             text,
             "  {network}:\n    enable_ipv6: true\n    driver_opts:\n      \
-             com.docker.network.bridge.enable_ip_masquerade: \"false\"\n    ipam:\n      config:"
+             com.docker.network.bridge.enable_ip_masquerade: \"false\""
         )?;
+        let mtu = topology.cable(network).mtu;
+        if mtu != Cable::default().mtu {
+            writeln!(text, "      com.docker.network.driver.mtu: \"{mtu}\"")?;
+        }
+        writeln!(text, "    ipam:\n      config:")?;
         for family in Family::ALL {
             let subnet = subnet(topology, network, family)?;
             // The engine's own address in it, out of everybody's way.

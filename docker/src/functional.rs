@@ -43,6 +43,8 @@ enum Wants {
     Anything,
     /// Cables that lose nothing.
     Calm,
+    /// Cables with longer packets than others.
+    Jumbo,
     /// The topologies themselves, not their variants with other cables.
     Plain,
     /// As plain, and replies that pass the director.
@@ -61,6 +63,7 @@ impl Wants {
         match self {
             Self::Anything => true,
             Self::Calm => topology.cables.values().all(|cable| !cable.is_bad()),
+            Self::Jumbo => topology.cables.values().any(|cable| cable.mtu > 1500),
             Self::Plain => is_plain,
             Self::Nat => is_plain && method == Method::Nat,
             Self::Tun => is_plain && method == Method::Tun,
@@ -75,9 +78,9 @@ const fn case(claim: &'static str, wants: Wants, show: fn(&Scene<'_>) -> Result<
     Case { claim, wants, show }
 }
 
-use Wants::{Anything, Calm, Nat, Plain, Tun, TunCaptured};
+use Wants::{Anything, Calm, Jumbo, Nat, Plain, Tun, TunCaptured};
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     case("10 000 short connections, none fails", Plain, http::short_connections),
     case("a download arrives unchanged", Anything, http::download),
     case("an upload arrives unchanged", Anything, http::upload),
@@ -91,6 +94,7 @@ const CASES: [Case; 19] = [
     case("questions and answers in datagrams", Calm, packets::datagrams),
     case("datagrams in fragments, both ways", Calm, packets::fragments),
     case("the VIP answers ping", Plain, packets::ping),
+    case("packets of 9000 octets go whole", Jumbo, packets::jumbo),
     case("traceroute finds the director on the way to a server", Nat, packets::traceroute),
     case("traceroute by TCP finds the VIP, and the VIP behind it", Plain, packets::tcptraceroute),
     case("iperf3: 1 and 16 streams, both directions", Calm, bulk::iperf),

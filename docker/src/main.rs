@@ -91,7 +91,7 @@ enum Action {
         /// Only functional claims that contain this.
         #[arg(long, default_value = "")]
         only: String,
-        /// Only nat, dr or tun.
+        /// Only nat, dr, tun or jumbo.
         #[arg(long)]
         topology: Option<String>,
         /// Where the engine keeps its images.
@@ -295,8 +295,13 @@ fn run_in_containers(
     println!("   {:5.1} s  images are built", limits.elapsed().as_secs_f32());
     let engine = start(Network::Own)?;
     let (mut outcomes, mut shown) = (Vec::new(), Vec::new());
-    for (name, _) in BUILT_IN.iter().filter(|(name, _)| topology.is_none_or(|it| it == *name)) {
+    let mut names: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+    names.extend(topology::variants()?);
+    for name in names.iter().filter(|name| topology.is_none_or(|it| it == *name)) {
         let (topology, requests) = (Topology::load(name)?, options.requests);
+        if !topology.fits_containers() {
+            continue;
+        }
         let found = (only, &mut shown);
         outcomes
             .extend(containers::run_topology(&topology, &engine, dir, requests, found, &limits));

@@ -365,6 +365,12 @@ impl Topology {
         self.cables.get(network).copied().unwrap_or_default()
     }
 
+    /// Whether an engine's networks are all the cables that it takes.
+    #[must_use]
+    pub fn fits_containers(&self) -> bool {
+        self.cables.values().all(|cable| !cable.does_something() && !cable.apart)
+    }
+
     /// The networks, each once, in order of appearance.
     #[must_use]
     pub fn networks(&self) -> Vec<&str> {

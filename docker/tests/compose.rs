@@ -25,3 +25,14 @@ fn compose_files_are_current() {
         }
     }
 }
+
+#[test]
+fn longer_packets_are_asked_of_the_engines_networks() {
+    let jumbo = Topology::load("jumbo").unwrap();
+    assert!(jumbo.fits_containers());
+    let files = Files::of(&jumbo).unwrap();
+    let mtu = "com.docker.network.driver.mtu: \"9000\"";
+    assert_eq!(files.compose.matches(mtu).count(), 2, "{}", files.compose);
+    assert_eq!(files.rvsd.matches("mtu = 9000").count(), 2, "{}", files.rvsd);
+    assert!(!Topology::load("vlan").unwrap().fits_containers());
+}

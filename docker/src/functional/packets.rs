@@ -41,18 +41,41 @@ fn director(scene: &Scene<'_>) -> Option<String> {
     own.find(|address| Family::of(*address) == scene.family).map(|address| address.to_string())
 }
 
-pub(super) fn traceroute(scene: &Scene<'_>) -> Result<String> {
+/// Does `act` with the addresses of director and first server, while the client's way to the server
+/// is the director.
+fn routed(scene: &Scene<'_>, act: impl FnOnce(&str, &str) -> Result<String>) -> Result<String> {
     let topology = scene.stage.topology();
     let director = director(scene).unwrap_or_default();
     let Some(dest) = topology.service.dests.first() else { return Ok(String::new()) };
     let server = topology.address_of(dest, scene.family)?.to_string();
     run(scene.client(5, "ip").args(["route", "replace", &server, "via", &director]))?;
-    for way in ["-U", "-I", "-T"] {
-        let found = hops(scene, &[way, &server])?;
-        ensure!(found == [director.clone(), server.clone()], "traceroute {way}: {found:?}");
-    }
+    let said = act(&director, &server);
     run(scene.client(5, "ip").args(["route", "del", &server]))?;
-    Ok(format!("{director}, then {server}; by UDP, ICMP and TCP"))
+    said
+}
+
+pub(super) fn traceroute(scene: &Scene<'_>) -> Result<String> {
+    routed(scene, |director, server| {
+        for way in ["-U", "-I", "-T"] {
+            let found = hops(scene, &[way, server])?;
+            ensure!(found == [director, server], "traceroute {way}: {found:?}");
+        }
+        Ok(format!("{director}, then {server}; by UDP, ICMP and TCP"))
+    })
+}
+
+/// Not to be fragmented, to the director and through it.
+pub(super) fn jumbo(scene: &Scene<'_>) -> Result<String> {
+    let headers = if scene.family == Family::V4 { 20 + 8 } else { 40 + 8 };
+    let payload = (9000 - headers).to_string();
+    routed(scene, |_, server| {
+        for host in [&scene.vip.to_string(), server] {
+            let mut ping = scene.client(10, "ping");
+            ping.args(["-n", "-c", "2", "-i", "0.1", "-W", "2", "-M", "do", "-s", &payload, host]);
+            run(&mut ping)?;
+        }
+        Ok(format!("pings of the VIP, and of {server} through the director"))
+    })
 }
 
 pub(super) fn tcptraceroute(scene: &Scene<'_>) -> Result<String> {
