@@ -192,12 +192,8 @@ impl Director {
             self.state.reclaim(now.as_secs(), &self.lines);
         }
         self.publisher.reclaim();
-        match &mut self.store {
-            Some(store) if store.is_long() => {
-                store.shorten(&self.state.as_requests(&self.timeouts, &self.sysctls))
-            }
-            _ => Ok(()),
-        }
+        let Self { store, state, timeouts, sysctls, .. } = self;
+        store.as_mut().map_or(Ok(()), |store| store.tend(|| state.as_requests(timeouts, sysctls)))
     }
 
     /// Address and port of a destination, deleted ones included.

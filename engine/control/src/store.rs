@@ -9,7 +9,8 @@
 //!  #"delete_service":{…}}              struck out: it was refused
 //! ```
 //!
-//! Changes that are all or none are one line.
+//! Changes that are all or none are one line. A thread writes the file anew, while changes go on at the
+//! end of the old one; what came meanwhile is put behind when the new one takes its place.
 //!
 //! A change is written before it is made, so that one that cannot be kept is refused and not made; if
 //! the table then refuses it, one octet strikes its line out, which needs no room on a full disk. What
@@ -24,9 +25,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// What this version writes and reads.
 const VERSION: u32 = 1;
@@ -34,6 +36,11 @@ const VERSION: u32 = 1;
 const SOON: Duration = Duration::from_millis(50);
 /// Octets that changes may take before the file is written anew, beside twice what it then had.
 const SLACK: u64 = 64 << 10;
+/// A disk without room says so slowly: ext4 looks for some by committing its journal, 20 ms each time.
+/// After an attempt that failed, changes are refused at once for this many times as long as it took,
+const FULL_TIMES: u32 = 10;
+/// and for so long at most.
+const FULL_MAX: Duration = Duration::from_secs(1);
 /// What a line that was refused begins with.
 const STRUCK: u8 = b'#';
 
@@ -107,8 +114,25 @@ pub struct Store {
     len: u64,
     /// What it had when it was last written anew.
     compact_len: u64,
-    /// Tells a thread to bring the file to the disk.
-    soon: SyncSender<Arc<File>>,
+    /// Brings the file to the disk.
+    syncer: Syncer,
+    anew: Option<Anew>,
+    full: Option<Full>,
+}
+
+/// The file that is being written anew.
+#[derive(Debug)]
+struct Anew {
+    thread: JoinHandle<Result<File, StoreError>>,
+    /// Where the old one ended when this one's content was taken.
+    from: u64,
+}
+
+/// The disk had no room.
+#[derive(Debug)]
+struct Full {
+    refusal: Refusal,
+    until: Instant,
 }
 
 /// Where lines begin that were written for one batch.
@@ -123,9 +147,7 @@ impl Store {
     /// [`StoreError`].
     pub fn open(path: &Path, sync: Sync) -> Result<(Self, Vec<Kept>), StoreError> {
         let failed = |source| StoreError::File { path: path.to_owned(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
+        std::fs::create_dir_all(folder(path)).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path).map_err(failed)?;
@@ -135,13 +157,16 @@ impl Store {
         let kept = parse(&text)
             .map_err(|line| StoreError::NotUnderstood { path: path.to_owned(), line })?;
         let whole = text.iter().rposition(|octet| *octet == b'\n').map_or(0, |last| last + 1);
+        let file = Arc::new(file);
         let mut store = Self {
             path: path.to_owned(),
             sync,
-            file: Arc::new(file),
+            syncer: Syncer::new(Arc::clone(&file), folder(path)).map_err(failed)?,
+            file,
             len: u64::try_from(whole).unwrap_or(u64::MAX),
             compact_len: 0,
-            soon: syncer().map_err(failed)?,
+            anew: None,
+            full: None,
         };
         if whole == 0 {
             store.rewrite(&[])?;
@@ -180,6 +205,12 @@ impl Store {
         if lines.is_empty() {
             return Ok(written);
         }
+        let begun = Instant::now();
+        if let Some(Full { refusal, until }) = &self.full
+            && begun < *until
+        {
+            return Err(refusal.clone());
+        }
         let put = || {
             self.file.write_all_at(&lines, self.len)?;
             if self.sync == Sync::Always { self.file.sync_data() } else { Ok(()) }
@@ -187,12 +218,15 @@ impl Store {
         if let Err(error) = put() {
             // If this fails too, the next lines take the place of these.
             let _shorter = self.file.set_len(self.len);
-            return Err(refusal(&self.path, &error));
+            let refusal = refusal(&self.path, &error);
+            let pause = begun.elapsed().saturating_mul(FULL_TIMES).min(FULL_MAX);
+            self.full = Some(Full { refusal: refusal.clone(), until: Instant::now() + pause });
+            return Err(refusal);
         }
+        self.full = None;
         self.len += u64::try_from(lines.len()).unwrap_or_default();
         if self.sync == Sync::Soon {
-            // Full: it is about to be done anyway.
-            let _told = self.soon.try_send(Arc::clone(&self.file));
+            self.syncer.tell();
         }
         Ok(written)
     }
@@ -216,16 +250,31 @@ impl Store {
         self.len > self.compact_len.saturating_mul(2).saturating_add(SLACK)
     }
 
-    /// The same as [`Store::rewrite`]; what fails is tried again when the file has doubled, and not
-    /// before.
+    /// Has the file written anew if it is much longer than what it tells, which is `table`, and puts the
+    /// new one in its place when it is there. What fails is tried again when the file has doubled, and
+    /// not before. To be called once a second or so.
     ///
     /// # Errors
     ///
     /// As [`Store::rewrite`].
-    pub fn shorten(&mut self, requests: &[Request]) -> Result<(), StoreError> {
-        let done = self.rewrite(requests);
-        self.compact_len = self.len;
-        done
+    pub fn tend(&mut self, table: impl FnOnce() -> Vec<Request>) -> Result<(), StoreError> {
+        if let Some(Anew { thread, from }) = self.anew.take_if(|anew| anew.thread.is_finished()) {
+            // One that panicked has written nothing that counts.
+            let panicked = |_| Err(self.failed(ErrorKind::Other.into()));
+            let written = thread.join().unwrap_or_else(panicked);
+            let taken = written.and_then(|file| self.take(file, from)).inspect_err(|_| {
+                let _gone = std::fs::remove_file(temporary(&self.path));
+            });
+            self.compact_len = self.len;
+            return taken;
+        }
+        if self.anew.is_none() && self.is_long() {
+            let (path, requests, from) = (self.path.clone(), table(), self.len);
+            let write = thread::Builder::new().name("rvs-state-anew".to_owned());
+            let thread = write.spawn(move || write_anew(&path, &requests));
+            self.anew = Some(Anew { thread: thread.map_err(|error| self.failed(error))?, from });
+        }
+        Ok(())
     }
 
     /// Writes the file anew: these lines and no others.
@@ -234,36 +283,83 @@ impl Store {
     ///
     /// [`StoreError`]; the file is as it was then.
     pub fn rewrite(&mut self, requests: &[Request]) -> Result<(), StoreError> {
-        let failed = |source| StoreError::File { path: self.path.clone(), source };
-        let mut lines = serde_json::to_vec(&Head { rvs_state: VERSION }).unwrap_or_default();
-        lines.push(b'\n');
-        for request in requests {
-            append(&mut lines, request);
-        }
-        let temporary = self.path.with_extension("tmp");
-        let write = || -> io::Result<File> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&temporary)?;
-            file.write_all(&lines)?;
-            file.sync_all()?;
-            Ok(file)
-        };
-        let file = write().map_err(|error| {
-            let _gone = std::fs::remove_file(&temporary);
-            failed(error)
-        })?;
-        lock(&file, &self.path)?;
-        std::fs::rename(&temporary, &self.path).map_err(failed)?;
-        // The name is on the disk when its folder is.
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
-        folder.sync_all().map_err(failed)?;
-        self.file = Arc::new(file);
-        self.len = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+        self.take(write_anew(&self.path, requests)?, self.len)?;
         self.compact_len = self.len;
         Ok(())
     }
+
+    /// Puts a new file, and behind it what the old one has from `from` on, in the old one's place.
+    fn take(&mut self, new: File, from: u64) -> Result<(), StoreError> {
+        let failed = |source| self.failed(source);
+        let mut tail = vec![0; usize::try_from(self.len.saturating_sub(from)).unwrap_or_default()];
+        self.file.read_exact_at(&mut tail, from).map_err(failed)?;
+        let begun = new.metadata().map_err(failed)?.len();
+        new.write_all_at(&tail, begun).map_err(failed)?;
+        if self.sync == Sync::Always && !tail.is_empty() {
+            new.sync_data().map_err(failed)?;
+        }
+        lock(&new, &self.path)?;
+        std::fs::rename(temporary(&self.path), &self.path).map_err(failed)?;
+        if self.sync == Sync::Always {
+            sync_folder(folder(&self.path)).map_err(failed)?;
+        }
+        self.file = Arc::new(new);
+        self.syncer.replace(Arc::clone(&self.file));
+        if self.sync == Sync::Soon {
+            self.syncer.tell();
+        }
+        self.len = begun + u64::try_from(tail.len()).unwrap_or_default();
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        StoreError::File { path: self.path.clone(), source }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The temporary file may be the next one's.
+        if let Some(Anew { thread, .. }) = self.anew.take() {
+            let _not_needed = thread.join();
+        }
+    }
+}
+
+/// Writes these lines to the temporary file, and waits until the disk has them.
+fn write_anew(path: &Path, requests: &[Request]) -> Result<File, StoreError> {
+    let mut lines = serde_json::to_vec(&Head { rvs_state: VERSION }).unwrap_or_default();
+    lines.push(b'\n');
+    for request in requests {
+        append(&mut lines, request);
+    }
+    let temporary = temporary(path);
+    let write = || -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(&lines)?;
+        file.sync_all()?;
+        Ok(file)
+    };
+    write().map_err(|source| {
+        let _gone = std::fs::remove_file(&temporary);
+        StoreError::File { path: path.to_owned(), source }
+    })
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
+}
+
+/// The folder of a file.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name is on the disk when its folder is.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn append(lines: &mut Vec<u8>, request: &Request) {
@@ -303,16 +399,45 @@ fn parse(text: &[u8]) -> Result<Vec<Kept>, usize> {
         .collect()
 }
 
-/// A thread that brings files to the disk, a moment after it was told.
-fn syncer() -> io::Result<SyncSender<Arc<File>>> {
-    let (sender, told) = mpsc::sync_channel::<Arc<File>>(1);
-    thread::Builder::new().name("rvs-state".to_owned()).spawn(move || {
-        while let Ok(file) = told.recv() {
-            thread::sleep(SOON);
-            let _disk_is_failing = file.sync_data();
-        }
-    })?;
-    Ok(sender)
+/// A thread that brings the file to the disk, and of each new one its name, a moment after it was told.
+#[derive(Debug)]
+struct Syncer {
+    file: Arc<Mutex<Arc<File>>>,
+    told: SyncSender<()>,
+}
+
+impl Syncer {
+    fn new(file: Arc<File>, folder: &Path) -> io::Result<Self> {
+        let (told, hears) = mpsc::sync_channel(1);
+        let file = Arc::new(Mutex::new(file));
+        // Weak: a file that is open is locked.
+        let (theirs, folder) = (Arc::downgrade(&file), folder.to_owned());
+        let mut known: Weak<File> = Weak::new();
+        thread::Builder::new().name("rvs-state".to_owned()).spawn(move || {
+            while let Ok(()) = hears.recv() {
+                thread::sleep(SOON);
+                let Some(slot) = theirs.upgrade() else { return };
+                let file = Arc::clone(&slot.lock().unwrap_or_else(PoisonError::into_inner));
+                let this = Arc::downgrade(&file);
+                if !known.ptr_eq(&this) {
+                    let _disk_is_failing = sync_folder(&folder);
+                }
+                let _disk_is_failing = file.sync_data();
+                known = this;
+            }
+        })?;
+        Ok(Self { file, told })
+    }
+
+    fn tell(&self) {
+        // Full: it is about to look anyway.
+        let _told = self.told.try_send(());
+    }
+
+    /// There is a new file.
+    fn replace(&self, file: Arc<File>) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+    }
 }
 
 #[cfg(test)]

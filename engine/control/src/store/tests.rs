@@ -107,9 +107,78 @@ fn a_full_disk_is_a_refusal_and_leaves_what_was_there() {
     assert!(refusal.to_string().contains("No space left on device"), "{refusal}");
     assert!(store.write(&[Request::GetInfo]).is_ok(), "questions need no room");
     store.file = real;
+    store.full.as_mut().unwrap().until = Instant::now();
     batch(&mut store, &[add(3)], &[]);
     drop(store);
     assert_eq!(open(&folder.file()).1, [add(1), add(3)]);
+}
+
+#[test]
+fn a_disk_that_was_just_full_is_not_asked_again_for_every_change() {
+    let folder = Folder::new("asked");
+    let (mut store, _) = open(&folder.file());
+    let real = Arc::clone(&store.file);
+    store.fill_disk();
+    let refusal = store.write(&[add(1)]).unwrap_err();
+    store.file = real;
+    store.full.as_mut().unwrap().until += Duration::from_hours(1);
+    assert_eq!(store.write(&[add(1)]).unwrap_err(), refusal, "there is room, but nobody looks");
+    assert!(store.write(&[Request::GetInfo]).is_ok());
+    store.full.as_mut().unwrap().until = Instant::now();
+    batch(&mut store, &[add(2)], &[]);
+    assert!(store.full.is_none());
+    drop(store);
+    assert_eq!(open(&folder.file()).1, [add(2)]);
+}
+
+#[test]
+fn changes_while_the_file_is_written_anew_are_behind_what_it_tells() {
+    let folder = Folder::new("meanwhile");
+    let (mut store, _) = open(&folder.file());
+    while !store.is_long() {
+        batch(&mut store, &[add(1), add(2)], &[1]);
+    }
+    let long = std::fs::metadata(folder.file()).unwrap().len();
+    let until = Instant::now() + Duration::from_secs(20);
+    store.tend(|| vec![add(1)]).unwrap();
+    let mut expected = vec![add(1)];
+    for port in 3.. {
+        batch(&mut store, &[add(port), add(2)], &[1]);
+        expected.push(add(port));
+        if store.anew.as_ref().unwrap().thread.is_finished() {
+            break;
+        }
+        assert!(Instant::now() < until, "it is never written");
+    }
+    store.tend(|| unreachable!("it is written already")).unwrap();
+    assert!(store.anew.is_none() && !folder.0.join("state.tmp").exists());
+    batch(&mut store, &[add(9999)], &[]);
+    expected.push(add(9999));
+    assert!(std::fs::metadata(folder.file()).unwrap().len() < long, "it is not what it was");
+    drop(store);
+    assert_eq!(open(&folder.file()).1, expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_anew_is_good_still_and_not_tried_again_at_once() {
+    let folder = Folder::new("cannot");
+    let (mut store, _) = open(&folder.file());
+    while !store.is_long() {
+        batch(&mut store, &[add(1)], &[]);
+    }
+    // Where the temporary file would be is something else.
+    std::fs::create_dir(folder.0.join("state.tmp")).unwrap();
+    store.tend(|| vec![add(1)]).unwrap();
+    while !store.anew.as_ref().unwrap().thread.is_finished() {
+        thread::yield_now();
+    }
+    let error = store.tend(Vec::new).unwrap_err().to_string();
+    assert!(error.contains("state: Is a directory"), "{error}");
+    store.tend(|| unreachable!("not before it has doubled")).unwrap();
+    batch(&mut store, &[add(2)], &[]);
+    drop(store);
+    std::fs::remove_dir(folder.0.join("state.tmp")).unwrap();
+    assert_eq!(open(&folder.file()).1.last(), Some(&add(2)));
 }
 
 #[test]
