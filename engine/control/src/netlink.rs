@@ -62,6 +62,7 @@ pub fn serve(socket: Socket, desk: Arc<Desk>) -> Result<Server, SocketError> {
                 published: None,
                 served: None,
                 listings: Arc::new(()),
+                datagram: vec![0; REQUEST_OCTETS_MAX],
             }
             .run(socket, stop);
         }
@@ -77,6 +78,8 @@ struct Loop {
     served: Option<Instant>,
     /// Each listing holds one.
     listings: Arc<()>,
+    /// Where requests are received.
+    datagram: Vec<u8>,
 }
 
 /// What becomes of a client.
@@ -98,8 +101,9 @@ impl Loop {
             let mut ready = ready.into_iter();
             let desk = Arc::clone(&self.desk);
             let mut listings = Vec::new();
+            let datagram = &mut self.datagram;
             self.clients.retain_mut(|client| {
-                match client.turn(ready.next().unwrap_or(false), &desk) {
+                match client.turn(ready.next().unwrap_or(false), &desk, datagram) {
                     Fate::Stays => true,
                     Fate::Gone => false,
                     Fate::Lists(conns) => {
@@ -161,34 +165,32 @@ impl Loop {
         WAIT
     }
 
+    /// Takes one client; a further one knocks again.
     fn accept(&mut self, socket: &Socket) {
-        loop {
-            let stream = match socket.listener().accept() {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        thread::sleep(ACCEPT_PAUSE);
-                    }
-                    return;
+        let stream = match socket.listener().accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::WouldBlock {
+                    thread::sleep(ACCEPT_PAUSE);
                 }
-            };
-            if self.clients.len() >= CLIENTS {
-                self.desk
-                    .log(&format!("rvsd: a netlink client was turned away: {CLIENTS} are served"));
-                continue;
+                return;
             }
-            let peer = peer(&stream);
-            let access = self.desk.access(peer);
-            let client = Client {
-                socket: stream,
-                peer,
-                access,
-                owed: VecDeque::new(),
-                since: None,
-                written: None,
-            };
-            self.clients.push(client);
+        };
+        if self.clients.len() >= CLIENTS {
+            self.desk.log(&format!("rvsd: a netlink client was turned away: {CLIENTS} are served"));
+            return;
         }
+        let peer = peer(&stream);
+        let access = self.desk.access(peer);
+        let client = Client {
+            socket: stream,
+            peer,
+            access,
+            owed: VecDeque::new(),
+            since: None,
+            written: None,
+        };
+        self.clients.push(client);
     }
 
     /// Lists connections to a client on a thread; the socket ends with the listing.
@@ -261,12 +263,11 @@ struct Client {
 }
 
 impl Client {
-    fn turn(&mut self, is_ready: bool, desk: &Desk) -> Fate {
+    fn turn(&mut self, is_ready: bool, desk: &Desk, datagram: &mut [u8]) -> Fate {
         if !is_ready {
             let is_patient = self.since.is_none_or(|since| since.elapsed() < ANSWER_PATIENCE);
             return if is_patient { Fate::Stays } else { self.left(desk, "it takes no answer") };
         }
-        let mut datagram = vec![0; REQUEST_OCTETS_MAX];
         for _ in 0..TURN {
             match self.pay() {
                 Ok(true) => {}
@@ -274,7 +275,7 @@ impl Client {
                 Err(_) => return Fate::Gone,
             }
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-            let received = rustix::net::recv(&self.socket, datagram.as_mut_slice(), flags);
+            let received = rustix::net::recv(&self.socket, &mut *datagram, flags);
             let len = match received {
                 Ok((_, 0)) => return Fate::Gone,
                 Ok((_, len)) => len,
