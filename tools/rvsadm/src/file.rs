@@ -75,6 +75,11 @@ impl Session<'_> {
 
 /// `FILE:LINE:COLUMN: what is wrong`
 fn told(name: &str, text: &str, error: &toml::de::Error) -> String {
+    if text.trim_start().starts_with('-') {
+        return format!(
+            "{name}: these are lines of -S, which -R takes: apply takes what save prints\n"
+        );
+    }
     let lines: Vec<_> = error.message().lines().map(str::trim).collect();
     let message = lines.join(", ");
     match error.span() {

@@ -92,6 +92,7 @@ fn a_mistake_is_one_line_with_its_place_and_nothing_is_changed() {
             2,
             "-:3:11: invalid socket address syntax",
         ),
+        ("-A -t 203.0.113.1:80 -s wlc\n", 2, "-: these are lines of -S, which -R takes: apply "),
         ("[ipvs]\nconn_reuse_mode = 9\n", 255, "rvsd: conn_reuse_mode is 9, expected 0 to 3"),
         (
             &format!("{service}{service}"),
