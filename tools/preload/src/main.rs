@@ -3,6 +3,7 @@
 
 #[allow(dead_code, reason = "the library's other half")]
 mod ask;
+mod program;
 mod run {
     pub(crate) mod launch;
     mod notify;
@@ -58,12 +59,28 @@ fn main() -> ExitCode {
         }
         return execute(Command::new(&program).args(words), &program);
     }
-    let Some(library) = library() else {
+    if program.as_encoded_bytes().starts_with(b"-") {
         eprintln!(
-            "rvs-run: {LIBRARY} is neither beside rvs-run nor in /usr/lib/rvs: set RVS_PRELOAD"
+            "rvs-run: {}: unknown option, expected --seccomp or a program",
+            program.display()
         );
-        return ExitCode::from(NOT_FOUND);
+        return ExitCode::from(WRONG);
+    }
+    // The loader would leave out a library that it does not find, and run the program without.
+    let library = match library() {
+        Ok(library) => library,
+        Err(fault) => {
+            eprintln!("rvs-run: {fault}");
+            return ExitCode::from(NOT_FOUND);
+        }
     };
+    if program::is_static(&program) {
+        eprintln!(
+            "rvs-run: {}: it is linked statically and would not see the library: use rvs-run --seccomp",
+            program.display()
+        );
+        return ExitCode::from(NOT_RUN);
+    }
     let mut preload = library.into_os_string();
     if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preload = [preload, OsString::from(":"), others].into_iter().collect();
@@ -80,11 +97,16 @@ fn execute(command: &mut Command, program: &OsStr) -> ExitCode {
     ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUN })
 }
 
-fn library() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("RVS_PRELOAD") {
-        return Some(PathBuf::from(named));
+fn library() -> Result<PathBuf, String> {
+    if let Some(named) = env::var_os("RVS_PRELOAD").map(PathBuf::from) {
+        let look = std::fs::File::open(&named);
+        let told = |error| format!("RVS_PRELOAD names {}: {error}", named.display());
+        return look.map_err(told).map(|_| named.clone());
     }
     let beside = env::current_exe().ok().and_then(|it| Some(it.parent()?.join(LIBRARY)));
     let system = Path::new("/usr/lib/rvs").join(LIBRARY);
-    beside.into_iter().chain([system]).find(|path| path.exists())
+    let found = beside.into_iter().chain([system]).find(|path| path.exists());
+    found.ok_or_else(|| {
+        format!("{LIBRARY} is neither beside rvs-run nor in /usr/lib/rvs: set RVS_PRELOAD")
+    })
 }
