@@ -1,12 +1,13 @@
 //! The kernel's files about IPVS, for those who read them: `ipvsadm -Lc`, monitoring, sysctl(8).
 //!
 //! ```text
-//!  ask   {op:8, 0:24} · NAME "net/ip_vs_conn" · VALUE of a write
-//!  READ  ◄── pieces of the file … ◄── done          LOOK, WRITE  ◄── acknowledgement or error
+//!  ask         {op:8, 0:24} · NAME "net/ip_vs_conn"
+//!  READ, LIST  ◄── pieces of text … ◄── done        LOOK, WRITE  ◄── acknowledgement or error
 //! ```
 //!
 //! Messages of a kind of their own on the netlink socket; names are those below `/proc`. The kernel
-//! has no such messages: the library that is preloaded into unmodified programs asks so.
+//! has no such messages: the library that is preloaded into unmodified programs asks so. Of folders it
+//! is told which names are rvsd's; those of the kernel it finds itself.
 
 use crate::numbers::{FILES_ID, NLM_F_MULTI};
 use crate::wire::{Answers, Attributes, Message, Shape};
@@ -15,7 +16,7 @@ use core::fmt::{self, Display, Write as _};
 use core::net::IpAddr;
 use rvs_api::{
     Access, AddressFamily, ConnEntry, DestEntry, Errno, Info, Netmask, Rates, Reply, Request,
-    ServiceEntry, ServiceFlags, ServiceKey, Totals,
+    ServiceEntry, ServiceFlags, ServiceKey, Totals, Tunable,
 };
 use rvs_model::{ForwardMethod, Protocol};
 
@@ -25,9 +26,21 @@ const LOOK: u8 = 1;
 const READ: u8 = 2;
 /// What the client sends from now on shall be in it.
 const WRITE: u8 = 3;
+/// Which names rvsd has in this folder, a line each.
+const LIST: u8 = 4;
 
-/// Where sysctls are.
-const SYSCTLS: &str = "sys/net/ipv4/vs/";
+/// The folder of all but sysctls.
+const NET: &str = "net";
+/// Its files.
+const NET_FILES: [(&str, File<'static>); 4] = [
+    ("ip_vs", File::Services),
+    ("ip_vs_conn", File::Conns { with_origin: false }),
+    ("ip_vs_conn_sync", File::Conns { with_origin: true }),
+    ("ip_vs_stats", File::Stats),
+];
+/// Where the folder of sysctls is, and its name there.
+const IPV4: &str = "sys/net/ipv4";
+const SYSCTLS: &str = "vs";
 
 const NAME: u16 = 1;
 const NAME_OCTETS_MAX: usize = 255;
@@ -50,21 +63,35 @@ enum File<'n> {
     Conns { with_origin: bool },
     /// A sysctl, by its name.
     Sysctl(&'n str),
+    /// The folder of sysctls.
+    Sysctls,
 }
 
 impl<'n> File<'n> {
-    fn named(name: &'n str) -> Option<Self> {
-        if let Some(sysctl) = name.strip_prefix(SYSCTLS) {
-            return Some(Self::Sysctl(sysctl));
+    fn named(path: &'n str) -> Option<Self> {
+        let (folder, name) = path.rsplit_once('/')?;
+        match folder.strip_prefix(IPV4) {
+            Some("") if name == SYSCTLS => Some(Self::Sysctls),
+            Some(rest) if rest.strip_prefix('/') == Some(SYSCTLS) => Some(Self::Sysctl(name)),
+            _ if folder == NET => {
+                NET_FILES.into_iter().find(|(file, _)| *file == name).map(|(_, file)| file)
+            }
+            _ => None,
         }
-        Some(match name {
-            "net/ip_vs" => Self::Services,
-            "net/ip_vs_stats" => Self::Stats,
-            "net/ip_vs_conn" => Self::Conns { with_origin: false },
-            "net/ip_vs_conn_sync" => Self::Conns { with_origin: true },
-            _ => return None,
-        })
     }
+}
+
+/// The names that rvsd has in a folder, a line each.
+fn names(folder: &str, table: &mut impl Table) -> Result<String, Errno> {
+    let names: Vec<String> = match folder {
+        NET => NET_FILES.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        IPV4 => vec![SYSCTLS.to_owned()],
+        _ if File::named(folder) == Some(File::Sysctls) => {
+            tunables(None, table)?.into_iter().map(|it| it.name).collect()
+        }
+        _ => return Err(Errno::NoEnt),
+    };
+    Ok(names.join("\n") + "\n")
 }
 
 /// How the answer about a file goes on.
@@ -90,14 +117,18 @@ pub(crate) fn answer(
     if access < Access::Read {
         return Err(Errno::Perm);
     }
-    let file = File::named(&name).ok_or(Errno::NoEnt)?;
     let Message { seq, port, .. } = *message;
-    let text = match (command, file) {
+    if command == LIST {
+        let lines = names(&name, table)?;
+        return Ok(Next::Nothing(told(&lines, message, answers)));
+    }
+    let text = match (command, File::named(&name).ok_or(Errno::NoEnt)?) {
         (LOOK, File::Sysctl(name)) => {
             sysctl(name, table)?;
             return Ok(Next::Nothing(Done::Acknowledge));
         }
         (LOOK, _) => return Ok(Next::Nothing(Done::Acknowledge)),
+        (READ | WRITE, File::Sysctls) => return Err(Errno::Inval),
         (READ, File::Services) => services(table)?,
         (READ, File::Stats) => stats(table)?,
         (READ, File::Sysctl(name)) => sysctl(name, table)? + "\n",
@@ -115,16 +146,26 @@ pub(crate) fn answer(
         (WRITE, _) => return Err(Errno::Perm),
         _ => return Err(Errno::OpNotSupp),
     };
-    pieces(&text, message, answers);
+    Ok(Next::Nothing(told(&text, message, answers)))
+}
+
+/// Tells a text, all of it.
+fn told(text: &str, message: &Message, answers: &mut Answers) -> Done {
+    pieces(text, message, answers);
     answers.done(message);
-    Ok(Next::Nothing(Done::Told))
+    Done::Told
 }
 
 /// What a sysctl is set to.
 fn sysctl(name: &str, table: &mut impl Table) -> Result<String, Errno> {
-    let request = Request::ListTunables { name: Some(name.to_owned()) };
+    tunables(Some(name), table)?.into_iter().next().map(|it| it.value).ok_or(Errno::NoEnt)
+}
+
+/// The sysctl of a name, or all of them.
+fn tunables(name: Option<&str>, table: &mut impl Table) -> Result<Vec<Tunable>, Errno> {
+    let request = Request::ListTunables { name: name.map(str::to_owned) };
     match table.carry_out(request).map_err(|refusal| refusal.errno)? {
-        Reply::Tunables(list) => list.into_iter().next().map(|it| it.value).ok_or(Errno::NoEnt),
+        Reply::Tunables(list) => Ok(list),
         _ => Err(Errno::Io),
     }
 }

@@ -23,12 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// More than a datagram of rvsd has.
 const DATAGRAM_OCTETS: usize = 64 << 10;
 
+/// The longest path below `/proc` that is looked at.
+const PATH_OCTETS: usize = 128;
+/// The folder in which rvsd's sysctls are.
+const SYSCTLS: &[u8] = b"sys/net/ipv4/vs";
+
 /// What can be asked.
 #[derive(Clone, Copy)]
 enum Ask {
     Look,
     Read,
     Write,
+    List,
 }
 
 impl Ask {
@@ -37,39 +43,91 @@ impl Ask {
             Self::Look => 1,
             Self::Read => 2,
             Self::Write => 3,
+            Self::List => 4,
         }
     }
 }
 
-/// A file that rvsd answers for, by its path below `/proc`.
+/// A path below `/proc`, without what means nothing in it.
 #[derive(Clone, Copy)]
-pub(crate) struct File<'p>(&'p [u8]);
+struct Below {
+    octets: [u8; PATH_OCTETS],
+    len: usize,
+}
 
-impl<'p> File<'p> {
-    /// The file that a path names.
-    pub(crate) fn of(path: &'p [u8]) -> Option<Self> {
-        let mut name = path.strip_prefix(b"/proc/")?;
-        for own in [&b"self/"[..], b"thread-self/"] {
-            name = name.strip_prefix(own).unwrap_or(name);
+impl Below {
+    fn of(path: &[u8]) -> Option<Self> {
+        let mut below = Self { octets: [0; PATH_OCTETS], len: 0 };
+        let parts = path.strip_prefix(b"/proc/")?.split(|octet| *octet == b'/');
+        for part in parts.filter(|part| !part.is_empty() && *part != b".") {
+            if part == b".." {
+                return None;
+            }
+            if below.len == 0 && matches!(part, b"self" | b"thread-self") {
+                continue;
+            }
+            if below.len > 0 {
+                below.push(b"/")?;
+            }
+            below.push(part)?;
         }
-        let is_ours = name.starts_with(b"net/ip_vs") || name.starts_with(b"sys/net/ipv4/vs/");
-        is_ours.then_some(Self(name))
+        Some(below)
+    }
+
+    fn push(&mut self, part: &[u8]) -> Option<()> {
+        self.octets.get_mut(self.len..self.len + part.len())?.copy_from_slice(part);
+        self.len += part.len();
+        Some(())
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// A file that rvsd answers for, or the folder of its sysctls.
+#[derive(Clone, Copy)]
+pub(crate) struct File(Below);
+
+impl File {
+    /// The file that a path names.
+    pub(crate) fn of(path: &[u8]) -> Option<Self> {
+        let below = Below::of(path)?;
+        let path = below.as_slice();
+        let is_ours = path.starts_with(b"net/ip_vs")
+            || path
+                .strip_prefix(SYSCTLS)
+                .is_some_and(|rest| rest.first().is_none_or(|it| *it == b'/'));
+        is_ours.then_some(Self(below))
+    }
+
+    fn is_folder(&self) -> bool {
+        self.0.as_slice() == SYSCTLS
     }
 
     /// Another file of `/proc` with the same type and permissions, for those who only look.
     pub(crate) fn like(self) -> &'static core::ffi::CStr {
-        if self.0.starts_with(b"net/") { c"/proc/version" } else { c"/proc/sys/kernel/hostname" }
+        if self.is_folder() {
+            Folder::LIKE
+        } else if self.0.as_slice().starts_with(b"net/") {
+            c"/proc/version"
+        } else {
+            c"/proc/sys/kernel/hostname"
+        }
     }
 
     /// Whether there is such a file.
     pub(crate) fn look(self) -> Result<(), Errno> {
-        self.ask(Ask::Look, |_| Ok(())).map(drop)
+        ask(self.0, Ask::Look, |_| Ok(())).map(drop)
     }
 
     /// What is in it, as a file without a name.
     pub(crate) fn read(self) -> Result<OwnedFd, Errno> {
+        if self.is_folder() {
+            return self.look().and(Err(Errno::ISDIR));
+        }
         let file = rustix::fs::memfd_create(c"rvs", MemfdFlags::CLOEXEC)?;
-        self.ask(Ask::Read, |mut piece| {
+        ask(self.0, Ask::Read, |mut piece| {
             while let Some(rest) = piece.get(rustix::io::write(&file, piece)?..)
                 && !rest.is_empty()
             {
@@ -83,7 +141,10 @@ impl<'p> File<'p> {
 
     /// Something to write to: rvsd takes what arrives there for a new content of the file.
     pub(crate) fn write(self) -> Result<OwnedFd, Errno> {
-        let socket = self.ask(Ask::Write, |_| Ok(()))?;
+        if self.is_folder() {
+            return self.look().and(Err(Errno::ISDIR));
+        }
+        let socket = ask(self.0, Ask::Write, |_| Ok(()))?;
         let cookie = socket_cookie(&socket)?;
         let place = WRITTEN.iter().find(|place| {
             let free = place.compare_exchange(0, cookie, Ordering::Relaxed, Ordering::Relaxed);
@@ -97,49 +158,80 @@ impl<'p> File<'p> {
         }
         Ok(socket)
     }
+}
 
-    /// Asks, and shows `take` what comes before the end.
-    fn ask(
-        self,
-        ask: Ask,
-        mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
-    ) -> Result<OwnedFd, Errno> {
-        let socket = connect().map_err(|_| Errno::NOENT)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        rustix::net::send(&socket, &self.request(ask), SendFlags::NOSIGNAL)?;
-        let mut datagram = vec![0; DATAGRAM_OCTETS];
-        loop {
-            let (len, _) = rustix::net::recv(&socket, datagram.as_mut_slice(), RecvFlags::empty())?;
-            let mut rest = datagram.get(..len).filter(|it| !it.is_empty()).ok_or(Errno::IO)?;
-            while let Some((kind, payload, next)) = message(rest) {
-                match kind {
-                    FILES_ID => take(payload)?,
-                    NLMSG_DONE => return Ok(socket),
-                    NLMSG_ERROR => return verdict(payload).map(|()| socket),
-                    _ => {}
-                }
-                rest = next;
+/// A folder in which rvsd has names.
+#[derive(Clone, Copy)]
+pub(crate) struct Folder(Below);
+
+impl Folder {
+    /// A folder of the kernel's with the same type and permissions as that of the sysctls, beside it.
+    pub(crate) const LIKE: &'static core::ffi::CStr = c"/proc/sys/net/ipv4";
+
+    /// The folder that a path names.
+    pub(crate) fn of(path: &[u8]) -> Option<Self> {
+        let below = Below::of(path)?;
+        let is_ours = matches!(below.as_slice(), b"net" | b"sys/net/ipv4" | SYSCTLS);
+        is_ours.then_some(Self(below))
+    }
+
+    /// Whether all that is in it is rvsd's.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.as_slice() == SYSCTLS
+    }
+
+    /// rvsd's names in it, a line each.
+    pub(crate) fn names(self) -> Result<Vec<u8>, Errno> {
+        let mut names = Vec::new();
+        ask(self.0, Ask::List, |piece| {
+            names.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(names)
+    }
+}
+
+/// Asks about a path, and shows `take` what comes before the end.
+fn ask(
+    path: Below,
+    ask: Ask,
+    mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
+) -> Result<OwnedFd, Errno> {
+    let socket = connect().map_err(|_| Errno::NOENT)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    rustix::net::send(&socket, &request(path, ask), SendFlags::NOSIGNAL)?;
+    let mut datagram = vec![0; DATAGRAM_OCTETS];
+    loop {
+        let (len, _) = rustix::net::recv(&socket, datagram.as_mut_slice(), RecvFlags::empty())?;
+        let mut rest = datagram.get(..len).filter(|it| !it.is_empty()).ok_or(Errno::IO)?;
+        while let Some((kind, payload, next)) = message(rest) {
+            match kind {
+                FILES_ID => take(payload)?,
+                NLMSG_DONE => return Ok(socket),
+                NLMSG_ERROR => return verdict(payload).map(|()| socket),
+                _ => {}
             }
+            rest = next;
         }
     }
+}
 
-    fn request(self, ask: Ask) -> Vec<u8> {
-        let value = [self.0, b"\0"].concat();
-        let attribute_len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        let mut message = vec![0; 4];
-        for half in [FILES_ID, NLM_F_REQUEST | NLM_F_ACK] {
-            message.extend_from_slice(&half.to_ne_bytes());
-        }
-        message.extend_from_slice(&[0; 8]);
-        message.extend_from_slice(&[ask.number(), 0, 0, 0]);
-        message.extend_from_slice(&attribute_len.to_ne_bytes());
-        message.extend_from_slice(&NAME.to_ne_bytes());
-        message.extend_from_slice(&value);
-        message.resize(message.len().next_multiple_of(4), 0);
-        let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        message.splice(..4, len.to_ne_bytes());
-        message
+fn request(path: Below, ask: Ask) -> Vec<u8> {
+    let value = [path.as_slice(), b"\0"].concat();
+    let attribute_len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    let mut message = vec![0; 4];
+    for half in [FILES_ID, NLM_F_REQUEST | NLM_F_ACK] {
+        message.extend_from_slice(&half.to_ne_bytes());
     }
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(&[ask.number(), 0, 0, 0]);
+    message.extend_from_slice(&attribute_len.to_ne_bytes());
+    message.extend_from_slice(&NAME.to_ne_bytes());
+    message.extend_from_slice(&value);
+    message.resize(message.len().next_multiple_of(4), 0);
+    let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    message.splice(..4, len.to_ne_bytes());
+    message
 }
 
 /// The next message: its kind, its payload, and what follows it.

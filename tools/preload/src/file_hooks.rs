@@ -17,7 +17,7 @@ use rustix::io::Errno;
 /// # Safety
 ///
 /// `path` is a text that ends with a zero, or null.
-unsafe fn file<'p>(path: *const c_char) -> Option<File<'p>> {
+unsafe fn file(path: *const c_char) -> Option<File> {
     if path.is_null() {
         return None;
     }
@@ -76,25 +76,37 @@ opens! {
     c"__openat64_2" __openat64_2(folder: c_int,);
 }
 
-/// Functions that only look at what a path names: they are shown another file of the same kind.
+/// What those are shown who only look at what a path names: another file of the same kind, if it names
+/// one of IPVS's that is there.
+///
+/// # Safety
+///
+/// As for [`file`].
+unsafe fn shown(path: *const c_char) -> Result<*const c_char, Errno> {
+    // SAFETY: the caller's word.
+    match unsafe { file(path) } {
+        Some(file) => file.look().map(|()| file.like().as_ptr()),
+        None => Ok(path),
+    }
+}
+
+/// Functions that only look at what a path names, and return `$r`.
 macro_rules! looks {
-    ($($symbol:literal $name:ident($($before:ident: $b:ty)?; $($after:ident: $a:ty),*);)*) => {$(
+    ($r:ty: $($symbol:literal $name:ident($($before:ident: $b:ty)?; $($after:ident: $a:ty),*);)*) => {$(
         #[doc = concat!("`", stringify!($name), "()`: a file of IPVS is there if rvsd says so.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(
             $($before: $b,)?
             path: *const c_char,
             $($after: $a),*
-        ) -> c_int {
+        ) -> $r {
             // SAFETY: the caller's path.
-            let path = match unsafe { file(path) } {
-                Some(file) => match file.look() {
-                    Ok(()) => file.like().as_ptr(),
-                    Err(error) => return failed(error),
-                },
-                None => path,
+            let path = match unsafe { shown(path) } {
+                Ok(path) => path,
+                Err(error) => return failed(error).into(),
             };
-            let next = next!($symbol, unsafe extern "C" fn($($b,)? *const c_char, $($a),*) -> c_int);
+            let next =
+                next!($symbol, unsafe extern "C" fn($($b,)? *const c_char, $($a),*) -> $r);
             // SAFETY: as it came, or with the path of a file that is there.
             unsafe { next($($before,)? path, $($after),*) }
         }
@@ -102,8 +114,11 @@ macro_rules! looks {
 }
 
 looks! {
+    c_int:
     c"access" access(; mode: c_int);
     c"faccessat" faccessat(folder: c_int; mode: c_int, flags: c_int);
+    c"eaccess" eaccess(; mode: c_int);
+    c"euidaccess" euidaccess(; mode: c_int);
     c"stat" stat(; to: *mut c_void);
     c"stat64" stat64(; to: *mut c_void);
     c"lstat" lstat(; to: *mut c_void);
@@ -111,6 +126,13 @@ looks! {
     c"fstatat" fstatat(folder: c_int; to: *mut c_void, flags: c_int);
     c"fstatat64" fstatat64(folder: c_int; to: *mut c_void, flags: c_int);
     c"statx" statx(folder: c_int; flags: c_int, mask: c_uint, to: *mut c_void);
+}
+
+// `ls -l` asks for labels and lists of rights.
+looks! {
+    i64:
+    c"getxattr" getxattr(; name: *const c_char, to: *mut c_void, len: size_t);
+    c"lgetxattr" lgetxattr(; name: *const c_char, to: *mut c_void, len: size_t);
 }
 
 type FOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;

@@ -17,11 +17,13 @@
 //! with all its might, and with all its health checks waiting too. When rvsd is back the next request
 //! reaches it.
 //!
-//! Every function of the C library that is replaced here is in `hooks` and `file_hooks`, which turn
-//! what C passes into what Rust can check; what they do is in `swap` and `ask`.
+//! Every function of the C library that is replaced here is in `hooks`, `file_hooks` and
+//! `folder_hooks`, which turn what C passes into what Rust can check; what they do is in `swap` and
+//! `ask`.
 
 mod ask;
 mod file_hooks;
+mod folder_hooks;
 mod hooks;
 mod next;
 mod swap;
