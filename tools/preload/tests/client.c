@@ -1,8 +1,10 @@
 /* Speaks to IPVS by system calls alone, as programs do that use no library. Exits with 0 if all is as
  * the kernel has it; what it is told to do is its first argument. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <pthread.h>
@@ -199,6 +201,49 @@ static void polls(void)
     CHECK(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) == 0);
 }
 
+static int count_of(DIR *dir, const char *name)
+{
+    int count = 0;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        count += !strcmp(entry->d_name, name);
+    return count;
+}
+
+/* More streams than the library keeps names for, each twice. */
+static void lists(void)
+{
+    DIR *all[20];
+    for (int i = 0; i < 20; i++)
+        all[i] = opendir("/proc/sys/net/ipv4/vs");
+    CHECK(all[0] && all[15] && !all[16] && errno == EMFILE);
+    for (int i = 0; i < 16; i++) {
+        errno = 0;
+        CHECK(count_of(all[i], "sloppy_tcp") == 1 && !readdir(all[i]) && errno == 0);
+        rewinddir(all[i]);
+        CHECK(count_of(all[i], "sloppy_tcp") == 1);
+        CHECK(closedir(all[i]) == 0);
+    }
+    for (int round = 0; round < 100; round++) {
+        DIR *dir = opendir("/proc/net/");
+        CHECK(count_of(dir, "ip_vs") == 1);
+        rewinddir(dir);
+        CHECK(count_of(dir, "dev") == 1 && closedir(dir) == 0);
+        dir = opendir("/proc/self/ns");
+        CHECK(count_of(dir, "net") == 1 && closedir(dir) == 0);
+    }
+}
+
+static void globs(void)
+{
+    glob_t found;
+    CHECK(glob("/proc/sys/net/ipv4/v?/sloppy_*", 0, NULL, &found) == 0);
+    CHECK(found.gl_pathc == 2 && !strcmp(found.gl_pathv[1], "/proc/sys/net/ipv4/vs/sloppy_tcp"));
+    globfree(&found);
+    CHECK(glob("/proc/sys/net/ipv4/vs/none*", 0, NULL, &found) == GLOB_NOMATCH);
+    CHECK(glob("/proc/self/stat*", GLOB_MARK, NULL, &found) == 0 && found.gl_pathc == 3);
+    globfree(&found);
+}
+
 int main(int count, char **words)
 {
     const char *what = count > 1 ? words[1] : "";
@@ -216,6 +261,10 @@ int main(int count, char **words)
         forks();
     } else if (!strcmp(what, "polls")) {
         polls();
+    } else if (!strcmp(what, "lists")) {
+        lists();
+    } else if (!strcmp(what, "globs")) {
+        globs();
     } else if (!strcmp(what, "reads")) {
         int fd = open(words[2], O_RDONLY);
         long got;

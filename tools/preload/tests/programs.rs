@@ -2,142 +2,11 @@
 //! and epoll under the preloaded library, with a table of rvsd's behind.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind,
-    listen, recv, send, socket_with,
-};
-use rvs_api::{Access, Outcome, Reply, Request, ServiceAttributes, ServiceKey};
-use rvs_control::state::{Limits, NoTraffic, State};
-use rvs_netlink::{Answer, REQUEST_OCTETS_MAX, files::Written};
-use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::thread;
+mod bench;
 
-/// A folder with a netlink socket, behind which a table is; and programs.
-struct Bench {
-    folder: PathBuf,
-    state: Arc<Mutex<State>>,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.folder);
-    }
-}
-
-struct Table(Arc<Mutex<State>>);
-
-impl rvs_netlink::Table for Table {
-    fn service(&self, service: &ServiceKey) -> Option<ServiceAttributes> {
-        Some(self.0.lock().unwrap().service(service)?.attributes().clone())
-    }
-
-    fn carry_out(&mut self, request: Request) -> Outcome {
-        match request {
-            Request::ListConns => Ok(Reply::Conns(Vec::new())),
-            request => self.0.lock().unwrap().apply(request, &NoTraffic),
-        }
-    }
-}
-
-fn serve(client: &OwnedFd, mut table: Table) {
-    let mut written: Option<Written> = None;
-    loop {
-        let mut datagram = vec![0; REQUEST_OCTETS_MAX];
-        let (len, _) =
-            recv(client, datagram.as_mut_slice(), RecvFlags::empty()).unwrap_or_default();
-        if len == 0 {
-            return;
-        }
-        datagram.truncate(len);
-        let answers = if let Some(file) = &written {
-            file.write(&datagram, &mut table)
-        } else {
-            match rvs_netlink::answer(&datagram, Access::Change, &mut table).unwrap() {
-                Answer::Datagrams(datagrams) => datagrams,
-                Answer::Conns(conns) => conns.end(Ok(())),
-                Answer::Written(datagrams, file) => {
-                    written = Some(file);
-                    datagrams
-                }
-            }
-        };
-        for answer in answers {
-            if send(client, &answer, SendFlags::NOSIGNAL).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-impl Bench {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("rvs-run-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let limits = Limits { services: 64, dests: 256, conns: 4096 };
-        Self { folder, state: Arc::new(Mutex::new(State::new(limits))) }
-    }
-
-    /// The same with somebody behind its socket.
-    fn served(name: &str) -> Self {
-        let bench = Self::new(name);
-        let (unix, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
-        let listener = socket_with(unix, SocketType::SEQPACKET, flags, None).unwrap();
-        bind(&listener, &SocketAddrUnix::new(bench.folder.join("netlink")).unwrap()).unwrap();
-        listen(&listener, 128).unwrap();
-        let state = Arc::clone(&bench.state);
-        thread::spawn(move || {
-            while let Ok(client) = accept(&listener) {
-                let table = Table(Arc::clone(&state));
-                thread::spawn(move || serve(&client, table));
-            }
-        });
-        bench
-    }
-
-    /// `client.c`, compiled.
-    fn client(&self, flags: &[&str]) -> PathBuf {
-        let program = self.folder.join("client");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Werror", "-pthread"]).args(flags).arg("-o").arg(&program);
-        assert!(cc.arg(source).status().unwrap().success());
-        program
-    }
-
-    fn run(&self, command: &mut Command) -> Output {
-        command.env("RVS_NETLINK", self.folder.join("netlink")).output().unwrap()
-    }
-
-    fn seccomp(&self, program: &Path, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rvs-run"));
-        self.run(command.arg("--seccomp").arg(program).args(words))
-    }
-
-    fn preloaded(&self, program: &Path, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rvs-run"));
-        self.run(command.env("RVS_PRELOAD", library()).arg(program).args(words))
-    }
-
-    fn sloppy_tcp(&self) -> String {
-        self.state.lock().unwrap().sysctls().get("sloppy_tcp").unwrap().into_owned()
-    }
-}
-
-/// The library; cargo builds none for tests of its package.
-fn library() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--profile", "test", "-p", "rvs-preload", "--lib"]);
-    assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    Path::new(env!("CARGO_BIN_EXE_rvs-run")).with_file_name("librvs_preload.so")
-}
-
-fn assert_well(what: &str, output: &Output) {
-    assert!(output.status.success() && output.stderr.is_empty(), "{what}: {output:?}");
-}
+use bench::{Bench, assert_well};
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_static_program_reaches_rvsd_and_other_families_stay_the_kernels() {
@@ -176,6 +45,103 @@ fn without_rvsd_there_is_no_ipvs_and_the_programs_exit_code_is_the_wrappers() {
     assert_eq!(bench.seccomp(&client, &["nonsense"]).status.code(), Some(2));
     assert_eq!(bench.seccomp(&client, &["reads", "/proc/net/ip_vs"]).status.code(), Some(1));
     assert_eq!(bench.seccomp(Path::new("/nowhere"), &[]).status.code(), Some(127));
+}
+
+/// What a program that is there on every Debian wrote, under the library.
+#[track_caller]
+fn written(bench: &Bench, program: &str, words: &[&str]) -> String {
+    let output = bench.preloaded(Path::new(program), words);
+    assert_well(program, &output);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The lines of rvsd's sysctls in what sysctl(8) writes.
+fn sysctls(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("net.ipv4.vs.")).collect()
+}
+
+#[test]
+fn sysctl_lists_and_sets_what_rvsd_answers_for() {
+    let bench = Bench::served("sysctl");
+    // It complains about files of the kernel's that root may not read either.
+    let all = bench.preloaded(Path::new("sysctl"), &["-a"]);
+    let all = String::from_utf8(all.stdout).unwrap();
+    assert_eq!(sysctls(&all).len(), bench.sysctls(), "{all}");
+    assert!(all.contains("kernel.ostype = Linux"), "the kernel's are there too");
+    let some = written(&bench, "sysctl", &["-a", "--pattern", "^net.ipv4.vs.sloppy"]);
+    assert_eq!(some, "net.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n");
+    let set = written(&bench, "sysctl", &["-w", "net.ipv4.vs.sloppy_tcp=1"]);
+    assert_eq!((set.as_str(), bench.sloppy_tcp().as_str()), ("net.ipv4.vs.sloppy_tcp = 1\n", "1"));
+    assert_eq!(written(&bench, "sysctl", &["-n", "net/ipv4/vs/sloppy_tcp"]), "1\n");
+}
+
+#[test]
+fn folders_show_rvsds_names_beside_the_kernels() {
+    let bench = Bench::served("folders");
+    let names = written(&bench, "ls", &["/proc/sys/net/ipv4/vs/"]);
+    assert_eq!(names.lines().count(), bench.sysctls());
+    assert!(names.lines().any(|name| name == "sloppy_tcp"), "{names}");
+    let folder = written(&bench, "ls", &["-l", "/proc/sys/net/ipv4/vs"]);
+    assert!(
+        folder.lines().any(|line| line.starts_with("-rw-r--r--") && line.ends_with("sloppy_tcp"))
+    );
+    assert!(written(&bench, "ls", &["-ld", "/proc/sys/net/ipv4/vs"]).starts_with("dr-xr-xr-x"));
+    let above = written(&bench, "ls", &["/proc/sys/net/ipv4"]);
+    assert!(above.lines().any(|name| name == "vs") && above.lines().any(|name| name == "conf"));
+    assert_eq!(above.lines().filter(|name| *name == "vs").count(), 1);
+
+    let script = "echo /proc/net/ip_vs* /proc/sys/net/ipv4/vs/sloppy_*; \
+                  for it in -e -r -f; do [ $it /proc/net/ip_vs ] || echo no $it; done; \
+                  [ -d /proc/sys/net/ipv4/vs/ ] && [ ! -e /proc/sys/net/ipv4/vs/none ] || echo no; \
+                  cat /proc/sys//net/ipv4/./vs/sloppy_tcp";
+    let told = written(&bench, "bash", &["-c", script]);
+    assert_eq!(
+        told,
+        "/proc/net/ip_vs /proc/net/ip_vs_conn /proc/net/ip_vs_conn_sync /proc/net/ip_vs_stats \
+         /proc/sys/net/ipv4/vs/sloppy_sctp /proc/sys/net/ipv4/vs/sloppy_tcp\n0\n"
+    );
+    let all = written(&bench, "cat", &["/proc/net/ip_vs", "/proc/net/ip_vs_stats"]);
+    assert!(all.contains("Prot LocalAddress:Port") && all.contains("Conns/s"), "{all}");
+}
+
+#[test]
+fn streams_of_folders_are_read_again_and_patterns_expanded() {
+    let bench = Bench::served("streams");
+    let client = bench.client(&[]);
+    for what in ["lists", "globs"] {
+        assert_well(what, &bench.preloaded(&client, &[what]));
+    }
+}
+
+#[test]
+fn without_rvsd_folders_are_the_kernels() {
+    let bench = Bench::new("kernels");
+    let above = written(&bench, "ls", &["/proc/sys/net/ipv4"]);
+    assert!(above.lines().any(|name| name == "conf") && above.lines().all(|name| name != "vs"));
+    let output = bench.preloaded(Path::new("ls"), &["/proc/sys/net/ipv4/vs"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("No such file or directory"), "{told}");
+}
+
+#[test]
+fn what_would_run_without_the_library_is_refused_with_one_line() {
+    let bench = Bench::new("refused");
+    let client = bench.client(&["-static"]);
+    let output = bench.preloaded(&client, &["asks"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(126) && told.lines().count() == 1, "{told}");
+    assert!(told.contains("linked statically") && told.contains("--seccomp"), "{told}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rvs-run"));
+    let output = bench.run(command.env("RVS_PRELOAD", "/nowhere.so").args(["ipvsadm", "-Ln"]));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        told,
+        "rvs-run: RVS_PRELOAD names /nowhere.so: No such file or directory (os error 2)\n"
+    );
+    assert_eq!(output.status.code(), Some(127));
+    let output = bench.preloaded(Path::new("--secomp"), &["ipvsadm"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "rvs-run: --secomp: unknown option, expected --seccomp or a program\n");
 }
 
 #[test]

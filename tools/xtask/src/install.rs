@@ -15,6 +15,14 @@ pub struct Tool {
     package: &'static str,
 }
 
+impl Tool {
+    /// What is there when the package is.
+    #[must_use]
+    pub const fn new(program: &'static str, package: &'static str) -> Self {
+        Self { program, package }
+    }
+}
+
 const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 const CURL: Tool = Tool { program: "curl", package: "curl" };
 const IP: Tool = Tool { program: "ip", package: "iproute2" };
@@ -25,6 +33,7 @@ const GIT: Tool = Tool { program: "git", package: "git" };
 const TSHARK: Tool = Tool { program: "tshark", package: "tshark" };
 /// The kernel's own tool.
 pub const IPVSADM: Tool = Tool { program: "ipvsadm", package: "ipvsadm" };
+const SYSCTL: Tool = Tool { program: "sysctl", package: "procps" };
 const VSFTPD: Tool = Tool { program: "vsftpd", package: "vsftpd" };
 const KEEPALIVED: Tool = Tool { program: "keepalived", package: "keepalived" };
 const ETHTOOL: Tool = Tool { program: "ethtool", package: "ethtool" };
@@ -62,7 +71,7 @@ pub const CONTAINERS: [Tool; 3] = [
 /// For the lab.
 pub const LAB: [Tool; 3] = [NGINX, CURL, IP];
 /// For the quick tests.
-pub const QUICK: [Tool; 3] = [GIT, TSHARK, IPVSADM];
+pub const QUICK: [Tool; 4] = [GIT, TSHARK, IPVSADM, SYSCTL];
 /// For the DPDK link.
 pub const DPDK: [Tool; 2] = [LIBDPDK, PKG_CONFIG];
 /// For the soak.
@@ -70,9 +79,9 @@ pub const SOAK: [Tool; 7] = [NGINX, CURL, IP, IPERF3, WRK, NC, PING];
 /// For rvs beside its peers.
 pub const TOPOLOGY: [Tool; 9] = [NGINX, CURL, IP, ETHTOOL, IPERF3, NFT, WRK, HAPROXY, STREAM];
 /// For everything.
-pub const ALL: [Tool; 19] = [
+pub const ALL: [Tool; 20] = [
     NGINX, CURL, IP, IPERF3, WRK, NC, PING, TRACEROUTE, GIT, TSHARK, VALGRIND, IPVSADM, KEEPALIVED,
-    VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL, FAKETIME,
+    VSFTPD, LIBDPDK, PKG_CONFIG, TESTPMD, ETHTOOL, FAKETIME, SYSCTL,
 ];
 
 /// For what real programs do through rvsd.
@@ -109,7 +118,7 @@ pub fn packages(tools: &[Tool]) -> Result<()> {
     apt(&["update", "-q"])?;
     apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
     for (package, services) in
-        [("nginx-light", &["nginx"][..]), ("vsftpd", &["vsftpd"]), ("docker.io", &DOCKER)]
+        [("nginx-light", &["nginx"][..]), ("vsftpd", &["vsftpd"]), ("docker.io", &DOCKER), EXPORTER]
     {
         if packages.contains(&package) {
             stop_services(services);
@@ -133,6 +142,7 @@ fn apt(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+const EXPORTER: (&str, &[&str]) = ("prometheus-node-exporter", &["prometheus-node-exporter"]);
 const DOCKER: [&str; 2] = ["docker.socket", "docker.service"];
 
 /// Debian starts a service that it installs. The labs start their own nginx, vsftpd and engine,

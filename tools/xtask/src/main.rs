@@ -5,6 +5,7 @@
 
 mod deps;
 mod differences;
+mod go;
 mod install;
 mod source;
 mod step;
@@ -111,6 +112,9 @@ enum Chore {
         #[arg(long, default_value_t = 1)]
         minutes: u32,
     },
+    /// Programs in Go, linked statically, drive rvsd: with moby's library, and Debian's node exporter. Installs
+    /// Go, 200 MB.
+    Go,
     /// Installs what the other commands need and is missing.
     Install,
 }
@@ -213,6 +217,10 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             install::packages(&install::DPDK)?;
             install::packages(&[install::TESTPMD])?;
             inherit(&mut test::testpmd(&workspace, *minutes))
+        }
+        Chore::Go => {
+            install::packages(&go::GO)?;
+            inherit(&mut go::tests(&workspace)?)
         }
         Chore::Install => {
             install::packages(&install::ALL)?;

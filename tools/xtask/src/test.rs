@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::step::Steps;
 use crate::workspace::Workspace;
-use crate::{deps, differences, install, tidy};
+use crate::{deps, differences, go, install, tidy};
 
 /// What the lab is made of.
 const RELEASED: [&str; 12] = [
@@ -50,6 +50,11 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
     // Recorded commands are run with the unmodified ipvsadm too, which takes the library.
     steps.run("preload", &mut preload(workspace), none)?;
     steps.run("conformance", &mut conformance(workspace, &[]), last_line)?;
+    if quick || !install::are_there(&go::GO) {
+        steps.skip("go", "--quick, or there is no Go; `cargo xtask go` brings it");
+    } else {
+        steps.run("go", &mut go::tests(workspace)?, passed)?;
+    }
     if quick {
         steps.skip("doctests", "--quick");
     } else {
