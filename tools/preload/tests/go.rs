@@ -33,7 +33,9 @@ const LEFT: &str = "\
 
 /// The program that `cargo xtask go` built.
 fn moby() -> PathBuf {
-    std::env::var_os("RVS_MOBY").map(PathBuf::from).expect("RVS_MOBY: run `cargo xtask go`")
+    let built = std::env::var_os("RVS_MOBY");
+    assert!(built.is_some(), "it is not built: run `cargo xtask go`");
+    PathBuf::from(built.unwrap())
 }
 
 #[test]
