@@ -26,7 +26,7 @@ mod sys;
 use crate::netdevice::{Request, ioctl};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use group::{Group, Heard, Member};
-use rings::{Chunks, Inbox, Outbox};
+use rings::{Chunks, Inbox, Outbox, Ring};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -312,10 +312,10 @@ fn rings(socket: &OwnedFd, chunks: &Chunks, chunk: usize) -> io::Result<Rings> {
     let offsets: libc::xdp_mmap_offsets = sys::get(socket, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
     let (fd, at) = (socket.as_fd(), |offset: i64| offset.cast_unsigned());
     Ok((
-        Inbox::map(fd, at(libc::XDP_PGOFF_RX_RING), &offsets.rx, RECEIVE)?,
-        Outbox::map(fd, libc::XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, RECEIVE)?,
-        Outbox::map(fd, at(libc::XDP_PGOFF_TX_RING), &offsets.tx, TRANSMIT)?,
-        Inbox::map(fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, TRANSMIT)?,
+        Inbox::over(Ring::map(fd, at(libc::XDP_PGOFF_RX_RING), &offsets.rx, RECEIVE)?),
+        Outbox::over(Ring::map(fd, libc::XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, RECEIVE)?),
+        Outbox::over(Ring::map(fd, at(libc::XDP_PGOFF_TX_RING), &offsets.tx, TRANSMIT)?),
+        Inbox::over(Ring::map(fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, TRANSMIT)?),
     ))
 }
 

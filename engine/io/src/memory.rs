@@ -45,6 +45,18 @@ pub fn link<H: Fn(&[u8]) -> u32>(
     (near, FarEnd { arriving, leaving, pool, hash, indirection })
 }
 
+/// Appends at most `most` of `frames`, and says how many.
+#[inline]
+fn take_in(
+    burst: &mut Burst<RoomFrame>,
+    most: usize,
+    frames: impl Iterator<Item = RoomFrame>,
+) -> usize {
+    let before = burst.len();
+    burst.extend(frames.take(most.min(burst.remaining_capacity())));
+    burst.len() - before
+}
+
 /// One worker's end of a memory link.
 #[derive(Debug)]
 pub struct MemoryQueue {
@@ -63,10 +75,7 @@ impl Queue for MemoryQueue {
         burst: &mut Burst<RoomFrame>,
         most: usize,
     ) -> usize {
-        let before = burst.len();
-        let most = most.min(burst.remaining_capacity());
-        burst.extend(core::iter::from_fn(|| self.arriving.pop()).take(most));
-        burst.len() - before
+        take_in(burst, most, core::iter::from_fn(|| self.arriving.pop()))
     }
 
     #[inline]
@@ -206,11 +215,8 @@ impl<H: Fn(&[u8]) -> u32 + Send> Queue for FarEnd<H> {
         burst: &mut Burst<RoomFrame>,
         most: usize,
     ) -> usize {
-        let before = burst.len();
-        let most = most.min(burst.remaining_capacity());
         let all = self.leaving.iter().flat_map(|ring| core::iter::from_fn(|| ring.pop()));
-        burst.extend(all.take(most));
-        burst.len() - before
+        take_in(burst, most, all)
     }
 
     #[inline]

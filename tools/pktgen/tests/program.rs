@@ -169,6 +169,44 @@ fn a_capture_that_a_director_wrote_can_be_judged() {
     assert_eq!(result.get("lost"), Some(&serde_json::json!(0)));
 }
 
+/// Both ends of a veth in a network namespace of their own, driven through AF_XDP: every size of frame
+/// arrives, and a device with more queues than one is refused.
+#[test]
+fn through_af_xdp_on_a_veth_everything_arrives() {
+    let folder = Folder::new("af_xdp");
+    let json = folder.path("run.json");
+    let run = |devices: &str, more: &str| {
+        let script = format!(
+            "ip link add gen-c {devices} type veth peer name gen-s {devices} && ip link set gen-c up \
+             && ip link set gen-s up && exec \"$0\" run --client af_xdp:gen-c --servers af_xdp:gen-s \
+             --clients 198.51.100.10-198.51.100.19 --vip 203.0.113.1:9 --real 192.0.2.1 \
+             --director-mac 02:72:76:00:00:00 --rate 5kpps --duration 500ms --drain 2s --quiet \
+             --flows 100 --json {json} {more}"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", &script, env!("CARGO_BIN_EXE_rvs-pktgen")]);
+        command.output().unwrap()
+    };
+    let may = Command::new("unshare").args(["--net", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        println!("skipped: network namespaces take root");
+        return;
+    }
+    for more in ["", "--size imix --mix udp=1,ack=1"] {
+        let ended = run("", more);
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+        let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        let number = |path: &str| result.pointer(path).and_then(Value::as_u64).unwrap();
+        assert!(number("/sent") > 1000, "{result:#}");
+        assert_eq!(number("/servers/lost"), 0, "{result:#}");
+        assert_eq!(number("/servers/by_method/1"), number("/sent"), "{result:#}");
+    }
+    let refused = run("numrxqueues 2 numtxqueues 2", "");
+    let line = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{line}");
+    assert!(line.contains("gen-c has 2 receive queues") && line.lines().count() == 1, "{line}");
+}
+
 #[test]
 fn what_cannot_be_is_one_line_and_a_failure() {
     let with = |more: &[&str]| {

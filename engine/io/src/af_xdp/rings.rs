@@ -108,7 +108,7 @@ impl Chunks {
 
 /// What one side writes and the other reads: entries, and an index that counts them.
 #[derive(Debug)]
-struct Ring<T> {
+pub(super) struct Ring<T> {
     /// How far the side has written that puts entries in.
     producer: NonNull<AtomicU32>,
     /// How far the side has read that takes entries out.
@@ -126,7 +126,7 @@ struct Ring<T> {
 unsafe impl<T: Send> Send for Ring<T> {}
 
 impl<T: Copy> Ring<T> {
-    fn map(
+    pub(super) fn map(
         socket: BorrowedFd<'_>,
         page_offset: u64,
         offsets: &libc::xdp_ring_offset,
@@ -186,13 +186,8 @@ pub(super) struct Outbox<T> {
 }
 
 impl<T: Copy> Outbox<T> {
-    pub(super) fn map(
-        socket: BorrowedFd<'_>,
-        page_offset: u64,
-        offsets: &libc::xdp_ring_offset,
-        size: u32,
-    ) -> io::Result<Self> {
-        Ok(Self { ring: Ring::map(socket, page_offset, offsets, size)?, next: 0, taken: 0 })
+    pub(super) fn over(ring: Ring<T>) -> Self {
+        Self { ring, next: 0, taken: 0 }
     }
 
     /// Puts an entry in, which the kernel sees with [`Self::publish`]. `false` when the ring is full.
@@ -245,13 +240,8 @@ pub(super) struct Inbox<T> {
 }
 
 impl<T: Copy> Inbox<T> {
-    pub(super) fn map(
-        socket: BorrowedFd<'_>,
-        page_offset: u64,
-        offsets: &libc::xdp_ring_offset,
-        size: u32,
-    ) -> io::Result<Self> {
-        Ok(Self { ring: Ring::map(socket, page_offset, offsets, size)?, next: 0, there: 0 })
+    pub(super) fn over(ring: Ring<T>) -> Self {
+        Self { ring, next: 0, there: 0 }
     }
 
     /// The next entry, which stays until [`Self::advance`].
