@@ -9,8 +9,9 @@
 
 use crate::case::{Family, Link, Mode};
 use anyhow::{Context as _, Result, bail};
-use std::env;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::process::{Command, Stdio};
+use std::{env, thread};
 
 /// Packets of the shorter run, and how many more the longer one has.
 const PACKETS: u32 = 8192;
@@ -58,10 +59,27 @@ pub fn handoff() -> Result<Count> {
 
 /// The difference of two runs of `icount`: so many packets come between `what` and `how`.
 fn per_packet(what: &[&str], how: &[&str]) -> Result<f64> {
-    let run = |packets: u32| instructions(&[what, &[&packets.to_string()], how].concat());
-    let (few, many) = (run(PACKETS)?, run(PACKETS + MORE)?);
+    let run = |packets: u32| {
+        roam();
+        instructions(&[what, &[&packets.to_string()], how].concat())
+    };
+    // Side by side, which does not change what they count.
+    let (few, many) = thread::scope(|scope| {
+        let [few, many] = [PACKETS, PACKETS + MORE].map(|count| scope.spawn(move || run(count)));
+        (few.join(), many.join())
+    });
+    let [few, many] = [few, many].map(|run| run.unwrap_or_else(|_| bail!("a count panicked")));
+    let (few, many) = (few?, many?);
     let added = many.checked_sub(few).context("more packets took fewer instructions")?;
     Ok(f64::from(u32::try_from(added)?) / f64::from(MORE))
+}
+
+/// Has programs that this thread starts run on any core: the bench stays on one, and they would inherit
+/// that.
+fn roam() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let _as_it_is = sched_setaffinity(None, &all);
 }
 
 /// All instructions of a run.

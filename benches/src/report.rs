@@ -33,40 +33,72 @@ pub fn target(mode: Mode, flows: u32) -> Option<f64> {
     by_flows.get(at).copied().flatten()
 }
 
+/// The columns of rows, and how wide they are on a terminal.
+const COLUMNS: [(&str, usize); 16] = [
+    ("link", 8),
+    ("mode", 14),
+    ("", 2),
+    ("flows", 5),
+    ("burst", 5),
+    ("pages", 5),
+    ("ns/pkt", 8),
+    ("floor", 6),
+    ("net", 7),
+    ("best", 7),
+    ("instr", 7),
+    ("M/s", 7),
+    ("p50 us", 7),
+    ("p99 us", 7),
+    ("B/conn", 6),
+    ("rounds", 7),
+];
+/// Those that are words, those that say what was measured, and what a packet costs.
+const WORDS: usize = 2;
+const CASE: usize = 6;
+const NET: usize = 8;
+
+fn cells(row: &Row) -> [String; COLUMNS.len()] {
+    let count = row.instructions_per_packet.map_or(String::new(), |count| format!("{count:.0}"));
+    [
+        row.link.to_string(),
+        row.mode.to_string(),
+        row.family.to_string(),
+        short(f64::from(row.flows)),
+        row.burst.to_string(),
+        if row.hugepages { "huge" } else { "small" }.to_owned(),
+        format!("{:.1}", row.ns_per_packet),
+        format!("{:.1}", row.floor_ns),
+        format!("{:.1}", row.net_ns),
+        format!("{:.1}", row.best_net_ns),
+        count,
+        format!("{:.2}", row.frames_per_s / 1e6),
+        format!("{:.1}", microseconds(row.breath_p50_ns)),
+        format!("{:.1}", microseconds(row.breath_p99_ns)),
+        row.bytes_per_connection.to_string(),
+        format!("{}/{}", row.runs, row.rounds),
+    ]
+}
+
 /// The rows as a Markdown table, with what IPv4 should cost.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| link | mode | | flows | burst | huge pages | ns | floor | net | target | best net | \
-         instr. | M frames/s | p50 µs | p99 µs | octets/conn | rounds |\n\
-         |---|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
-    );
+    let mut head = COLUMNS.map(|(name, _)| name).to_vec();
+    let mut rule = COLUMNS.map(|_| "---:").to_vec();
+    head.insert(NET + 1, "target");
+    rule.insert(NET + 1, "---:");
+    for place in rule.iter_mut().take(WORDS + 1) {
+        *place = "---";
+    }
+    let mut text = format!("| {} |\n|{}|\n", head.join(" | "), rule.join("|"));
     for row in rows {
         let usual = row.family == Family::V4 && row.burst == 64 && row.hugepages;
         let target = target(row.mode, row.flows).filter(|_| usual);
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | **{:.1}** | {} | {:.1} | {} | {:.1} | \
-             {:.1} | {:.1} | {} | {}/{} |",
-            row.link,
-            row.mode,
-            row.family,
-            short(f64::from(row.flows)),
-            row.burst,
-            if row.hugepages { "yes" } else { "no" },
-            row.ns_per_packet,
-            row.floor_ns,
-            row.net_ns,
-            target.map_or(String::new(), |ns| format!("{ns:.0}")),
-            row.best_net_ns,
-            row.instructions_per_packet.map_or(String::new(), |count| format!("{count:.0}")),
-            row.frames_per_s / 1e6,
-            microseconds(row.breath_p50_ns),
-            microseconds(row.breath_p99_ns),
-            row.bytes_per_connection,
-            row.runs,
-            row.rounds,
-        );
+        let mut cells = cells(row).to_vec();
+        if let Some(net) = cells.get_mut(NET) {
+            *net = format!("**{net}**");
+        }
+        cells.insert(NET + 1, target.map_or(String::new(), |ns| format!("{ns:.0}")));
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
 }
@@ -78,50 +110,20 @@ fn microseconds(ns: u64) -> f64 {
 /// One line while it runs.
 #[must_use]
 pub fn line(row: &Row) -> String {
-    let count = row.instructions_per_packet.map_or(String::new(), |count| format!("{count:.0}"));
-    format!(
-        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>8.1} {:>6.1} {:>7.1} {:>7.1} {:>7} {:>7.2} {:>7.1} {:>7.1} {:>6} {:>7}",
-        row.link,
-        row.mode,
-        row.family,
-        short(f64::from(row.flows)),
-        row.burst,
-        if row.hugepages { "huge" } else { "small" },
-        row.ns_per_packet,
-        row.floor_ns,
-        row.net_ns,
-        row.best_net_ns,
-        count,
-        row.frames_per_s / 1e6,
-        microseconds(row.breath_p50_ns),
-        microseconds(row.breath_p99_ns),
-        row.bytes_per_connection,
-        format!("{}/{}", row.runs, row.rounds),
-    )
+    padded(&cells(row))
 }
 
 /// Above those lines.
 #[must_use]
 pub fn headings() -> String {
-    format!(
-        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>8} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7}",
-        "link",
-        "mode",
-        "",
-        "flows",
-        "burst",
-        "pages",
-        "ns/pkt",
-        "floor",
-        "net",
-        "best",
-        "instr",
-        "M/s",
-        "p50 us",
-        "p99 us",
-        "B/conn",
-        "rounds"
-    )
+    padded(&COLUMNS.map(|(name, _)| name.to_owned()))
+}
+
+fn padded(cells: &[String]) -> String {
+    let cells = cells.iter().zip(COLUMNS).enumerate().map(|(place, (cell, (_, width)))| {
+        if place < WORDS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    });
+    cells.collect::<Vec<_>>().join(" ")
 }
 
 /// What the machine's memory can do.
@@ -157,27 +159,17 @@ pub fn figures(figures: &[Figure]) -> String {
 /// Each row's figures divided by those of the same case before.
 #[must_use]
 pub fn compare(rows: &[Row], before: &[Row]) -> String {
-    let mut text = format!(
-        "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>9} {:>9} {:>7} {:>7}\n",
-        "link", "mode", "", "flows", "burst", "pages", "net then", "net now", "ratio", "instr"
-    );
+    let case = COLUMNS.map(|(name, _)| name.to_owned());
+    let case = padded(case.get(..CASE).unwrap_or_default());
+    let mut text =
+        format!("{case} {:>9} {:>9} {:>7} {:>7}\n", "net then", "net now", "ratio", "instr");
     for row in rows {
         let Some(old) = before.iter().find(|old| is_same_case(old, row)) else { continue };
         let counts = row.instructions_per_packet.zip(old.instructions_per_packet);
-        let _ = writeln!(
-            text,
-            "{:<7} {:<14} {:>2} {:>5} {:>5} {:>5} {:>9.1} {:>9.1} {:>7.2} {:>7}",
-            row.link,
-            row.mode,
-            row.family,
-            short(f64::from(row.flows)),
-            row.burst,
-            if row.hugepages { "huge" } else { "small" },
-            old.net_ns,
-            row.net_ns,
-            row.net_ns / old.net_ns,
-            counts.map_or(String::new(), |(now, then)| format!("{:.2}", now / then)),
-        );
+        let case = padded(cells(row).get(..CASE).unwrap_or_default());
+        let count = counts.map_or(String::new(), |(now, then)| format!("{:.2}", now / then));
+        let (then, now) = (old.net_ns, row.net_ns);
+        let _ = writeln!(text, "{case} {then:>9.1} {now:>9.1} {:>7.2} {count:>7}", now / then);
     }
     text
 }
@@ -189,15 +181,18 @@ pub fn is_same_case(one: &Row, other: &Row) -> bool {
     case(one) == case(other)
 }
 
-/// Cost against flows, against connections held, and against burst, with the names of their files.
+/// Cost against flows, against connections held, and against burst, with the names of their files;
+/// of the first link, which the director's own cost does not depend on.
 #[must_use]
 pub fn plots(rows: &[Row]) -> Vec<(&'static str, String)> {
+    let link = rows.first().map(|row| row.link);
     let ns = "ns per packet above the floor".to_owned();
     let of = |keep: &dyn Fn(&Row) -> bool, x: &dyn Fn(&Row) -> f64| -> Vec<Series> {
         let mut series = Vec::new();
         for family in Family::ALL {
             for mode in Mode::ALL {
-                let rows = rows.iter().filter(|row| row.mode == mode && row.family == family);
+                let rows = rows.iter().filter(|row| Some(row.link) == link);
+                let rows = rows.filter(|row| row.mode == mode && row.family == family);
                 let mut points: Vec<(f64, f64)> =
                     rows.filter(|row| keep(row)).map(|row| (x(row), row.net_ns)).collect();
                 points.sort_by(|one, other| one.0.total_cmp(&other.0));
