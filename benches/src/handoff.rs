@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use core_affinity::CoreId;
 use rvs_io::Reserve;
 use rvs_plane::{Mesh, Publisher, Shared, Snapshot, Steering, Worker};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -114,12 +115,15 @@ impl Pair {
     /// long a worker waited for the other, or for a processor, does not count.
     fn apart(&mut self, packets: u64, cores: [CoreId; 2]) -> Result<f64> {
         let (is_over, before) = (AtomicBool::new(false), self.missing());
+        // The other thread begins on this core: it must have left before this one keeps it.
+        let ready = Barrier::new(2);
         let Self { first, second, mesh, .. } = self;
         let inbox = mesh.inbox(1).context("no inbox")?;
         let [one, two] = cores;
         let halves = thread::scope(|scope| {
             let second = scope.spawn(|| {
                 core_affinity::set_for_current(two);
+                ready.wait();
                 let mut breaths = Vec::new();
                 while !is_over.load(Ordering::Acquire) || inbox.waiting() > 0 {
                     breath(second, &mut breaths);
@@ -127,6 +131,7 @@ impl Pair {
                 median(breaths)
             });
             core_affinity::set_for_current(one);
+            ready.wait();
             let (mut breaths, mut done) = (Vec::new(), 0);
             while done < packets {
                 if inbox.waiting() < WAITING {
