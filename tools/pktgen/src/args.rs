@@ -135,7 +135,7 @@ pub struct Listen {
 /// Who talks to whom.
 #[derive(Debug, Args)]
 pub struct Scene {
-    /// The clients' link: tap:DEVICE, af_xdp:DEVICE, dpdk:DEVICE, or pcap:FILE to write what would be sent
+    /// The clients' link: `tap:DEVICE`, `af_xdp:DEVICE`, `dpdk:DEVICE`, or `pcap:FILE` for what would be sent
     #[arg(long, value_name = "LINK")]
     pub client: Spec,
     /// The servers' link; without it, only replies tell what became of packets
