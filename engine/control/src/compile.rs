@@ -442,11 +442,11 @@ fn encapsulation(tunnel: Tunnel) -> Encapsulation {
 /// The thresholds of a service's destinations; none if no destination has one.
 fn limits(state: &State, row: &Row) -> Vec<Limits> {
     let limit = |dest: &crate::state::Dest| {
-        let [a, b, c, d, ..] = dest.relieved_at().to_le_bytes();
+        let [a, b, c, d, ..] = dest.lifted_at().to_le_bytes();
         Limits {
             upper: dest.attributes().upper_threshold,
             lower: dest.attributes().lower_threshold,
-            relieved: u32::from_le_bytes([a, b, c, d]),
+            lifted: u32::from_le_bytes([a, b, c, d]),
         }
     };
     let limits: Vec<_> = state.dests_of(row).map(limit).collect();

@@ -5,9 +5,10 @@
 //!  connections  ──opened: total ≥ upper──► over ──ended: total < lower, or < 3/4 upper──► not over
 //! ```
 //!
-//! Linux 6.1 `ip_vs_conn.c` `ip_vs_bind_dest()`, `ip_vs_unbind_dest()`: a flag that moves when a
-//! connection begins or ends, and never at any other moment, but for an edit that raises or removes
-//! the upper threshold (`ip_vs_ctl.c` `__ip_vs_update_dest()`). All connections count, active or not.
+//! Linux 6.1.192 `ip_vs_conn.c` `ip_vs_bind_dest()`, `ip_vs_unbind_dest()`, and for an edit `ip_vs_ctl.c`
+//! `__ip_vs_dest_update_overload()`: a flag that moves when a connection begins or ends, or when the
+//! thresholds become others, and between the two of them stays what it was. (Earlier ones let an edit
+//! that raised the upper one take the flag away, and none set it.) All connections count, active or not.
 //!
 //! Nothing is done when a connection ends. Between two openings totals only fall, so whoever asks can
 //! tell from the line's counters whether one has ended, and from the total whether that was enough:
@@ -27,8 +28,8 @@ pub struct Limits {
     pub upper: u32,
     /// `-y`: connections below which it gets some again; 0 is three quarters of `upper`.
     pub lower: u32,
-    /// Changes whenever an edit makes it available at once.
-    pub relieved: u32,
+    /// Changes whenever an edit takes the upper one away, for who sees only a later edit.
+    pub lifted: u32,
 }
 
 /// A destination's connections at this moment.
@@ -127,10 +128,12 @@ impl Latches {
         }
         // By the limits that held when they ended.
         let seen = seen();
-        let was_over = latch.limits.upper != 0 && latch.look(seen, self.is_alone);
-        let is_over = was_over && latch.limits.relieved == limits.relieved;
+        let was_over = latch.limits.upper != 0
+            && latch.look(seen, self.is_alone)
+            && latch.limits.lifted == limits.lifted;
         latch.limits = limits;
-        latch.note(seen.ended, is_over);
+        let is_full = limits.upper != 0 && seen.total >= u64::from(limits.upper);
+        latch.note(seen.ended, is_full || was_over && !latch.is_below(seen.total));
         cell.set(latch);
     }
 
@@ -184,21 +187,27 @@ mod tests {
 
         fn end(&mut self) {
             self.ended = self.ended.wrapping_add(1);
-            let Limits { upper, lower, .. } = self.limits;
-            let is_below = match (lower, upper) {
-                (0, 0) => true,
-                (0, _) => u64::from(self.total()) * 4 < u64::from(upper) * 3,
-                _ => self.total() < lower,
-            };
-            self.kernel_is_over &= !is_below;
+            self.kernel_is_over &= !self.is_below();
         }
 
-        fn edit(&mut self, upper: u32, lower: u32) {
-            let raises = upper == 0 || upper > self.limits.upper;
-            self.kernel_is_over &= !raises;
-            let relieved = self.limits.relieved + u32::from(raises);
-            self.limits = Limits { upper, lower, relieved };
-            self.latches.set(ID, self.limits, || self.seen());
+        fn is_below(&self) -> bool {
+            let Limits { upper, lower, .. } = self.limits;
+            let most = if lower == 0 { upper - upper / 4 } else { lower };
+            upper == 0 || self.total() < most
+        }
+
+        /// `told` says whether the worker sees this edit or only a later one.
+        fn edit(&mut self, upper: u32, lower: u32, told: bool) {
+            let lifted = self.limits.lifted + u32::from(upper == 0);
+            self.limits = Limits { upper, lower, lifted };
+            if upper != 0 && self.total() >= upper {
+                self.kernel_is_over = true;
+            } else if self.is_below() {
+                self.kernel_is_over = false;
+            }
+            if told {
+                self.latches.set(ID, self.limits, || self.seen());
+            }
         }
 
         fn is_over(&self) -> bool {
@@ -220,8 +229,11 @@ mod tests {
             for _ in 0..500 {
                 match draw(40) {
                     0 => {
+                        if draw(8) == 0 {
+                            both.edit(0, 0, false);
+                        }
                         let upper = draw(12);
-                        both.edit(upper, draw(u64::from(upper) + 1));
+                        both.edit(upper, draw(u64::from(upper) + 1), true);
                     }
                     1..=18 if both.total() > 0 => both.end(),
                     // Nobody looks at it before every opening: another destination's turn.
@@ -241,7 +253,7 @@ mod tests {
     #[test]
     fn on_several_workers_the_flag_follows_the_total_that_is_seen() {
         let latches = Latches::new(2, false);
-        latches.set(ID, Limits { upper: 4, lower: 2, relieved: 1 }, || Seen { total: 0, ended: 0 });
+        latches.set(ID, Limits { upper: 4, lower: 2, lifted: 1 }, || Seen { total: 0, ended: 0 });
         let is_over = |total| latches.is_over(ID, || Seen { total, ended: 0 });
         let seen = [3, 4, 3, 2, 1, 3, 5, 1].map(is_over);
         assert_eq!(seen, [false, true, true, true, false, false, true, false]);

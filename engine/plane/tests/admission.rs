@@ -56,8 +56,8 @@ fn loads(rig: &Rig, service: ServiceId) -> Vec<u64> {
     rig.service(service).dests.iter().map(|dest| load(dest.id.0)).collect()
 }
 
-fn limited(upper: u32, lower: u32, relieved: u32) -> Rules {
-    Rules { limits: vec![Limits { upper, lower, relieved }; 3], ..Rules::default() }
+fn limited(upper: u32, lower: u32) -> Rules {
+    Rules { limits: vec![Limits { upper, lower, lifted: 1 }; 3], ..Rules::default() }
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn no_destination_passes_its_threshold_by_more_than_one_connection_a_worker() {
     ] {
         let mut rig = rig(workers);
         let service = service(&mut rig, TCP, kind, ForwardMethod::Direct);
-        rig.set_rules(service, limited(40, 10, 1));
+        rig.set_rules(service, limited(40, 10));
         for first in (0..600).step_by(50) {
             let syns: Vec<_> = (first..first + 50).map(|number| segment(number, SYN)).collect();
             rig.send(0, &syns);
@@ -91,20 +91,26 @@ fn no_destination_passes_its_threshold_by_more_than_one_connection_a_worker() {
 }
 
 #[test]
-fn raising_a_threshold_opens_a_full_destination_at_once_and_lowering_it_does_not() {
+fn a_threshold_that_is_raised_opens_a_full_destination_that_is_below_the_lower_one_then() {
     let mut rig = rig(1);
     let service = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
     let opened = |rig: &mut Rig, number| {
         rig.send(0, &[segment(number, SYN)]).iter().any(|(link, _)| *link == 1)
     };
-    rig.set_rules(service, limited(2, 0, 1));
+    rig.set_rules(service, limited(2, 0));
     let first = (0..10).filter(|number| opened(&mut rig, *number)).count();
     assert_eq!(first, 6);
-    rig.set_rules(service, limited(1, 0, 1));
+    rig.set_rules(service, limited(1, 0));
     assert!(!opened(&mut rig, 20), "lowered");
-    rig.set_rules(service, limited(3, 0, 2));
+    rig.set_rules(service, limited(3, 2));
+    assert!(!opened(&mut rig, 21), "raised by one, and two are not below two");
+    rig.set_rules(service, limited(3, 0));
     let second = (30..40).filter(|number| opened(&mut rig, *number)).count();
-    assert_eq!(second, 3, "raised by one");
+    assert_eq!(second, 3, "below three quarters of three");
+    rig.set_rules(service, limited(9, 0));
+    assert!(opened(&mut rig, 41), "raised by far");
+    rig.set_rules(service, limited(2, 0));
+    assert!(!opened(&mut rig, 42), "full by lowering");
     rig.set_rules(service, Rules::default());
     assert!(opened(&mut rig, 50), "removed");
     rig.finish();
@@ -139,7 +145,7 @@ fn each_datagram_of_a_one_packet_service_is_scheduled_counted_and_forgotten() {
 fn a_one_packet_service_closes_for_one_packet_only() {
     let mut rig = rig(1);
     let service = service(&mut rig, UDP, SchedulerKind::Rr, ForwardMethod::Direct);
-    let limits = limited(1, 0, 1).limits;
+    let limits = limited(1, 0).limits;
     rig.set_rules(service, Rules { one_packet: true, limits, ..Rules::default() });
     assert_eq!(rig.send(0, &vec![datagram(1); 20]).len(), 20, "over with each, and below again");
     rig.finish();

@@ -48,7 +48,7 @@ impl State {
         readings: &impl Readings,
     ) -> Result<DestId, Refusal> {
         let born = self.born(service);
-        let relieved = self.version + 1;
+        let lifted = self.version + 1;
         let made = self.dests.insert(|place| {
             let counted = readings.totals(DestId(place));
             Dest {
@@ -62,7 +62,7 @@ impl State {
                 zero: counted,
                 estimator: Estimator::starting(counted),
                 trash: None,
-                relieved,
+                lifted,
             }
         });
         let id = DestId(made.ok_or_else(|| full("destinations", self.dests.max()))?);

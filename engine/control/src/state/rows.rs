@@ -105,8 +105,8 @@ pub struct Dest {
     pub(super) zero: Totals,
     pub(super) estimator: Estimator,
     pub(super) trash: Option<Trash>,
-    /// The version at which an edit last made it available whatever its connections.
-    pub(super) relieved: u64,
+    /// The version at which it last had no upper threshold.
+    pub(super) lifted: u64,
 }
 
 /// A stay in the trash.
@@ -148,18 +148,16 @@ impl Dest {
         self.last_weight
     }
 
-    /// The version at which an edit last made it available whatever its connections.
+    /// The version at which it last had no upper threshold.
     #[must_use]
-    pub fn relieved_at(&self) -> u64 {
-        self.relieved
+    pub fn lifted_at(&self) -> u64 {
+        self.lifted
     }
 
     /// Edits it, at the version `version`.
     pub(super) fn set_attributes(&mut self, attributes: DestAttributes, version: u64) {
-        // Linux 6.1 ip_vs_ctl.c __ip_vs_update_dest().
-        let (before, after) = (self.attributes.upper_threshold, attributes.upper_threshold);
-        if after == 0 || after > before {
-            self.relieved = version;
+        if attributes.upper_threshold == 0 {
+            self.lifted = version;
         }
         if attributes.weight.is_eligible() {
             self.last_weight = attributes.weight;
