@@ -30,7 +30,7 @@ pub const STORM: [(&str, Work); 8] = [
     ("uploads", |_, _| everywhere(upload)),
     ("bulk", |_, _| bulk()),
     ("datagrams in fragments", |estate, _| everywhere(|place| fragments(estate, place))),
-    ("pings", |_, _| everywhere(ping)),
+    ("pings", |estate, _| everywhere(|place| ping(estate, place))),
     ("hanging up", |_, _| everywhere(hang_up)),
 ];
 
@@ -104,13 +104,14 @@ fn fragments(estate: &Estate, place: &Place) -> Result<()> {
     estate.probe(&["datagrams", &to, "--count", "3", "--octets", "30000"]).map(drop)
 }
 
-/// The VIP answers; a service without servers is told of by the servers' own ICMP errors.
-fn ping(place: &Place) -> Result<()> {
+/// The VIP answers; a service that nobody serves is told of by the servers' own ICMP errors, the next
+/// time if a storm took the first datagram.
+fn ping(estate: &Estate, place: &Place) -> Result<()> {
     run(Estate::client("ping").args(["-n", "-c", "5", "-i", "0.1", "-W", "5", place.vip]))?;
     if place.both_ways {
-        let line = format!("echo hello | nc -u -w 2 -v {} {NOBODY}", place.vip);
-        let output = Estate::client("sh").args(["-c", &line]).output()?;
-        ensure!(!output.status.success(), "somebody took a datagram that nobody serves");
+        let error = estate.probe(&["datagrams", &place.at(NOBODY)]).err();
+        let error = error.context("somebody took a datagram that nobody serves")?;
+        ensure!(format!("{error:#}").contains("refused"), "{error:#}");
     }
     Ok(())
 }
