@@ -32,7 +32,7 @@ pub enum Plan {
     Both,
     /// Nothing.
     Silence,
-    /// As much as arrives, see [`Arrivals`]: established flows' acknowledgments and SYNs of clients
+    /// As much as arrives, see [`crate::feed::Arrivals`]: established flows' acknowledgments and SYNs of clients
     /// that never come again in turn; every so many of those is a client's that acknowledges.
     Flood,
 }

@@ -266,15 +266,15 @@ fn counts_agree(name: &str, cores: &str, queues: &str) {
     rvsadm(&folder, "-a -u 198.18.0.100:9 -r 192.0.2.11:9009 -m");
 
     let both = [format!("--rxq={queues}"), format!("--txq={queues}")];
-    let mode = |mode: &[&str]| {
+    let with = |mode: &[&str]| {
         let words = mode.iter().map(|&word| word.to_owned());
         both.iter().cloned().chain(words).collect::<Vec<_>>()
     };
-    let takes = mode(&["--forward-mode=rxonly"]);
+    let takes = with(&["--forward-mode=rxonly"]);
     let Some(mut sink) = testpmd(&folder, "sink", 3, &takes) else { return };
-    let answers = mode(&["--forward-mode=5tswap"]);
+    let answers = with(&["--forward-mode=5tswap"]);
     let Some(mut server) = testpmd(&folder, "server", 2, &answers) else { return };
-    let makes = mode(&[
+    let makes = with(&[
         "--forward-mode=txonly",
         "--txonly-multi-flow",
         "--eth-peer=0,02:00:00:00:00:01",
@@ -299,7 +299,7 @@ fn counts_agree(name: &str, cores: &str, queues: &str) {
     }
     server.tell("stop");
     let said = server.await_words("Accumulated forward");
-    let [taken, answered] = ["RX-packets:", "TX-packets:"].map(|name| counted(&said, name));
+    let [arrived, answered] = ["RX-packets:", "TX-packets:"].map(|name| counted(&said, name));
     sink.tell("stop");
     let returned = counted(&sink.await_words("Accumulated forward"), "RX-packets:");
 
@@ -309,15 +309,15 @@ fn counts_agree(name: &str, cores: &str, queues: &str) {
     let [received, sent, unsent, unhanded, unopened] =
         ["received", "sent", "tx-full", "handoff-full", "overload"]
             .map(|name| accounted(&said, name));
-    assert_eq!((received, sent), (made + answered, taken + returned), "{said}");
+    assert_eq!((received, sent), (made + answered, arrived + returned), "{said}");
     // Neither of these was a connection's packet.
     let (lost, [came_in, went_out]) = (unhanded + unopened, counts);
     assert_eq!(came_in + went_out + lost, received, "{said}");
     assert_eq!(sent + unsent + lost, received, "{said}");
-    assert!(taken > 1000 && returned > 1000, "{said}");
+    assert!(arrived > 1000 && returned > 1000, "{said}");
     let handed = accounted(&said, "handed over");
     println!(
-        "{name}: {made} generated, {taken} taken in, {answered} answered, {returned} returned, \
+        "{name}: {made} generated, {arrived} taken in, {answered} answered, {returned} returned, \
          {handed} handed over, in {:?}",
         length()
     );
