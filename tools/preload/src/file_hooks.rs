@@ -81,7 +81,7 @@ opens! {
 ///
 /// # Safety
 ///
-/// As for [`file`].
+/// As for [`file()`].
 unsafe fn shown(path: *const c_char) -> Result<*const c_char, Errno> {
     // SAFETY: the caller's word.
     match unsafe { file(path) } {
