@@ -162,8 +162,8 @@ impl Outer4 {
     }
 
     /// One hop less for the IPv4 packet in `place`, which begins behind the room for its outer
-    /// header, and that header: [`Rewrite::direct`], [`Rewrite::inner`] and [`Outer4::write`] in one,
-    /// in words instead of octets, for what goes through almost every tunnel.
+    /// header, and that header: [`crate::rewrite::Rewrite::direct`], its `inner` and
+    /// [`Outer4::write`] in one, in words instead of octets, for what nearly every tunnel carries.
     ///
     /// # Errors
     ///
