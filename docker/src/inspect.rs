@@ -154,6 +154,8 @@ fn dissect(file: &Path, filter: &str) -> Result<String> {
 fn tshark(file: &Path, filter: &str) -> std::process::Command {
     let mut tshark = command(None, "tshark");
     tshark.arg("-n").arg("-r").arg(file).args(["-Y", filter]);
+    // What GUE carries it does not know, and would take for what the hashed source port stands for.
+    tshark.args(["-d", "udp.port==6080,data"]);
     for preference in CHECKED {
         tshark.args(["-o", preference]);
     }

@@ -76,6 +76,8 @@ pub struct Director {
     breaths: Vec<u64>,
     /// Where the table is kept, if anywhere.
     store: Option<Store>,
+    /// Why the file could not be written anew.
+    untold: Option<StoreError>,
     /// What the configuration says, to tell it from what was changed.
     timeouts: Timeouts,
     sysctls: Sysctls,
@@ -108,6 +110,7 @@ impl Director {
             published,
             steps: 0,
             store: None,
+            untold: None,
             timeouts: config.timeouts,
             sysctls: config.sysctls.clone(),
         }
@@ -192,6 +195,11 @@ impl Director {
             self.state.reclaim(now.as_secs(), &self.lines);
         }
         self.publisher.reclaim();
+        self.untold.take().map_or_else(|| self.tend(), Err)
+    }
+
+    /// Looks after the file.
+    fn tend(&mut self) -> Result<(), StoreError> {
         let Self { store, state, timeouts, sysctls, .. } = self;
         store.as_mut().map_or(Ok(()), |store| store.tend(|| state.as_requests(timeouts, sysctls)))
     }
@@ -231,6 +239,9 @@ impl Director {
             }
         };
         self.store = Some(store);
+        if let Err(error) = self.tend() {
+            self.untold = Some(error);
+        }
         outcomes
     }
 

@@ -252,7 +252,7 @@ impl Store {
 
     /// Has the file written anew if it is much longer than what it tells, which is `table`, and puts the
     /// new one in its place when it is there. What fails is tried again when the file has doubled, and
-    /// not before. To be called once a second or so.
+    /// not before. To be called after changes, and once a second or so.
     ///
     /// # Errors
     ///
@@ -265,8 +265,8 @@ impl Store {
             let taken = written.and_then(|file| self.take(file, from)).inspect_err(|_| {
                 let _gone = std::fs::remove_file(temporary(&self.path));
             });
-            self.compact_len = self.len;
-            return taken;
+            self.compact_len = *taken.as_ref().unwrap_or(&self.len);
+            return taken.map(drop);
         }
         if self.anew.is_none() && self.is_long() {
             let (path, requests, from) = (self.path.clone(), table(), self.len);
@@ -283,13 +283,13 @@ impl Store {
     ///
     /// [`StoreError`]; the file is as it was then.
     pub fn rewrite(&mut self, requests: &[Request]) -> Result<(), StoreError> {
-        self.take(write_anew(&self.path, requests)?, self.len)?;
-        self.compact_len = self.len;
+        self.compact_len = self.take(write_anew(&self.path, requests)?, self.len)?;
         Ok(())
     }
 
-    /// Puts a new file, and behind it what the old one has from `from` on, in the old one's place.
-    fn take(&mut self, new: File, from: u64) -> Result<(), StoreError> {
+    /// Puts a new file, and behind it what the old one has from `from` on, in the old one's place; says
+    /// what the new one had by itself.
+    fn take(&mut self, new: File, from: u64) -> Result<u64, StoreError> {
         let failed = |source| self.failed(source);
         let mut tail = vec![0; usize::try_from(self.len.saturating_sub(from)).unwrap_or_default()];
         self.file.read_exact_at(&mut tail, from).map_err(failed)?;
@@ -309,7 +309,7 @@ impl Store {
             self.syncer.tell();
         }
         self.len = begun + u64::try_from(tail.len()).unwrap_or_default();
-        Ok(())
+        Ok(begun)
     }
 
     fn failed(&self, source: io::Error) -> StoreError {
