@@ -88,11 +88,11 @@ pub fn ask(plan: &Plan, folder: &Path, mut told: impl FnMut(&str)) -> Result<Ans
         let mut cases = Vec::new();
         for number in 0..plan.cases {
             let seed = plan.seed.wrapping_add(number.into());
-            if *kind == Kind::Commands {
-                cases.push(words::case(seed));
-                continue;
-            }
-            match author::write(*kind, seed)? {
+            let written = match kind.parts() {
+                Some(parts) => author::write(*kind, parts, seed)?,
+                None => Ok(words::case(seed)),
+            };
+            match written {
                 Ok(case) => cases.push(case),
                 Err(reason) => {
                     tally.beyond += 1;

@@ -1,7 +1,7 @@
 //! Writes cases. rvs plays along, so that replies come from the server that was chosen, and so that
 //! nobody sleeps to a moment at which the kernel's timer wheel may be late.
 
-use super::kinds::Kind;
+use super::kinds::{Kind, Parts};
 use crate::golden::Golden;
 use crate::judge::forwarded_to;
 use crate::packet;
@@ -52,14 +52,18 @@ pub(super) struct Author {
     case: Golden,
 }
 
-/// Writes the case of `kind` that `seed` names.
+/// Writes the case of `kind`, which has these parts, that `seed` names.
 ///
 /// # Errors
 ///
 /// The stage cannot be set.
-pub(super) fn write(kind: Kind, seed: u64) -> Result<Result<Golden, Uncovered>, Failure> {
+pub(super) fn write(
+    kind: Kind,
+    (opening, go_on): Parts,
+    seed: u64,
+) -> Result<Result<Golden, Uncovered>, Failure> {
     let mut dice = fastrand::Rng::with_seed(seed);
-    let opening = kind.opening(&mut dice);
+    let opening = opening(&mut dice);
     let golden = Golden {
         id: format!("{kind}-{seed}"),
         category: "behaviour".to_owned(),
@@ -81,7 +85,7 @@ pub(super) fn write(kind: Kind, seed: u64) -> Result<Result<Golden, Uncovered>, 
     };
     let mut author =
         Author { dice, talks: Vec::new(), scene, lingering: Lingering::default(), case: golden };
-    kind.write(&mut author)?;
+    go_on(&mut author)?;
     Ok(Ok(author.case))
 }
 

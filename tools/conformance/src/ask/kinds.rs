@@ -6,6 +6,9 @@ use core::fmt::{self, Display};
 use core::net::{IpAddr, SocketAddr};
 use core::str::FromStr;
 
+/// How a case begins, and what happens in it.
+pub(super) type Parts = (fn(&mut fastrand::Rng) -> Opening, fn(&mut Author) -> Result<(), Failure>);
+
 /// What a case is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -36,23 +39,14 @@ impl Kind {
         }
     }
 
-    pub(super) fn opening(self, dice: &mut fastrand::Rng) -> Opening {
+    /// What cases of clients and servers are made of; those of commands alone have neither.
+    pub(super) fn parts(self) -> Option<Parts> {
         match self {
-            Self::Schedulers => schedulers(dice),
-            Self::States => states(dice),
-            Self::Persistence => persistence(dice),
-            Self::Thresholds => thresholds(dice),
-            Self::Commands => Opening::default(),
-        }
-    }
-
-    pub(super) fn write(self, author: &mut Author) -> Result<(), Failure> {
-        match self {
-            Self::Schedulers => write_schedulers(author),
-            Self::States => write_states(author),
-            Self::Persistence => write_persistence(author),
-            Self::Thresholds => write_thresholds(author),
-            Self::Commands => Ok(()),
+            Self::Schedulers => Some((schedulers, write_schedulers)),
+            Self::States => Some((states, write_states)),
+            Self::Persistence => Some((persistence, write_persistence)),
+            Self::Thresholds => Some((thresholds, write_thresholds)),
+            Self::Commands => None,
         }
     }
 }
