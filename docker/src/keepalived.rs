@@ -27,6 +27,9 @@ const VIPS: [(&str, &str); 4] = [
     ("tun", "172.16.30.4"),
 ];
 
+/// The address of keepalived's own VRRP instance.
+const VRRP: &str = "172.16.30.99";
+
 /// How long the pool may take to follow: a check each second, one more to be sure, and a second that
 /// the last check may take.
 const FOLLOWS: Duration = Duration::from_secs(6);
@@ -80,22 +83,30 @@ struct Play<'l, 't> {
     rs1: Option<Daemon>,
     /// What the check of rs2 reads.
     weight: PathBuf,
+    /// What keepalived's scripts write when the IPv6 pool loses its quorum or has it again.
+    quorum: PathBuf,
     excuses: Vec<Excuse>,
 }
 
 fn play(lab: Lab<'_>, setup: &Setup, limits: &Limits) -> Result<Vec<String>> {
     let dir = lab.dir.clone();
-    let weight = dir.join("weight");
+    let (weight, quorum) = (dir.join("weight"), dir.join("quorum"));
     fs::write(&weight, "0\n")?;
-    fs::write(dir.join("keepalived.conf"), configuration(&weight, "wrr"))?;
+    fs::write(&quorum, "")?;
+    fs::write(dir.join("keepalived.conf"), configuration(&weight, &quorum, "wrr"))?;
     let keepalived = start(&lab, setup)?;
-    let mut play = Play { lab, setup, limits, keepalived, rs1: None, weight, excuses: Vec::new() };
+    let excuses = Vec::new();
+    let mut play = Play { lab, setup, limits, keepalived, rs1: None, weight, quorum, excuses };
     play.revive()?;
-    play.until("keepalived has filled the pools", |table| {
+    play.until("keepalived has filled the pools, those of addresses and of marks", |table| {
         let all = ["192.168.1.11:80", "[fd00:1::11]:80", "172.16.30.21:80", "192.168.1.41:80"];
+        let services =
+            ["FWM  7 rr", "FWM  8 sh", "TCP  172.16.30.50:80 sh", "TCP  172.16.30.51:80 sh"];
         all.iter().all(|dest| table.weight(dest).is_some_and(|weight| weight > 0))
-            && table.0.contains("FWM  7 rr")
+            && services.iter().all(|service| table.0.contains(service))
     })?;
+    play.until_quorum_is("up")?;
+    play.until_vrrp_is_master()?;
     play.show()?;
     let clients = clients(&dir)?;
     play.pause(2)?;
@@ -113,8 +124,10 @@ impl Play<'_, '_> {
             play.rs1 = None;
             play.until("keepalived has taken rs1 out", Table::is_without_rs1)
         })?;
+        self.until_quorum_is("down")?;
         self.revive()?;
         self.until_rs1_is_back()?;
+        self.until_quorum_is("up")?;
         fs::write(&self.weight, "9\n")?;
         self.until("the check of rs2 has changed its weight to 7", |table| {
             table.weight("192.168.1.12:80") == Some(7)
@@ -146,7 +159,10 @@ impl Play<'_, '_> {
     /// Another configuration is read; then nobody is left but the sorry server.
     fn all_servers_die(&mut self) -> Result<()> {
         self.say("keepalived is told to read its configuration again: rr instead of wrr");
-        fs::write(self.lab.dir.join("keepalived.conf"), configuration(&self.weight, "rr"))?;
+        fs::write(
+            self.lab.dir.join("keepalived.conf"),
+            configuration(&self.weight, &self.quorum, "rr"),
+        )?;
         self.keepalived.signal("HUP")?;
         self.until("the scheduler is rr", |table| table.0.contains("TCP  172.16.30.1:80 rr"))?;
         self.say("both real servers fail");
@@ -226,6 +242,26 @@ impl Play<'_, '_> {
         self.until("rs1 is back, and in the pool", |table| {
             table.weight("192.168.1.11:80") == Some(2) && table.weight("[fd00:1::11]:80") == Some(1)
         })
+    }
+
+    /// Waits until the IPv6 pool has its quorum or has lost it, as keepalived's scripts tell.
+    fn until_quorum_is(&self, what: &str) -> Result<()> {
+        let told =
+            || Ok((fs::read_to_string(&self.quorum)?.lines().last() == Some(what)).then_some(()));
+        self.limits.wait("the script of the quorum", FOLLOWS * 2, told)?;
+        self.say(&format!("the quorum of the IPv6 pool is {what}"));
+        Ok(())
+    }
+
+    /// Waits until keepalived's VRRP instance has its address.
+    fn until_vrrp_is_master(&self) -> Result<()> {
+        let look = || {
+            let addresses = run(command(Some("manager"), "ip").args(["-4", "addr"]))?;
+            Ok(addresses.contains(VRRP).then_some(()))
+        };
+        self.limits.wait("the address of VRRP", FOLLOWS * 2, look)?;
+        self.say("VRRP beside it is master, and has its address");
+        Ok(())
     }
 
     fn say(&self, what: &str) {
@@ -352,7 +388,7 @@ fn cpu_ticks(keepalived: &Daemon) -> Result<u64> {
 }
 
 /// A configuration with what people use: checks of three kinds, all methods, both families.
-fn configuration(weight: &Path, scheduler: &str) -> String {
+fn configuration(weight: &Path, quorum: &Path, scheduler: &str) -> String {
     let tcp = "TCP_CHECK { connect_timeout 1; retry 1; delay_before_retry 1 }";
     let http = "HTTP_GET { url { path /; status_code 200 }; connect_timeout 1; retry 1; \
                 delay_before_retry 1 }";
@@ -375,16 +411,20 @@ fn configuration(weight: &Path, scheduler: &str) -> String {
         server("192.168.1.11", "weight 2", http),
         server("192.168.1.12", "weight 2", &misc),
     ];
+    let script = |event: &str| {
+        format!("quorum_{event} \"/bin/sh -c 'echo {event} >> {}'\"", quorum.display())
+    };
     let nat6 = [
+        format!("quorum 2; {}; {}", script("up"), script("down")),
         server("fd00:1::11", "weight 1; inhibit_on_failure", tcp),
         server("fd00:1::12", "weight 1", tcp),
     ];
     let all = [
         "global_defs { router_id rvs; script_user root; lvs_flush }".to_owned(),
         "vrrp_instance beside { state MASTER; interface eth0; virtual_router_id 51; priority 100; \
-         advert_int 1; virtual_ipaddress { 172.16.30.99/24 } }"
-            .to_owned(),
-        "virtual_server_group several { 172.16.30.50-51 80 }".to_owned(),
+         advert_int 1; virtual_ipaddress { VRRP/24 } }"
+            .replace("VRRP", VRRP),
+        "virtual_server_group several { 172.16.30.50-51 80; fwmark 8 }".to_owned(),
         service("172.16.30.1 80", "NAT", scheduler, &nat.join("; ")),
         service("fd00:30::1 80", "NAT", "wlc", &nat6.join("; ")),
         service("172.16.30.3 80", "DR", "rr", &server("172.16.30.21", "weight 1", tcp)),
