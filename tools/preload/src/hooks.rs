@@ -3,14 +3,17 @@
 //! Each has the safety of the function whose name it has: pointers that are good for the lengths that
 //! come with them. A descriptor that is no connection to rvsd goes to the C library as it came.
 
-use crate::next::{errno, next, set_errno};
+use crate::next::{errno, next, next_if_any, set_errno};
 use crate::swap::{self, Ours, ours, ours_for};
-use core::ffi::{c_int, c_void};
+use crate::wire::FAMILY_ID;
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 use libc::{msghdr, size_t, sockaddr, sockaddr_nl, socklen_t, ssize_t};
 
 /// `SOL_NETLINK`
 const SOL_NETLINK: c_int = 270;
+/// `NLE_OBJ_NOTFOUND` of libnl's `netlink/errno.h`
+const NO_SUCH_FAMILY: c_int = -12;
 /// `IP_VS_BASE_CTL` and what follows it: the oldest of the kernel's interfaces to IPVS.
 const IP_VS_SOCKOPTS: core::ops::RangeInclusive<c_int> = 1152..=1167;
 
@@ -176,6 +179,17 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
         // SAFETY: as it came but for the address.
         unsafe { next(fd, at, flags) }
     });
+    if let Ok(len @ 1..) = usize::try_from(received)
+        && flags & libc::MSG_PEEK == 0
+    {
+        // SAFETY: as it came; its buffers are filled.
+        let datagram = match unsafe { buffers(at) } {
+            // SAFETY: the caller's buffer.
+            [whole] => Some(unsafe { octets(whole.iov_base, len.min(whole.iov_len)) }),
+            _ => None,
+        };
+        ours.was_read(datagram);
+    }
     message.msg_name = name;
     if !name.is_null() {
         // SAFETY: the caller's room for an address.
@@ -213,6 +227,12 @@ pub unsafe extern "C" fn recvfrom(
         // SAFETY: as it came but for the address.
         unsafe { next(fd, buffer, len, flags, ptr::null_mut(), ptr::null_mut()) }
     });
+    if let Ok(got @ 1..) = usize::try_from(received)
+        && flags & libc::MSG_PEEK == 0
+    {
+        // SAFETY: the caller's buffer.
+        ours.was_read(Some(unsafe { octets(buffer, got.min(len)) }));
+    }
     // SAFETY: the caller's room for an address.
     unsafe { tell_address(0, from, from_len) };
     received
@@ -298,8 +318,11 @@ pub unsafe extern "C" fn setsockopt(
     if refuse_kernel_ipvs(level, name) {
         return -1;
     }
-    if level == SOL_NETLINK && ours(fd).is_some() {
-        return 0;
+    if let Some(ours) = ours(fd) {
+        if level == SOL_NETLINK {
+            return 0;
+        }
+        ours.spend();
     }
     let next = next!(c"setsockopt", SetSockOpt);
     // SAFETY: as it came.
@@ -364,4 +387,25 @@ pub unsafe extern "C" fn epoll_ctl(
         swap::watched(epoll, fd, event);
     }
     done
+}
+
+/// libnl's `genl_ctrl_resolve()`: ipvsadm asks for the number of "IPVS" before each of its commands.
+/// The first answer holds as long as rvsd is there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn genl_ctrl_resolve(socket: *mut c_void, family: *const c_char) -> c_int {
+    let is_ipvs = !family.is_null() && {
+        // SAFETY: the caller's text.
+        unsafe { CStr::from_ptr(family) }.to_bytes() == b"IPVS"
+    };
+    if is_ipvs && swap::knows_family() {
+        return FAMILY_ID.into();
+    }
+    let next = next_if_any!(
+        c"genl_ctrl_resolve",
+        unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int
+    );
+    // Who looks for the function finds it here, even if there is no libnl.
+    let Some(next) = next else { return NO_SUCH_FAMILY };
+    // SAFETY: as it came.
+    unsafe { next(socket, family) }
 }

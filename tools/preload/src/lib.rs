@@ -25,6 +25,7 @@ mod ask;
 mod file_hooks;
 mod folder_hooks;
 mod hooks;
+mod kept;
 mod next;
 mod swap;
 mod wire;

@@ -4,7 +4,8 @@ use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// The function of this name that would have been called without this library.
+/// The function of this name that would have been called without this library; null if it is in a
+/// library that the program does not have.
 pub(crate) fn lookup(found: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     let known = found.load(Ordering::Relaxed);
     if !known.is_null() {
@@ -12,23 +13,28 @@ pub(crate) fn lookup(found: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     }
     // SAFETY: `name` ends with a zero, and RTLD_NEXT is a handle for a library that is loaded.
     let function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    if function.is_null() {
-        // Nothing could be called. Every function that is asked for is glibc's.
-        std::process::abort();
-    }
     found.store(function, Ordering::Relaxed);
     function
 }
 
-/// The function `$name` of the C library, which has the type `$type`.
-macro_rules! next {
+/// The function `$name` of another library, which has the type `$type`, if the program has it.
+macro_rules! next_if_any {
     ($name:literal, $type:ty) => {{
         static FOUND: core::sync::atomic::AtomicPtr<core::ffi::c_void> =
             core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
         let found = $crate::next::lookup(&FOUND, $name);
-        // SAFETY: it is not null, and the C library's header declares it with this type.
-        unsafe { core::mem::transmute::<*mut core::ffi::c_void, $type>(found) }
+        // SAFETY: null is nothing; else the library's header declares it with this type.
+        unsafe { core::mem::transmute::<*mut core::ffi::c_void, Option<$type>>(found) }
     }};
+}
+pub(crate) use next_if_any;
+
+/// The function `$name` of the C library, which has the type `$type`. Without it nothing could be
+/// called.
+macro_rules! next {
+    ($name:literal, $type:ty) => {
+        $crate::next::next_if_any!($name, $type).unwrap_or_else(|| std::process::abort())
+    };
 }
 pub(crate) use next;
 

@@ -9,8 +9,9 @@
 //! anything, may come here. A thread that puts another socket in a descriptor's place claims its slot,
 //! so that of two that begin to speak one does it; a claim of a thread that is gone counts for nothing.
 
+use crate::kept;
 use crate::wire::{self, connect, is_for_ipvs, is_generic_netlink, port_of};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use rustix::event::epoll::{EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +34,10 @@ struct Slot {
     cookie: AtomicU64,
     port: AtomicU32,
     seq: AtomicU32,
+    /// Requests whose answers the program has not read to their ends.
+    owed: AtomicU32,
+    /// It is not what a new connection is: an answer has no end, or the program has set something.
+    spent: AtomicBool,
     /// One more than the other end of a connection to nobody, which keeps this one open; else zero.
     mate: AtomicI32,
     /// The thread that is putting another socket here; else zero.
@@ -50,6 +55,8 @@ static SLOTS: [Slot; SLOTS_MAX] = [const {
         cookie: AtomicU64::new(0),
         port: AtomicU32::new(0),
         seq: AtomicU32::new(0),
+        owed: AtomicU32::new(0),
+        spent: AtomicBool::new(false),
         mate: AtomicI32::new(0),
         claim: AtomicI32::new(0),
         watched: AtomicU64::new(0),
@@ -160,6 +167,9 @@ pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
     let ours = Ours { fd, slot };
     slot.port.store(port_of(fd), Ordering::Relaxed);
     slot.mate.store(0, Ordering::Relaxed);
+    if ours.take_over().is_some() {
+        return Some(ours);
+    }
     // A connection to nobody would do: the send that follows tries again.
     ours.reconnect().or_else(|_| ours.answer_error(0, Errno::NOENT)).ok()?;
     Some(ours)
@@ -185,6 +195,18 @@ pub(crate) fn watched(epoll: RawFd, fd: RawFd, event: Option<(u32, u64)>) {
     }
 }
 
+/// Whether all that was asked on a descriptor has been answered and read.
+fn is_quiet(fd: RawFd) -> bool {
+    usize::try_from(fd).ok().and_then(|at| SLOTS.get(at)).is_some_and(|slot| {
+        slot.owed.load(Ordering::Relaxed) == 0 && !slot.spent.load(Ordering::Relaxed)
+    })
+}
+
+/// Whether this process was told before that there is the family "IPVS", and would be told so again.
+pub(crate) fn knows_family() -> bool {
+    kept::is_alive(is_quiet)
+}
+
 impl Ours {
     pub(crate) fn port(&self) -> u32 {
         self.slot.port.load(Ordering::Relaxed)
@@ -195,6 +217,10 @@ impl Ours {
     pub(crate) fn send(&self, message: &mut [u8]) {
         let seq = wire::address(self.port(), message);
         self.slot.seq.store(seq, Ordering::Relaxed);
+        match wire::ends_expected(message) {
+            Some(ends) => drop(self.slot.owed.fetch_add(ends, Ordering::Relaxed)),
+            None => self.spend(),
+        }
         let is_alone = self.slot.mate.load(Ordering::Relaxed) > 0;
         let sent = if is_alone { Err(Errno::PIPE) } else { self.transmit(message) };
         if sent.is_ok() {
@@ -232,10 +258,32 @@ impl Ours {
         let _full = self.answer_error(self.slot.seq.load(Ordering::Relaxed), Errno::NODEV);
     }
 
+    /// The program has read this datagram; or something of which nobody knows what it was.
+    pub(crate) fn was_read(&self, datagram: Option<&[u8]>) {
+        match datagram {
+            Some(datagram) => {
+                self.slot.owed.fetch_sub(wire::ends(datagram), Ordering::Relaxed);
+            }
+            None => self.spend(),
+        }
+    }
+
+    /// From now on it is not what a new connection is.
+    pub(crate) fn spend(&self) {
+        self.slot.spent.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection of a socket that was closed in this descriptor's place.
+    fn take_over(&self) -> Option<()> {
+        kept::give(self.fd, is_quiet, |socket| self.replace(socket).map(drop))
+    }
+
     /// A new connection in this descriptor's place.
     fn reconnect(&self) -> Result<(), Errno> {
-        self.replace(&connect()?)?;
+        let socket = connect()?;
+        let cookie = self.replace(socket.as_fd())?;
         self.take_mate(None);
+        kept::keep(&socket, cookie, self.fd);
         Ok(())
     }
 
@@ -249,7 +297,7 @@ impl Ours {
         )?;
         let message = wire::error(self.port(), seq, errno);
         rustix::net::send(&theirs, &message, SendFlags::NOSIGNAL)?;
-        self.replace(&mine)?;
+        self.replace(mine.as_fd())?;
         self.take_mate(Some(theirs));
         Ok(())
     }
@@ -275,14 +323,17 @@ impl Ours {
         }
     }
 
-    /// Puts `socket` in this descriptor's place, with what the program has set.
-    fn replace(&self, socket: &OwnedFd) -> Result<(), Errno> {
+    /// Puts `socket` in this descriptor's place, with what the program has set. Its cookie.
+    fn replace(&self, socket: BorrowedFd) -> Result<u64, Errno> {
+        let mut is_plain = true;
         let flags = rustix::fs::fcntl_getfl(self.fd)?;
         if flags.contains(OFlags::NONBLOCK) {
             rustix::fs::fcntl_setfl(socket, OFlags::NONBLOCK)?;
+            is_plain = false;
         }
         if let Ok(Some(timeout)) = sockopt::socket_timeout(self.fd, Timeout::Recv) {
             sockopt::set_socket_timeout(socket, Timeout::Recv, Some(timeout))?;
+            is_plain = false;
         }
         let cookie = sockopt::socket_cookie(socket)?;
         let closes = rustix::io::fcntl_getfd(self.fd)?.contains(FdFlags::CLOEXEC);
@@ -292,11 +343,14 @@ impl Ours {
         let is_watched = watched != 0 && sockopt::socket_cookie(self.fd) == Ok(watched);
         // SAFETY: the program owns it; it is not closed here, but stands for another socket.
         let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd.as_raw_fd()) });
-        rustix::io::dup3(socket.as_fd(), &mut place, how)?;
+        rustix::io::dup3(socket, &mut place, how)?;
+        self.slot.owed.store(0, Ordering::Relaxed);
+        // One that programs get which this one becomes is not given on.
+        self.slot.spent.store(!is_plain || !closes, Ordering::Relaxed);
         self.slot.cookie.store(cookie, Ordering::Release);
         if is_watched {
             self.watch_again(cookie);
         }
-        Ok(())
+        Ok(cookie)
     }
 }

@@ -19,8 +19,10 @@ const CTRL_CMD_GETFAMILY: u8 = 3;
 /// `CTRL_ATTR_FAMILY_NAME`, 9 octets long, "IPVS".
 const ASKS_FOR_IPVS: &[u8] = b"\x02\x00IPVS\0";
 /// The number that rvsd gives the family; the kernel's are smaller.
-const FAMILY_ID: u16 = 0x4956;
+pub(crate) const FAMILY_ID: u16 = 0x4956;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_ACK: u16 = 4;
 /// An `nlmsghdr`, a number, and the `nlmsghdr` that it is about.
 const ERROR_OCTETS: u32 = 36;
 
@@ -85,6 +87,31 @@ pub(crate) fn address(port: u32, mut rest: &mut [u8]) -> u32 {
         rest = rest.get_mut(next.max(NETLINK_HEADER)..).unwrap_or_default();
     }
     seq
+}
+
+/// Kinds and flags of the messages of a datagram.
+fn headers(mut rest: &[u8]) -> impl Iterator<Item = (u16, u16)> {
+    core::iter::from_fn(move || {
+        let ([a, b, c, d, e, f, g, h, ..], _) = rest.split_first_chunk::<NETLINK_HEADER>()?;
+        let len = usize::try_from(u32::from_ne_bytes([*a, *b, *c, *d])).ok()?;
+        rest.get(NETLINK_HEADER..len)?;
+        rest = rest.get(len.saturating_add(3) & !3..).unwrap_or_default();
+        Some((u16::from_ne_bytes([*e, *f]), u16::from_ne_bytes([*g, *h])))
+    })
+}
+
+/// How many acknowledgements, errors and ends of dumps the answers to these messages have; nothing if
+/// one of them need not have any.
+pub(crate) fn ends_expected(messages: &[u8]) -> Option<u32> {
+    let mut headers = headers(messages).peekable();
+    headers.peek()?;
+    headers.try_fold(0, |sum, (_, flags)| (flags & NLM_F_ACK != 0).then_some(sum + 1))
+}
+
+/// How many of them are in a datagram.
+pub(crate) fn ends(datagram: &[u8]) -> u32 {
+    let is_end = |(kind, _): &(u16, u16)| matches!(*kind, NLMSG_ERROR | NLMSG_DONE);
+    u32::try_from(headers(datagram).filter(is_end).count()).unwrap_or(u32::MAX)
 }
 
 /// Whether a message asks for a family, rather than for anything of one.

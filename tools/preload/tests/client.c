@@ -42,6 +42,8 @@ static int netlink(void)
     return fd;
 }
 
+static int flags = NLM_F_REQUEST;
+
 /* Asks for a family by its name, or for IPVS's information by its number. */
 static void ask(int fd, const char *family, int number, int seq)
 {
@@ -50,7 +52,7 @@ static void ask(int fd, const char *family, int number, int seq)
     struct genlmsghdr *generic = (void *)(message + 1);
     struct nlattr *attribute = (void *)(generic + 1);
     message->nlmsg_type = family ? GENL_ID_CTRL : number;
-    message->nlmsg_flags = NLM_F_REQUEST;
+    message->nlmsg_flags = flags;
     message->nlmsg_seq = seq;
     message->nlmsg_len = NLMSG_HDRLEN + GENL_HDRLEN;
     generic->cmd = family ? CTRL_CMD_GETFAMILY : INFO;
@@ -201,6 +203,76 @@ static void polls(void)
     CHECK(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) == 0);
 }
 
+/* Asks as libnl does, and reads the answer to its end. */
+static void converses(int fd, int seq)
+{
+    char buffer[8192];
+    struct nlmsghdr *message;
+    ask(fd, "IPVS", 0, seq);
+    message = next(fd, buffer, sizeof buffer, 0);
+    CHECK((int)message->nlmsg_seq == seq && message->nlmsg_type == GENL_ID_CTRL);
+    message = next(fd, buffer, sizeof buffer, 0);
+    CHECK((int)message->nlmsg_seq == seq && message->nlmsg_type == NLMSG_ERROR && *(int *)(message + 1) == 0);
+}
+
+static void converses_anew(int seq)
+{
+    int fd = netlink();
+    converses(fd, seq);
+    close(fd);
+}
+
+/* libnl's, if there is one. */
+int genl_ctrl_resolve(void *socket, const char *family) __attribute__((weak));
+
+static void resolves(void)
+{
+    CHECK(genl_ctrl_resolve(NULL, "IPVS") == -12);
+    converses_anew(1);
+    CHECK(genl_ctrl_resolve(NULL, "IPVS") > GENL_MAX_ID && genl_ctrl_resolve(NULL, "nlctrl") == -12);
+}
+
+/* Every socket is closed before all was read that it was told. */
+static void leaves(void)
+{
+    for (int round = 0; round < 50; round++) {
+        char buffer[8192];
+        int fd = netlink();
+        ask(fd, "IPVS", 0, 2 * round);
+        if (round % 2)
+            next(fd, buffer, sizeof buffer, 0);
+        close(fd);
+        converses_anew(2 * round + 1);
+    }
+}
+
+/* A child has the socket still that its parent has closed. */
+static void inherits(void)
+{
+    int fd = netlink(), status;
+    converses(fd, 1);
+    if (fork() == 0) {
+        for (int seq = 100; seq < 200; seq++)
+            converses(fd, seq);
+        _exit(0);
+    }
+    close(fd);
+    for (int seq = 200; seq < 300; seq++)
+        converses_anew(seq);
+    CHECK(wait(&status) > 0 && status == 0);
+}
+
+static void overlaps(void)
+{
+    int one = netlink(), other;
+    converses(one, 1);
+    other = netlink();
+    converses(other, 2);
+    converses(one, 3);
+    close(one);
+    converses(other, 4);
+}
+
 static int count_of(DIR *dir, const char *name)
 {
     int count = 0;
@@ -261,6 +333,27 @@ int main(int count, char **words)
         forks();
     } else if (!strcmp(what, "polls")) {
         polls();
+    } else if (!strcmp(what, "repeats")) {
+        flags |= NLM_F_ACK;
+        for (int seq = 0; seq < 50; seq++)
+            converses_anew(seq);
+    } else if (!strcmp(what, "resolves")) {
+        flags |= NLM_F_ACK;
+        resolves();
+    } else if (!strcmp(what, "leaves")) {
+        flags |= NLM_F_ACK;
+        leaves();
+    } else if (!strcmp(what, "inherits")) {
+        flags |= NLM_F_ACK;
+        inherits();
+    } else if (!strcmp(what, "overlaps")) {
+        flags |= NLM_F_ACK;
+        overlaps();
+    } else if (!strcmp(what, "regroups")) {
+        flags |= NLM_F_ACK;
+        converses_anew(1);
+        CHECK(setegid(getegid() + 1) == 0);
+        converses_anew(2);
     } else if (!strcmp(what, "lists")) {
         lists();
     } else if (!strcmp(what, "globs")) {

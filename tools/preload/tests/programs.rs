@@ -152,3 +152,17 @@ fn threads_children_and_epoll_find_rvsd_through_the_library() {
         assert_well(what, &bench.preloaded(&client, &[what]));
     }
 }
+
+#[test]
+fn a_connection_is_given_on_when_it_is_as_good_as_a_new_one() {
+    let bench = Bench::served("kept");
+    let client = bench.client(&[]);
+    let all = [("repeats", 1), ("resolves", 1), ("leaves", 51), ("inherits", 2), ("overlaps", 2)];
+    // Only root may be of another group.
+    let is_root = rustix::process::geteuid().is_root();
+    for (what, connections) in all.into_iter().chain(is_root.then_some(("regroups", 2))) {
+        let before = bench.connections();
+        assert_well(what, &bench.preloaded(&client, &[what]));
+        assert_eq!(bench.connections() - before, connections, "{what}");
+    }
+}

@@ -12,6 +12,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -19,6 +20,7 @@ use std::thread;
 pub struct Bench {
     pub folder: PathBuf,
     state: Arc<Mutex<State>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Drop for Bench {
@@ -77,7 +79,11 @@ impl Bench {
         let folder = std::env::temp_dir().join(format!("rvs-run-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let limits = Limits { services: 64, dests: 256, conns: 4096 };
-        Self { folder, state: Arc::new(Mutex::new(State::new(limits))) }
+        Self {
+            folder,
+            state: Arc::new(Mutex::new(State::new(limits))),
+            connections: Arc::default(),
+        }
     }
 
     /// The same with somebody behind its socket.
@@ -87,14 +93,20 @@ impl Bench {
         let listener = socket_with(unix, SocketType::SEQPACKET, flags, None).unwrap();
         bind(&listener, &SocketAddrUnix::new(bench.folder.join("netlink")).unwrap()).unwrap();
         listen(&listener, 128).unwrap();
-        let state = Arc::clone(&bench.state);
+        let (state, connections) = (Arc::clone(&bench.state), Arc::clone(&bench.connections));
         thread::spawn(move || {
             while let Ok(client) = accept(&listener) {
+                connections.fetch_add(1, Ordering::Relaxed);
                 let table = Table(Arc::clone(&state));
                 thread::spawn(move || serve(&client, table));
             }
         });
         bench
+    }
+
+    /// How many were made to it so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// `client.c`, compiled.
