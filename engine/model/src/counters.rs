@@ -76,11 +76,12 @@ impl DestLine {
         add64(total, octets);
     }
 
-    /// More octets of a packet that was counted: of its later fragments.
+    /// More octets of a packet that was counted, or fewer: of its later fragments.
     #[cold]
-    pub fn count_octets(&self, outbound: bool, octets: u64) {
+    pub fn count_octets(&self, outbound: bool, octets: i64) {
         let [inward, outward] = &self.octets;
-        add64(if outbound { outward } else { inward }, octets);
+        // As two's complement: the sum is never below 0.
+        add64(if outbound { outward } else { inward }, octets.cast_unsigned());
     }
 
     /// A connection was opened.

@@ -91,7 +91,7 @@ fn onward<F: Local, Q: Queue>(
     let mut made = desk.links.originate(usize::from(L3) + octets)?;
     let place = made.octets_mut().get_mut(usize::from(L3)..)?;
     let pseudo = F::pseudo_sum(client.0, vip.0, protocol::TCP, 20);
-    F::write_header(place, 20, protocol::TCP, (client.0, vip.0))?;
+    F::write_header(place, (protocol::TCP, 20), (client.0, vip.0), 0)?;
     *place.get_mut(F::HEADER_LEN..)?.first_chunk_mut()? = header.octets(&[], pseudo);
     let packet = Packet {
         key,

@@ -18,6 +18,9 @@ use rvs_wire::{ipv6_ext, udp};
 /// Hops of packets that the director makes.
 const HOPS: u8 = 64;
 
+/// The bits of the traffic class that report congestion (RFC 3168 section 5).
+const ECN: u8 = 3;
+
 /// A packet as the stack sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look<A> {
@@ -30,6 +33,8 @@ pub(crate) struct Look<A> {
     /// Octets of the packet.
     pub(crate) octets: usize,
     pub(crate) hops: u8,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
     pub(crate) is_fragment: bool,
 }
 
@@ -38,12 +43,12 @@ pub(crate) trait Local: Icmp + Pieces {
     /// Reads the headers of a packet, from the IP header on.
     fn look(packet: &[u8]) -> Option<Look<Self::Addr>>;
 
-    /// Writes a packet of `payload_len` octets before `place`'s payload.
+    /// Writes the header of a packet before its payload, of which are given protocol and octets.
     fn write_header(
         place: &mut [u8],
-        payload_len: u16,
-        protocol: u8,
+        payload: (u8, u16),
         ends: (Self::Addr, Self::Addr),
+        traffic_class: u8,
     ) -> Option<()>;
 
     /// What other workers say of data connections.
@@ -64,6 +69,7 @@ impl Local for V4 {
             l4: ip.header_len(),
             octets: ip.total_len().into(),
             hops: ip.ttl(),
+            traffic_class: ip.tos(),
             is_fragment: ip.is_fragment(),
         })
     }
@@ -72,12 +78,12 @@ impl Local for V4 {
     /// identification.
     fn write_header(
         place: &mut [u8],
-        payload_len: u16,
-        protocol: u8,
+        (protocol, payload_len): (u8, u16),
         (source, destination): (Ipv4Addr, Ipv4Addr),
+        tos: u8,
     ) -> Option<()> {
         *place.first_chunk_mut()? = ipv4::Header {
-            tos: 0,
+            tos,
             payload_len,
             identification: 0,
             dont_fragment: true,
@@ -106,18 +112,19 @@ impl Local for V6 {
             l4: ipv6::HEADER_LEN + upper.extensions_len,
             octets: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
             hops: ip.hop_limit(),
+            traffic_class: ip.traffic_class(),
             is_fragment: upper.fragment.is_some_and(|fragment| !fragment.is_whole()),
         })
     }
 
     fn write_header(
         place: &mut [u8],
-        payload_len: u16,
-        next_header: u8,
+        (next_header, payload_len): (u8, u16),
         (source, destination): (Ipv6Addr, Ipv6Addr),
+        traffic_class: u8,
     ) -> Option<()> {
         *place.first_chunk_mut()? = ipv6::Header {
-            traffic_class: 0,
+            traffic_class,
             payload_len,
             next_header,
             hop_limit: HOPS,
@@ -147,7 +154,8 @@ pub(crate) fn segment_is_right<F: Local>(packet: &[u8], look: &Look<F::Addr>) ->
 }
 
 /// Writes the reset that answers `packet` at the beginning of `place`, and says how long it is.
-/// RFC 9293 section 3.10.7.1; `None` for a reset, which is not answered.
+/// RFC 9293 section 3.10.7.1; `None` for a reset, which is not answered. It has the segment's class
+/// without its ECN bits (Linux 6.1 `tcp_ipv4.c` `tcp_v4_send_reset()`, `ip_send_unicast_reply()`).
 pub(crate) fn write_reset<F: Local>(
     packet: &[u8],
     look: &Look<F::Addr>,
@@ -176,7 +184,7 @@ pub(crate) fn write_reset<F: Local>(
     };
     let ends = (look.destination, look.source);
     let pseudo = F::pseudo_sum(ends.0, ends.1, protocol::TCP, 20);
-    F::write_header(place, 20, protocol::TCP, ends)?;
+    F::write_header(place, (protocol::TCP, 20), ends, look.traffic_class & !ECN)?;
     let segment = place.get_mut(F::HEADER_LEN..)?.first_chunk_mut()?;
     *segment = header.octets(&[], pseudo);
     Some(F::HEADER_LEN + tcp::HEADER_LEN)
@@ -190,7 +198,8 @@ pub(crate) fn write_abort<F: Local>(
 ) -> Option<usize> {
     let answer = Sctp::parse(packet.get(look.l4..look.octets)?).ok()?.answer()?;
     let octets = u16::try_from(answer.len()).ok()?;
-    F::write_header(place, octets, protocol::SCTP, (look.destination, look.source))?;
+    let ends = (look.destination, look.source);
+    F::write_header(place, (protocol::SCTP, octets), ends, 0)?;
     *place.get_mut(F::HEADER_LEN..)?.first_chunk_mut()? = answer;
     Some(F::HEADER_LEN + answer.len())
 }

@@ -129,9 +129,6 @@ fn of_family<F: Local, B: Frame>(
         let elsewhere = !world.steering.is_single() && owner != world.worker;
         return elsewhere.then_some(Verdict::Handoff(owner));
     };
-    if !error.is_right {
-        return Some(Verdict::Drop(Unusable::IcmpChecksum.into()));
-    }
     let conn = conns.table().conn(found.index)?;
     error.follow(conn, found.direction, around, frame)
 }
@@ -159,14 +156,14 @@ impl<F: Local> Report<F> {
             return None;
         }
         let packet = frame.octets().get(at..at + look.octets)?;
-        let message = F::message(packet, look.l4);
-        if message.is_ok_and(|(kind, _)| kind != Kind::Error) {
+        if F::claimed(packet, look.l4)? != Kind::Error {
             return None;
         }
+        let is_right = F::message(packet, look.l4).is_ok();
         let quote = packet.get(look.l4..)?.get(HEADER_LEN..)?;
         let quoted = F::quoted(quote).ok()??;
         let key = Key { ends: quoted.key.ends.reversed(), protocol: quoted.key.protocol };
-        Some(Self { look, l3, key, has_ports: quoted.ports.is_some(), is_right: message.is_ok() })
+        Some(Self { look, l3, key, has_ports: quoted.ports.is_some(), is_right })
     }
 
     fn follow<B: Frame>(
@@ -176,6 +173,10 @@ impl<F: Local> Report<F> {
         around: Around<'_>,
         frame: &mut B,
     ) -> Option<Verdict> {
+        // What is not changed is for its receiver to check.
+        if conn.method == ForwardMethod::Masquerade && !self.is_right {
+            return Some(Verdict::Drop(Unusable::IcmpChecksum.into()));
+        }
         let line = line_of(around.world.lines, conn)?;
         let is_outbound = direction == Direction::Outbound;
         if !is_outbound && !line.has(DestLine::AVAILABLE) {

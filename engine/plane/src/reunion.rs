@@ -295,8 +295,10 @@ impl Told {
         let sent = forward::apply_unread(conn, way, &packet, hop, paths, pmtu_disc, frame);
         if sent.is_sent() {
             // As the kernel counts: one packet, as long as it is whole.
-            let octets = piece.packet_octets.saturating_sub(piece.header_octets);
-            line.count_octets(is_outbound, octets.into());
+            let octets = i64::from(piece.packet_octets)
+                - i64::from(piece.header_octets)
+                - i64::from(piece.saved_octets);
+            line.count_octets(is_outbound, octets);
         }
         Some(sent.verdict(hop_id, self.l3))
     }

@@ -12,9 +12,10 @@
 //! exactly as packets of this connection to its destination are, and comes to the address that the
 //! tunnel begins at; a path's MTU can only shrink, to a floor, for ten minutes.
 //!
-//! DIFFERS from Linux, which passes on ICMP errors about tunnels of IPv4 in IPv4 alone and ignores
-//! those about others, so that large packets into them vanish: here all four combinations are
-//! served, by RFC 2473 section 8 where Linux gives no example.
+//! DIFFERS from Linux, which heeds ICMP errors about tunnels of IPv4 in IPv4 alone, so that packets
+//! too large for the path of another tunnel vanish: here what is told of a path's MTU counts for all
+//! four combinations (RFC 2473 section 8.1). It does not if too little is quoted to tell whose packet
+//! it was, which Linux believes about GUE.
 
 use crate::drop_reason::{DropIndex, DropReason};
 use crate::icmp::Local;
@@ -168,10 +169,11 @@ fn settle<F: Local>(
                 None => return DropReason::Consumed.into(),
             }
         }
-        None => match passed_on::<F>(news) {
-            Some(error) => error,
-            None => return DropReason::IcmpIgnored.into(),
-        },
+        None if news.over_v6 || F::IS_V6 => return DropReason::IcmpIgnored.into(),
+        None => {
+            let News { message_type, code, rest, .. } = *news;
+            Error::Relayed { message_type, code, rest }
+        }
     };
     let (quote, end) = news.quote;
     let at = quote + about.octets;
@@ -193,23 +195,11 @@ fn too_big<F: Local>(way: &Way, hop_mtu: u16, about: &Tunnelled<'_>) -> Option<E
     if way.tunnel().source().is_ipv6() {
         return Some(Error::TooBig { mtu: known });
     }
-    // Linux 6.1 ip_vs_in_icmp() says what the route was when the last packet took it, less one IP
-    // header: too much, and the client's next packet learns better.
+    // Linux 6.1 ip_vs_in_icmp() says what the route was when the last packet took it: the client's
+    // next packet learns better.
     let last = hop_mtu.min(way.last_mtu());
-    let mtu = if last > 68 + 20 { last - 20 } else { last };
+    let mtu = if last > 68 + way.front() { last - way.front() } else { last };
     Some(Error::TooBig { mtu })
-}
-
-/// Any other error, in terms of the packet inside.
-fn passed_on<F: Rewrite>(news: &News<'_>) -> Option<Error> {
-    let News { message_type, code, rest, over_v6, .. } = *news;
-    if !over_v6 && !F::IS_V6 {
-        return Some(Error::Relayed { message_type, code, rest });
-    }
-    // RFC 2473 section 8.2 and 8.3: a destination or the way to it failed. A parameter problem is
-    // the tunnel's own.
-    let is_failure = if over_v6 { matches!(message_type, 1 | 3) } else { message_type != 4 };
-    is_failure.then_some(Error::HostUnreachable)
 }
 
 /// Linux counts the packet that is told of, and then the error as it leaves (`ip_vs_out_icmp()`).

@@ -35,8 +35,6 @@ pub enum Kind {
 pub enum Error {
     /// Nobody serves there.
     PortUnreachable,
-    /// The next hop does not answer.
-    HostUnreachable,
     /// No route.
     NetUnreachable,
     /// The hops are used up.
@@ -95,6 +93,10 @@ pub trait Icmp: Rewrite {
     ///
     /// [`Unusable::Truncated`], [`Unusable::IcmpChecksum`].
     fn message(packet: &[u8], l4: usize) -> Result<(Kind, &[u8]), Unusable>;
+
+    /// What the message at `l4` says that it is, whether or not its checksum is right; `None` if it is
+    /// cut short.
+    fn claimed(packet: &[u8], l4: usize) -> Option<Kind>;
 
     /// Reads what an error quotes; `None` when it is not TCP, UDP, SCTP, AH or ESP, or a fragment
     /// that is not its packet's first.

@@ -32,8 +32,6 @@ pub mod message_type {
 pub mod unreachable {
     /// No route.
     pub const NET: u8 = 0;
-    /// The host does not answer.
-    pub const HOST: u8 = 1;
     /// Nobody serves there.
     pub const PORT: u8 = 3;
     /// Too big and not to be fragmented.
@@ -132,6 +130,11 @@ impl Icmp for V4 {
         Ok((header.kind(), rest))
     }
 
+    fn claimed(packet: &[u8], l4: usize) -> Option<Kind> {
+        let fixed = packet.get(l4..)?.first_chunk()?;
+        Some(Icmpv4 { fixed }.kind())
+    }
+
     fn quoted(packet: &[u8]) -> Result<Option<Quoted<Self>>, Unusable> {
         let (ip, segment) = Ipv4::parse_quoted(packet)?;
         if ip.fragment_offset() != 0 {
@@ -226,7 +229,6 @@ impl Icmp for V4 {
         let quote = about.get(..quote_max).unwrap_or(about);
         let (message_type, code, field) = match error {
             Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, [0; 4]),
-            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::HOST, [0; 4]),
             Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NET, [0; 4]),
             Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, [0; 4]),
             Error::TooBig { mtu } => {

@@ -41,8 +41,6 @@ pub mod message_type {
 pub mod unreachable {
     /// No route.
     pub const NO_ROUTE: u8 = 0;
-    /// The host does not answer.
-    pub const ADDRESS: u8 = 3;
     /// Nobody serves there.
     pub const PORT: u8 = 4;
 }
@@ -138,6 +136,11 @@ impl Icmp for V6 {
         let message = packet.get(l4..).ok_or(Unusable::Truncated)?;
         let (header, rest) = Icmpv6::parse(message, ip.source(), ip.destination())?;
         Ok((header.kind(), rest))
+    }
+
+    fn claimed(packet: &[u8], l4: usize) -> Option<Kind> {
+        let fixed = packet.get(l4..)?.first_chunk()?;
+        Some(Icmpv6 { fixed }.kind())
     }
 
     fn quoted(packet: &[u8]) -> Result<Option<Quoted<Self>>, Unusable> {
@@ -243,7 +246,6 @@ impl Icmp for V6 {
         let quote = about.get(..ERROR_MAX - ipv6::HEADER_LEN - HEADER_LEN).unwrap_or(about);
         let (message_type, code, field) = match error {
             Error::PortUnreachable => (message_type::UNREACHABLE, unreachable::PORT, [0; 4]),
-            Error::HostUnreachable => (message_type::UNREACHABLE, unreachable::ADDRESS, [0; 4]),
             Error::NetUnreachable => (message_type::UNREACHABLE, unreachable::NO_ROUTE, [0; 4]),
             Error::TimeExceeded => (message_type::TIME_EXCEEDED, 0, [0; 4]),
             Error::TooBig { mtu } => (message_type::TOO_BIG, 0, u32::from(mtu).to_be_bytes()),

@@ -33,6 +33,9 @@ pub mod next_header {
     pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
+/// Octets of a Fragment header.
+pub const FRAGMENT_LEN: u16 = 8;
+
 /// What a fragment header says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Fragment {

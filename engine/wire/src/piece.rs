@@ -35,6 +35,8 @@ pub struct Piece<F: Family> {
     pub header_octets: u16,
     /// Octets of the IP packet that it is.
     pub packet_octets: u16,
+    /// Octets of headers that all pieces have and the whole packet has not, if this is the last piece.
+    pub saved_octets: u16,
 }
 
 /// What a packet's first piece says for all of them.
@@ -115,6 +117,7 @@ impl Pieces for V4 {
             flags: 0,
             header_octets: octets(ip.header_len()),
             packet_octets: ip.total_len(),
+            saved_octets: 0,
         };
         if ip.fragment_offset() == 0
             && let Some((names, flags)) = names(protocol, segment)?
@@ -145,6 +148,7 @@ impl Pieces for V6 {
             flags: 0,
             header_octets,
             packet_octets: octets(ipv6::HEADER_LEN + usize::from(ip.payload_len())),
+            saved_octets: if fragment.more { 0 } else { ipv6_ext::FRAGMENT_LEN },
         };
         if fragment.offset == 0 {
             let Some((names, flags)) = names(upper.protocol, upper.payload)? else {

@@ -386,7 +386,6 @@ fn reported<F: Icmp>(error: Error, source: F::Addr, about: &[u8], l4: usize, max
 fn reported_errors_quote_the_packet_and_are_short_enough() {
     let errors = [
         Error::PortUnreachable,
-        Error::HostUnreachable,
         Error::NetUnreachable,
         Error::TimeExceeded,
         Error::TooBig { mtu: 1400 },

@@ -1,6 +1,6 @@
 """Plays cases to the kernel and writes down what it does.  ask.py CASES ANSWERS
 
-A case is a recording of the kind `behaviour` or `cli` (README of goldens/) without its answers; an answer
+A case is a recording of the kind `behaviour`, `packets` or `cli` (README of goldens/) without its answers; an answer
 is the same with them, and with the time of each event.
 """
 import json
@@ -37,7 +37,7 @@ def made(event):
 
 class Case:
     def __init__(self, case):
-        self.stage = stage.Stage(case.get('sysctl') or {}, case.get('marks') or [])
+        self.stage = stage.Stage(case.get('sysctl') or {}, case.get('marks') or [], case.get('mtu_rs_link', 1500))
         for line in case.get('setup') or []:
             done = self.stage.ipvsadm(line)
             if done.returncode:
@@ -45,9 +45,32 @@ class Case:
 
     def play(self, event):
         # A case that is asked again, with events left out, still has its old answers.
-        for answer in ('rs', 'out', 'back', 'rc', 'rows', 'text', 'stdout', 'stderr'):
+        for answer in ('rs', 'out', 'back', 'rc', 'rows', 'text', 'stdout', 'stderr', 'error'):
             event.pop(answer, None)
-        getattr(self, event['op'])(event)
+        self.octets(event) if 'in' in event else getattr(self, event['op'])(event)
+
+    def octets(self, event):
+        """A packet of `packets`: all that comes out, on both sides."""
+        sides = {'client': self.stage.clients_port, 'rs': self.stage.servers_port}
+        for port in sides.values():
+            port.drain()
+        packet = bytes.fromhex(event['in']['hex'])
+        source = stage.server_mac(stage.source(packet)) if event['in']['side'] == 'rs' else None
+        try:
+            sides[event['in']['side']].give(packet, source)
+        except OSError as error:
+            event['error'] = error.strerror
+            return
+        event['out'] = [
+            dict(side=side, dmac=frame[:6].hex(), smac=frame[6:12].hex(), hex=frame[14:].hex())
+            for side, port in sides.items() for frame in port.drain(ANSWERED_WITHIN)
+        ]
+
+    def end(self, case):
+        """What `packets` ends with: connections, and counters once the estimator has seen all."""
+        case['lnc'] = sorted(self.stage.ipvsadm('-Lnc').stdout.splitlines()[2:])
+        time.sleep(2.3)
+        case['stats'] = self.stage.ipvsadm('-Ln --stats --exact').stdout
 
     def from_client(self, event):
         clients, servers = self.stage.clients_port, self.stage.servers_port
@@ -65,9 +88,8 @@ class Case:
     def reply(self, event):
         clients = self.stage.clients_port
         clients.drain()
-        source = stage.end(event['src'])[0]
-        last = int(source.rsplit(':' if ':' in source else '.', 1)[1], 16 if ':' in source else 10)
-        self.stage.servers_port.give(made(event), bytes([2, 0, 0, 0, 1, last]))
+        source = stage.server_mac(stage.end(event['src'])[0])
+        self.stage.servers_port.give(made(event), source)
         frame = clients.take(FORWARDED_WITHIN)
         event['out'] = way(frame) if frame else None
 
@@ -105,6 +127,8 @@ def main(cases, answers):
             for event in case['events']:
                 event['t'] = round(time.monotonic() - start, 3)
                 asked.play(event)
+            if case['category'] == 'packets':
+                asked.end(case)
             asked.stage.close()
         except RuntimeError as error:
             case['error'] = str(error)

@@ -128,7 +128,7 @@ def finish_checksums(namespace, device):
 
 
 class Stage:
-    def __init__(self, sysctl, marks):
+    def __init__(self, sysctl, marks, servers_mtu):
         self.client, self.director, self.servers = Namespace(), Namespace(), Namespace()
         for namespace, own, theirs, mac in (
             (self.client, 'cd', 'dc', '02:00:00:00:00:fe'),
@@ -171,6 +171,7 @@ class Stage:
             ''' + '\n'.join('neigh add fd00:1::%x lladdr 02:00:00:00:01:%02x dev dr nud permanent' % (n, n) for n in SERVERS))
             for name, value in sysctl.items():
                 write('ipv4/vs/' + name, value)
+            must('ip', 'link', 'set', 'dr', 'mtu', str(servers_mtu))
             for family in ('ip', 'ip6'):
                 rules = ['%s meta mark set %d' % (mark['match'], mark['mark'])
                          for mark in marks if mark.get('family', 'ip') == family]
@@ -279,6 +280,18 @@ def ends(frame):
 def server_of(frame):
     """The real server that a frame is addressed to, by its Ethernet address."""
     return ('fd00:1::%x' if frame[12:14] == b'\x86\xdd' else '10.1.0.%d') % frame[5]
+
+
+def server_mac(address):
+    """The Ethernet address of a real server; that of the first, as of a router, for somebody else."""
+    last = packed(address)[-1]
+    own = address.startswith(('10.1.0.', 'fd00:1::'))
+    return bytes([2, 0, 0, 0, 1, last if own else SERVERS[0]])
+
+
+def source(packet):
+    """Who sent an IP packet."""
+    return str(ipaddress.ip_address(packet[8:24] if packet[0] >> 4 == 6 else packet[12:16]))
 
 
 def text(end):

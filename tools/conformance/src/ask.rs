@@ -14,6 +14,7 @@
 mod author;
 mod kernel;
 mod kinds;
+mod packets;
 mod shrink;
 mod words;
 
@@ -88,11 +89,7 @@ pub fn ask(plan: &Plan, folder: &Path, mut told: impl FnMut(&str)) -> Result<Ans
         let mut cases = Vec::new();
         for number in 0..plan.cases {
             let seed = plan.seed.wrapping_add(number.into());
-            let written = match kind.parts() {
-                Some(parts) => author::write(*kind, parts, seed)?,
-                None => Ok(words::case(seed)),
-            };
-            match written {
+            match kind.write(seed)? {
                 Ok(case) => cases.push(case),
                 Err(reason) => {
                     tally.beyond += 1;

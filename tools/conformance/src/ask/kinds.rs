@@ -1,6 +1,9 @@
 //! The kinds of cases, and what happens in them.
 
-use super::author::{Author, Look, Opening, client, server, vip};
+use super::author::{self, Author, Look, Opening, client, server, vip};
+use super::{packets, words};
+use crate::golden::Golden;
+use crate::scene::Uncovered;
 use crate::tally::Failure;
 use core::fmt::{self, Display};
 use core::net::{IpAddr, SocketAddr};
@@ -22,12 +25,20 @@ pub enum Kind {
     Thresholds,
     /// Command lines, right and wrong, and what they print: [`super::words`].
     Commands,
+    /// Every octet of what is forwarded, answered and reported: [`super::packets`].
+    Packets,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Schedulers, Self::States, Self::Persistence, Self::Thresholds, Self::Commands];
+    pub const ALL: [Self; 6] = [
+        Self::Schedulers,
+        Self::States,
+        Self::Persistence,
+        Self::Thresholds,
+        Self::Commands,
+        Self::Packets,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -36,18 +47,25 @@ impl Kind {
             Self::Persistence => "persistence",
             Self::Thresholds => "thresholds",
             Self::Commands => "commands",
+            Self::Packets => "packets",
         }
     }
 
-    /// What cases of clients and servers are made of; those of commands alone have neither.
-    pub(super) fn parts(self) -> Option<Parts> {
-        match self {
-            Self::Schedulers => Some((schedulers, write_schedulers)),
-            Self::States => Some((states, write_states)),
-            Self::Persistence => Some((persistence, write_persistence)),
-            Self::Thresholds => Some((thresholds, write_thresholds)),
-            Self::Commands => None,
-        }
+    /// Writes the case of this kind that `seed` names.
+    ///
+    /// # Errors
+    ///
+    /// The stage cannot be set.
+    pub(super) fn write(self, seed: u64) -> Result<Result<Golden, Uncovered>, Failure> {
+        let parts: Parts = match self {
+            Self::Schedulers => (schedulers, write_schedulers),
+            Self::States => (states, write_states),
+            Self::Persistence => (persistence, write_persistence),
+            Self::Thresholds => (thresholds, write_thresholds),
+            Self::Commands => return Ok(Ok(words::case(seed))),
+            Self::Packets => return packets::case(seed),
+        };
+        author::write(self, parts, seed)
     }
 }
 

@@ -100,7 +100,7 @@ impl Typist {
             29..=33 => vec!["-e".to_owned(), self.service(), self.dest(), self.about_dest()],
             34..=36 => vec!["-d".to_owned(), self.service(), self.dest()],
             37 => vec!["-Z".to_owned(), self.service()],
-            38 => vec![self.one(&["-C", "-Z", "", "-S -n", "-A", "-a", "-L -A", "-t"]).to_owned()],
+            38 => vec![self.one(&["-C", "-Z", "-S -n", "-A", "-a", "-L -A", "-t"]).to_owned()],
             39..=45 => self.listing(),
             46 | 47 => {
                 let times = if self.slips() { 2 } else { 3 };

@@ -15,6 +15,7 @@ use crate::stage::{Sent, Side};
 use crate::tally::{Failure, Ledger};
 use crate::{packet, scene};
 use core::net::SocketAddr;
+pub(crate) use packets::{hex, leaving};
 use rvs_wire::ethernet::{self, Ethernet};
 use rvs_wire::tunnel;
 

@@ -123,7 +123,7 @@ fn give(
         Side::Servers => scene.from_server(&packet)?,
     };
     let mut expected: Vec<Leaving> = expected;
-    let mut got: Vec<Leaving> = sent.iter().filter_map(leaving).collect();
+    let mut got: Vec<Leaving> = sent.iter().filter_map(seen).collect();
     if packet::look(&packet).is_some_and(|look| look.is_fragment) {
         held.append(&mut got);
         if expected.is_empty() {
@@ -179,11 +179,16 @@ fn recorded(out: &[Out]) -> Option<Vec<Leaving>> {
     out.iter().map(read).collect()
 }
 
-fn leaving(sent: &Sent) -> Option<Leaving> {
+fn seen(sent: &Sent) -> Option<Leaving> {
     let (ethernet, _) = Ethernet::parse(&sent.frame).ok()?;
     let macs = (hex(&ethernet.destination().0), hex(&ethernet.source().0));
-    let packet = sent.frame.get(ethernet::HEADER_LEN..)?.to_vec();
+    let packet = leaving(sent)?;
     Some(Leaving { side: sent.side.name().to_owned(), macs: Some(macs), packet })
+}
+
+/// The packet that the director sent in a frame.
+pub(crate) fn leaving(sent: &Sent) -> Option<Vec<u8>> {
+    Some(sent.frame.get(ethernet::HEADER_LEN..)?.to_vec())
 }
 
 /// Whether a packet is an ICMP error about one of the director's own.
@@ -194,11 +199,14 @@ fn is_about_tunnel(packet: &[u8]) -> bool {
 }
 
 /// Makes equal what is random in packets that the director itself makes: the identification of
-/// IPv4 packets that may be fragmented, the flow label of IPv6 packets, the identification of
-/// IPv6 fragments, the source port of GUE.
+/// IPv4 packets that may be fragmented, the flow label of IPv6 packets, the source port of GUE; and
+/// the identification of IPv6 fragments, which Linux puts together and cuts anew.
 fn level(expected: &mut Leaving, got: &mut Leaving, given_on: Side) {
     if expected.macs.is_none() {
         got.macs = None;
+    }
+    for packet in [&mut expected.packet, &mut got.packet] {
+        blank_fragment(packet);
     }
     let made_here = |leaving: &Leaving| {
         packet::look(&leaving.packet).is_some_and(|look| is_made_here(leaving, &look, given_on))
@@ -280,7 +288,10 @@ fn level_v6(packet: &mut [u8]) {
     };
     fixed[1] &= 0xf0;
     [fixed[2], fixed[3]] = [0, 0];
-    let is_fragment = fixed[6] == 44;
+}
+
+fn blank_fragment(packet: &mut [u8]) {
+    let is_fragment = matches!(packet, [first, _, _, _, _, _, 44, ..] if *first >> 4 == 6);
     if let Some(identification) = packet.get_mut(44..48).filter(|_| is_fragment) {
         identification.fill(0);
     }
@@ -291,7 +302,8 @@ fn octets(hex: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-fn hex(octets: &[u8]) -> String {
+/// Octets as recordings write them.
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::new(), |mut text, octet| {
         let _always = write!(text, "{octet:02x}");
         text
