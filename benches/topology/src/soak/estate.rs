@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use rvs_api::Totals;
 use rvs_lab::process::{Daemon, Limits, command, run};
 use serde_json::Value;
 
@@ -114,57 +115,6 @@ pub struct Estate {
     bin: PathBuf,
 }
 
-/// What `rvsadm -L --json` counts of a service.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Totals {
-    /// Connections.
-    pub conns: u64,
-    /// Packets and octets from clients.
-    pub packets_in: u64,
-    /// Packets to clients.
-    pub packets_out: u64,
-    /// Octets of packets from clients.
-    pub octets_in: u64,
-    /// Octets of packets to clients.
-    pub octets_out: u64,
-}
-
-impl Totals {
-    fn read(value: &Value) -> Result<Self> {
-        let totals = value.get("totals").context("no totals")?;
-        let number = |name: &str| totals.get(name).and_then(Value::as_u64).context("no number");
-        Ok(Self {
-            conns: number("conns")?,
-            packets_in: number("packets_in")?,
-            packets_out: number("packets_out")?,
-            octets_in: number("octets_in")?,
-            octets_out: number("octets_out")?,
-        })
-    }
-
-    /// What came after `before`.
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            conns: self.conns.wrapping_sub(before.conns),
-            packets_in: self.packets_in.wrapping_sub(before.packets_in),
-            packets_out: self.packets_out.wrapping_sub(before.packets_out),
-            octets_in: self.octets_in.wrapping_sub(before.octets_in),
-            octets_out: self.octets_out.wrapping_sub(before.octets_out),
-        }
-    }
-
-    /// Both together.
-    pub fn and(self, more: Self) -> Self {
-        Self {
-            conns: self.conns + more.conns,
-            packets_in: self.packets_in + more.packets_in,
-            packets_out: self.packets_out + more.packets_out,
-            octets_in: self.octets_in + more.octets_in,
-            octets_out: self.octets_out + more.octets_out,
-        }
-    }
-}
-
 impl Estate {
     /// Everybody serves, and rvsd knows of them.
     pub fn open(mut stage: Stage, rvsd: Rvsd, bin: &Path, limits: &Limits) -> Result<Self> {
@@ -230,10 +180,8 @@ impl Estate {
                 && service.get("address").and_then(Value::as_str) == Some(address)
         };
         let service = services.iter().find(ours).with_context(|| format!("no {address}"))?;
-        let dests = dests(service).map(Totals::read);
-        let sum =
-            dests.collect::<Result<Vec<_>>>()?.into_iter().fold(Totals::default(), Totals::and);
-        Ok((Totals::read(service)?, sum))
+        let dests = dests(service).map(counted).collect::<Result<Vec<_>>>()?;
+        Ok((counted(service)?, dests.into_iter().fold(Totals::default(), Totals::plus)))
     }
 
     /// Destinations that count connections which they have at this moment, by address.
@@ -277,6 +225,11 @@ impl Estate {
         }
         Ok(sums)
     }
+}
+
+/// What `rvsadm -L --json` says that a service or a destination counted.
+fn counted(entry: &Value) -> Result<Totals> {
+    Ok(serde_json::from_value(entry.get("totals").context("no totals")?.clone())?)
 }
 
 fn dests(service: &Value) -> impl Iterator<Item = &Value> {

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rvs_api::Totals;
 use rvs_lab::process::{Daemon, Limits, run};
 
-use super::estate::{Estate, MORTAL, MORTALS, NOBODY, PLACES, PROBE, Place, Totals, at};
+use super::estate::{Estate, MORTAL, MORTALS, NOBODY, PLACES, PROBE, Place, at};
 use crate::stage::{BULK, HTTP, REALS6, SERVERS, Stage, VIP, ip};
 
 /// A page whose content is known: as in [`Stage::serve`].
