@@ -20,8 +20,8 @@ struct Arguments {
     /// Boots Debian's kernel in an emulator and plays generated cases to it and to rvs.
     #[arg(long, conflicts_with = "dir")]
     ask: bool,
-    /// Asks only cases of this kind: schedulers, states, persistence, thresholds, commands. May be
-    /// repeated.
+    /// Asks only cases of this kind: schedulers, states, persistence, thresholds, commands, packets.
+    /// May be repeated.
     #[arg(long, requires = "ask")]
     kind: Vec<Kind>,
     /// Cases of each kind.
