@@ -24,6 +24,8 @@ pub enum Peer {
     Nginx,
     /// rvs, NAT, TAP links.
     RvsTap,
+    /// The same with `offload = false`: frames are cut and checksums finished before it sees them.
+    RvsTapCut,
     /// rvs, NAT, AF_XDP links.
     #[value(name = "rvs-af_xdp")]
     RvsAfXdp,
@@ -37,12 +39,13 @@ pub enum Peer {
 
 impl Peer {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Forward,
         Self::Nftables,
         Self::Haproxy,
         Self::Nginx,
         Self::RvsTap,
+        Self::RvsTapCut,
         Self::RvsAfXdp,
         Self::ForwardDirect,
         Self::RvsDr,
@@ -57,6 +60,7 @@ impl Peer {
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx stream",
             Self::RvsTap => "rvs NAT, TAP",
+            Self::RvsTapCut => "rvs NAT, TAP, no offload",
             Self::RvsAfXdp => "rvs NAT, AF_XDP",
             Self::ForwardDirect => "forwarding, direct",
             Self::RvsDr => "rvs DR, TAP",
@@ -67,16 +71,19 @@ impl Peer {
     const fn way(self) -> Way {
         match self {
             Self::Forward => Way::Routed,
-            Self::Nftables | Self::Haproxy | Self::Nginx | Self::RvsTap | Self::RvsAfXdp => {
-                Way::Through
-            }
+            Self::Nftables
+            | Self::Haproxy
+            | Self::Nginx
+            | Self::RvsTap
+            | Self::RvsTapCut
+            | Self::RvsAfXdp => Way::Through,
             Self::ForwardDirect | Self::RvsDr | Self::RvsTun => Way::Direct,
         }
     }
 
     const fn links(self) -> Links {
         match self {
-            Self::RvsTap | Self::RvsDr | Self::RvsTun => Links::Tap,
+            Self::RvsTap | Self::RvsTapCut | Self::RvsDr | Self::RvsTun => Links::Tap,
             Self::RvsAfXdp => Links::Shared,
             _ => Links::Kernel,
         }
@@ -127,6 +134,10 @@ impl Peer {
             }
             Self::RvsTap | Self::RvsDr | Self::RvsTun => {
                 rvsd = Some(Rvsd::start(Driver::Tap, "", bin, dir, Some(group), limits)?);
+            }
+            Self::RvsTapCut => {
+                let more = "\n[workers]\noffload = false\n";
+                rvsd = Some(Rvsd::start(Driver::Tap, more, bin, dir, Some(group), limits)?);
             }
             Self::RvsAfXdp => {
                 rvsd = Some(Rvsd::start(Driver::AfXdp, "", bin, dir, Some(group), limits)?);
