@@ -42,7 +42,7 @@ const REST: Duration = Duration::from_micros(50);
 pub fn run(hosts: &str, director: &str, cable: &Cable) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGTERM, Arc::clone(&stop))?;
-    let end = HostEnd { mtu: Some(cable.mtu), mac: None };
+    let end = HostEnd { mtu: Some(cable.mtu), mac: None, leaves: false };
     let open = |name: &str| tap::open(name, 1, &end)?.pop().context("no queue");
     let faults = Faults {
         lose: cable.lose,

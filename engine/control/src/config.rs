@@ -98,6 +98,9 @@ pub struct Workers {
     pub huge_pages: bool,
     /// What a worker does when there is nothing to do.
     pub idle: Idle,
+    /// Whether TAP links carry what kernels leave to cards: frames of up to 64 KB, checksums that the
+    /// receiver's end finishes.
+    pub offload: bool,
 }
 
 impl Workers {

@@ -4,7 +4,7 @@ use crate::Failure;
 use arrayvec::ArrayVec;
 use core::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rvs_control::config::{Config, LINKS_MAX, PcapLink, TapLink};
+use rvs_control::config::{Config, LINKS_MAX, Links, PcapLink, TapLink};
 use rvs_io::pcap::{CaptureError, PcapQueue, Recorder, Replay};
 use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, Reserve, RoomFrame, RoomPool};
@@ -13,6 +13,10 @@ use rvs_wire::mac::MacAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+/// Large frames for each worker's queue of a link: as many as a breath takes in, and as many that wait
+/// for a neighbour.
+const LARGE: usize = 32;
 
 /// The longest wait of a worker whose links do not tell when frames come.
 const BLIND_WAIT: Duration = Duration::from_micros(50);
@@ -81,7 +85,10 @@ pub fn in_rooms<D: Device<Frame = RoomFrame, Pool = RoomPool>>(
 ) -> Result<Opened<D>, Failure> {
     let count = config.workers.count();
     let frames = config.tables.frames.saturating_mul(usize::from(count));
-    let reserve = Reserve::new(frames, config.tables.frame_octets);
+    let mut reserve = Reserve::new(frames, config.tables.frame_octets);
+    if matches!(config.links, Links::Tap(_)) && config.workers.offload {
+        reserve = reserve.with_large(LARGE * links.len() * usize::from(count));
+    }
     let mut workers: Vec<_> = (0..count).map(|_| (Vec::new(), reserve.pool())).collect();
     for link in links {
         for ((queues, _), queue) in workers.iter_mut().zip(open(link, count)?) {
@@ -174,7 +181,7 @@ impl Device for TapQueue {
 
     fn open(links: &[TapLink], config: &Config) -> Result<Opened<Self>, Failure> {
         in_rooms(links, config, |link: &TapLink, workers| {
-            let host = HostEnd { mtu: link.mtu, mac: None };
+            let host = HostEnd { mtu: link.mtu, mac: None, leaves: config.workers.offload };
             Ok(tap::open(&link.device, workers, &host)?)
         })
     }

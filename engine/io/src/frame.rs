@@ -13,9 +13,11 @@
 //!
 //! [`Frame`] and [`Pool`] are what the plane knows. [`RoomFrame`], [`RoomPool`] and [`Reserve`] serve
 //! links that copy, or that move frames inside one process: memory, captures, TAP. Every room is
-//! allocated at the start; afterwards rooms only change hands. The plane never drops a frame, it
+//! allocated at the start; afterwards rooms only change hands. Beside them may be some large rooms,
+//! for frames that kernels of one machine do not cut ([`Unfinished`]). The plane never drops a frame, it
 //! gives it back; [`Reserve::free`] and [`RoomPool::free`] let a test prove that.
 
+use crate::superframe;
 use crossbeam_queue::ArrayQueue;
 use std::{fmt, sync::Arc};
 
@@ -32,6 +34,37 @@ pub trait Frame: Send + Sized {
     /// Makes the frame `len` octets long, at the end. `false` when there is no such space.
     #[must_use]
     fn resize(&mut self, len: usize) -> bool;
+    /// What its sender left to whoever brings it to a cable; `None` of most links' frames.
+    #[inline]
+    fn unfinished(&self) -> Option<Unfinished> {
+        None
+    }
+    /// Writes what a sender leaves in the checksum's place: the sum of the pseudo-header alone, of
+    /// headers as they are now.
+    fn leave_sum(&mut self) {}
+    /// Nothing is left any more: what was is done.
+    fn finished(&mut self) {}
+}
+
+/// What a sender may leave to a network card, and between kernels of one machine is left for good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Unfinished {
+    /// Where the TCP or UDP header begins.
+    pub l4: usize,
+    /// Where in that header the checksum is. What stands there means nothing once headers were
+    /// changed: [`Frame::leave_sum`].
+    pub field: usize,
+    /// Of a frame that is to be cut into segments of TCP.
+    pub segments: Option<Segments>,
+}
+
+/// How a frame is to be cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Segments {
+    /// Octets of all headers, the Ethernet header included, which each segment begins with.
+    pub headers: usize,
+    /// Octets of payload in each but the last.
+    pub payload: usize,
 }
 
 /// Empty frames of one worker.
@@ -55,6 +88,9 @@ pub const EXCHANGE: usize = 64;
 /// worker which gives back what it took leaves the shared ring alone.
 pub const CACHE: usize = 2 * crate::BURST_MAX;
 
+/// Large frames that a pool keeps for itself.
+const LARGE_CACHE: usize = 16;
+
 /// Octets of a cache line.
 const LINE: usize = 64;
 
@@ -66,14 +102,41 @@ struct Line([u8; LINE]);
 /// A frame in a room of its own on the heap. Moving it moves 24 bytes.
 pub struct RoomFrame {
     room: Box<[Line]>,
-    start: u32,
+    /// The lower half: where in the room the frame begins. [`NOTED`]: the room begins with a [`Note`].
+    /// One word, as handles are moved several times a packet, and each field by itself.
+    front: u32,
     len: u32,
 }
+
+/// In [`RoomFrame::front`].
+const NOTED: u32 = 1 << 16;
+
+const _: () = assert!(size_of::<RoomFrame>() == 24);
+
+/// What a driver remembers of a frame that is not finished, in the room's first octets, which only
+/// headers in front of such a frame would need: those are for frames that are finished first.
+///
+/// Places are from the room's beginning, so they stay as the frame's front moves.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Note {
+    /// Where the header with the checksum begins.
+    pub(crate) l4: u16,
+    /// Where in that header the checksum is.
+    pub(crate) field: u16,
+    /// Octets of payload in each segment; 0 if it is not to be cut.
+    pub(crate) segment: u16,
+    /// How to cut it, in the kernel's words.
+    pub(crate) kind: u16,
+}
+
+/// What a note takes of the headroom.
+const NOTE: u16 = 8;
 
 impl RoomFrame {
     fn new(lines: usize) -> Self {
         let mut frame =
-            Self { room: vec![Line([0; LINE]); lines].into_boxed_slice(), start: 0, len: 0 };
+            Self { room: vec![Line([0; LINE]); lines].into_boxed_slice(), front: 0, len: 0 };
         frame.clear();
         frame
     }
@@ -82,15 +145,43 @@ impl RoomFrame {
     #[inline]
     pub fn clear(&mut self) {
         // HEADROOM fits, and `Reserve::new` makes no room smaller than it.
-        self.start = u32::try_from(HEADROOM).unwrap_or_default();
+        self.front = FRONT;
         self.len = 0;
+    }
+
+    /// Remembers what is not finished. `l4` is from the frame's front here; `false`, and nothing is
+    /// remembered, if that is beyond the first 64 KB of the room.
+    #[must_use]
+    pub(crate) fn note(&mut self, note: Note) -> bool {
+        let Some(l4) = note.l4.checked_add(self.start()) else { return false };
+        let room: &mut [u8] = bytemuck::must_cast_slice_mut(&mut self.room);
+        let Some(place) = room.get_mut(..usize::from(NOTE)) else { return false };
+        place.copy_from_slice(bytemuck::bytes_of(&Note { l4, ..note }));
+        self.front |= NOTED;
+        true
+    }
+
+    /// What is not finished; `l4` is from the frame's front as it is now.
+    pub(crate) fn noted(&self) -> Option<Note> {
+        if self.front & NOTED == 0 {
+            return None;
+        }
+        let room: &[u8] = bytemuck::must_cast_slice(&self.room);
+        let note: Note = bytemuck::pod_read_unaligned(room.get(..usize::from(NOTE))?);
+        Some(Note { l4: note.l4.checked_sub(self.start())?, ..note })
+    }
+
+    /// Whether it is one of the large rooms.
+    #[inline]
+    fn is_large(&self) -> bool {
+        self.room.len() >= LARGE_LINES
     }
 
     /// Everything from the frame's front to the end of the room, for a driver to write into; then
     /// [`Frame::resize`] says how much of it is the frame.
     #[inline]
     pub fn reach_mut(&mut self) -> &mut [u8] {
-        let start = index(self.start);
+        let start = usize::from(self.start());
         bytemuck::must_cast_slice_mut(&mut self.room).get_mut(start..).unwrap_or_default()
     }
 
@@ -110,8 +201,14 @@ impl RoomFrame {
     /// Where in the room the frame is.
     #[inline]
     fn place(&self) -> core::ops::Range<usize> {
-        let start = index(self.start);
+        let start = usize::from(self.start());
         start..start + index(self.len)
+    }
+
+    #[inline]
+    fn start(&self) -> u16 {
+        let [low, high, ..] = self.front.to_le_bytes();
+        u16::from_le_bytes([low, high])
     }
 
     fn room_octets(&self) -> usize {
@@ -141,32 +238,62 @@ impl Frame for RoomFrame {
 
     #[inline]
     fn shift_front(&mut self, by: isize) -> bool {
-        let Ok(by) = i32::try_from(by) else { return false };
-        // A front behind the end fails at the length, one before the room at the start.
+        // A front behind the end fails at the length, one before the room at the start; one beyond the
+        // first 64 KB is nobody's.
+        let Ok(by) = i16::try_from(by) else { return false };
         let (Some(start), Some(len)) =
-            (self.start.checked_sub_signed(by), self.len.checked_add_signed(by))
+            (self.start().checked_sub_signed(by), self.len.checked_add_signed(by.into()))
         else {
             return false;
         };
-        (self.start, self.len) = (start, len);
+        (self.front, self.len) = (self.front & NOTED | u32::from(start), len);
         true
     }
 
     #[inline]
     fn resize(&mut self, len: usize) -> bool {
         let Ok(octets) = u32::try_from(len) else { return false };
-        let fits = index(self.start) + len <= self.room_octets();
+        let fits = usize::from(self.start()) + len <= self.room_octets();
         if fits {
             self.len = octets;
         }
         fits
     }
+
+    #[inline]
+    fn unfinished(&self) -> Option<Unfinished> {
+        if self.front & NOTED == 0 { None } else { left(self) }
+    }
+
+    #[cold]
+    fn leave_sum(&mut self) {
+        let _noted_ones_have_a_place = superframe::leave_sum(self);
+    }
+
+    fn finished(&mut self) {
+        self.front &= !NOTED;
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn left(frame: &RoomFrame) -> Option<Unfinished> {
+    let note = frame.noted()?;
+    let l4 = usize::from(note.l4);
+    let cut = || {
+        // RFC 9293 section 3.1: the data offset counts words of four octets.
+        let offset = frame.octets().get(l4 + 12)? >> 4;
+        let headers = l4 + 4 * usize::from(offset);
+        Some(Segments { headers, payload: note.segment.into() })
+    };
+    let segments = if note.segment == 0 { None } else { Some(cut()?) };
+    Some(Unfinished { l4, field: note.field.into(), segments })
 }
 
 impl fmt::Debug for RoomFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RoomFrame")
-            .field("start", &self.start)
+            .field("start", &self.start())
             .field("len", &self.len)
             .field("octets", &self.octets())
             .finish_non_exhaustive()
@@ -180,7 +307,20 @@ fn outside<'f>() -> &'f mut [u8] {
     &mut []
 }
 
-/// An offset into a room. Lossless: a room's offsets are `u32`, and rvs runs on 64 bits.
+/// Where frames begin.
+const FRONT: u32 = {
+    assert!(HEADROOM == 128);
+    128
+};
+
+/// The longest frame that a kernel leaves whole: Ethernet and VLAN headers and the longest IP packet.
+pub const LARGE_OCTETS: usize = 18 + 65535;
+
+/// Lines of a large room. Ordinary ones are smaller: their frames are at most as long, and have no line
+/// of their own for a note's sake.
+const LARGE_LINES: usize = lines(LARGE_OCTETS) + 2;
+
+/// A length. Lossless: it is `u32`, and rvs runs on 64 bits.
 #[inline]
 fn index(offset: u32) -> usize {
     const { assert!(usize::BITS >= u32::BITS) };
@@ -191,6 +331,7 @@ fn index(offset: u32) -> usize {
 #[derive(Clone, Debug)]
 pub struct Reserve {
     spare: Arc<ArrayQueue<RoomFrame>>,
+    large: Option<Arc<ArrayQueue<RoomFrame>>>,
     frame_octets: usize,
 }
 
@@ -206,7 +347,23 @@ impl Reserve {
         let spare = ArrayQueue::new(frames.max(1));
         // `push` hands the frame back when the ring is full, which ends the loop.
         while spare.push(RoomFrame::new(lines)).is_ok() {}
-        Self { spare: Arc::new(spare), frame_octets }
+        Self { spare: Arc::new(spare), large: None, frame_octets }
+    }
+
+    /// The same with `frames` large rooms beside them (at least one), each for a frame of
+    /// [`LARGE_OCTETS`].
+    #[must_use]
+    pub fn with_large(self, frames: usize) -> Self {
+        let large = ArrayQueue::new(frames.max(1));
+        while large.push(RoomFrame::new(LARGE_LINES)).is_ok() {}
+        Self { large: Some(Arc::new(large)), ..self }
+    }
+
+    fn give_large(&self, frame: RoomFrame) {
+        if let Some(large) = &self.large {
+            // Refused only when frames of another reserve were given here: the surplus is freed.
+            drop(large.push(frame));
+        }
     }
 
     /// One worker's pool, with a cache of [`CACHE`] frames; empty until the first `take`.
@@ -220,19 +377,21 @@ impl Reserve {
     #[must_use]
     pub fn pool_with_cache(&self, cache: usize) -> RoomPool {
         let cache = cache.max(1);
-        RoomPool { reserve: self.clone(), cache_max: cache, cache: Vec::with_capacity(cache) }
+        let (reserve, large) = (self.clone(), Vec::with_capacity(LARGE_CACHE));
+        RoomPool { reserve, cache_max: cache, cache: Vec::with_capacity(cache), large }
     }
 
-    /// Rooms in the reserve now; those in pools, rings and bursts are not among them.
+    /// Rooms in the reserve now, large ones included; those in pools, rings and bursts are not among
+    /// them.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.spare.len()
+        self.spare.len() + self.large.as_ref().map_or(0, |large| large.len())
     }
 
-    /// Rooms that were allocated.
+    /// Rooms that were allocated, large ones included.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.spare.capacity()
+        self.spare.capacity() + self.large.as_ref().map_or(0, |large| large.capacity())
     }
 
     /// The longest frame that surely fits into an empty room, in octets from the Ethernet header.
@@ -249,7 +408,7 @@ impl Reserve {
 /// that line are an odd number of lines, the fronts of 64 rooms meet in 64 different sets of an L1
 /// cache; 2048 octets apart they would meet in two and evict each other, which was measured at
 /// 6 ns a packet with 512 frames in a ring.
-fn lines(frame_octets: usize) -> usize {
+const fn lines(frame_octets: usize) -> usize {
     let lines = HEADROOM.saturating_add(frame_octets).saturating_add(1).div_ceil(LINE);
     lines + lines % 2
 }
@@ -261,6 +420,8 @@ pub struct RoomPool {
     reserve: Reserve,
     cache_max: usize,
     cache: Vec<RoomFrame>,
+    /// Large ones; those used last are used next, as they are 64 KB of a processor's cache each.
+    large: Vec<RoomFrame>,
 }
 
 impl RoomPool {
@@ -279,6 +440,28 @@ impl RoomPool {
     /// Returns all frames to the reserve.
     pub fn flush(&mut self) {
         self.give_back(self.cache.len());
+        for frame in self.large.drain(..) {
+            self.reserve.give_large(frame);
+        }
+    }
+
+    /// A large empty frame, or `None` when there is none. It is given back like any other.
+    #[must_use]
+    pub fn take_large(&mut self) -> Option<RoomFrame> {
+        let from_all = || self.reserve.large.as_ref()?.pop();
+        let mut frame = self.large.pop().or_else(from_all)?;
+        frame.clear();
+        Some(frame)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_large(&mut self, frame: RoomFrame) {
+        if self.large.len() < LARGE_CACHE {
+            self.large.push(frame);
+        } else {
+            self.reserve.give_large(frame);
+        }
     }
 
     #[cold]
@@ -314,6 +497,9 @@ impl Pool for RoomPool {
 
     #[inline]
     fn give(&mut self, frame: RoomFrame) {
+        if frame.is_large() {
+            return self.give_large(frame);
+        }
         if self.cache.len() >= self.cache_max {
             self.give_back(EXCHANGE);
         }

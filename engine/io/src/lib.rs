@@ -26,10 +26,11 @@ pub mod frame;
 pub mod memory;
 mod netdevice;
 pub mod pcap;
+pub mod superframe;
 pub mod tap;
 
 use arrayvec::ArrayVec;
-pub use frame::{Frame, Pool, Reserve, RoomFrame, RoomPool};
+pub use frame::{Frame, Pool, Reserve, RoomFrame, RoomPool, Segments, Unfinished};
 
 /// The largest burst: what one breath may take in, over all links.
 pub const BURST_MAX: usize = 256;
@@ -57,7 +58,7 @@ pub trait Queue: Send {
     /// refused, and the caller counts it. Returns how many went.
     fn send(&mut self, pool: &mut Self::Pool, burst: &mut Burst<Self::Frame>) -> usize;
 
-    /// What the link itself received but could not hand over so far: too long, no empty frame.
+    /// What the link itself received but could not hand over so far.
     fn lost(&self) -> Lost {
         Lost::default()
     }
@@ -70,4 +71,15 @@ pub struct Lost {
     pub too_long: u64,
     /// No empty frame was left.
     pub no_frame: u64,
+    /// To be cut, or to be given a checksum, in a way that nobody offered to carry.
+    pub uncarriable: u64,
+}
+
+impl Lost {
+    /// All of them.
+    #[must_use]
+    pub fn all(self) -> u64 {
+        let Self { too_long, no_frame, uncarriable } = self;
+        too_long + no_frame + uncarriable
+    }
 }

@@ -13,14 +13,16 @@
 //!
 //! Without a frame in reach `receive` reads nothing: frames wait in the kernel, which counts what
 //! its own queue cannot hold. Frames come and go complete, with finished checksums and within the
-//! MTU, since segmentation and checksum offloads are turned off; a virtio-net header before each
-//! frame (`IFF_VNET_HDR`) is what carrying them through would add.
+//! MTU; or, if the host's end `leaves` them so, uncut and unfinished, with a header before each that
+//! says what is left to do (`IFF_VNET_HDR`, `superframe.rs`): sixty-four kilobytes for a system call.
 
+use crate::frame::LARGE_OCTETS;
 use crate::netdevice::{Request, ioctl, short};
+use crate::superframe::{HEADER_LEN, header_for, take_note};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use std::{
     fs::{File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{fs::OpenOptionsExt, net::UnixDatagram},
@@ -32,6 +34,9 @@ use std::{
 /// Queues of one device at most. Linux 6.12 drivers/net/tun.c `MAX_TAP_QUEUES`.
 pub const QUEUES_MAX: u16 = 256;
 
+/// Long frames that one call takes in: as many octets as a burst of short ones is not.
+const LONG_MOST: usize = 8;
+
 /// Where TAP devices come from.
 const CONTROL: &str = "/dev/net/tun";
 
@@ -42,6 +47,9 @@ pub struct HostEnd {
     pub mtu: Option<u16>,
     /// The host's address on this wire.
     pub mac: Option<[u8; 6]>,
+    /// Whether the host leaves frames of TCP uncut and checksums unfinished. Then pools need large
+    /// frames, and all links that frames leave by must be such links.
+    pub leaves: bool,
 }
 
 /// Why a TAP device could not be had. Each says what to do.
@@ -120,6 +128,7 @@ pub fn open(name: &str, queues: u16, host: &HostEnd) -> Result<Vec<TapQueue>, Ta
     }
     let device = Device::new(request)?;
     let in_use = device.in_use()?;
+    let device = Device { leaves: host.leaves, ..device };
     let (first, kind) = device.attach_first(queues)?;
     // The kernel lets anybody join a device of several queues, and would share the frames out.
     if in_use {
@@ -130,24 +139,25 @@ pub fn open(name: &str, queues: u16, host: &HostEnd) -> Result<Vec<TapQueue>, Ta
         files.push(device.attach(kind).map_err(|error| device.refused("attach to", error))?);
     }
     for file in &files {
-        // An earlier user of a persistent device may have left offloads on.
-        without_offloads(file).map_err(|error| device.refused("turn off offloads of", error))?;
+        // An earlier user of a persistent device may have left it otherwise.
+        offload(file, host.leaves).map_err(|error| device.refused("set the offloads of", error))?;
     }
     device.configure(host)?;
-    Ok(files.into_iter().map(TapQueue::new).collect())
+    Ok(files.into_iter().map(|file| TapQueue::new(file, host.leaves)).collect())
 }
 
 /// One queue of a TAP device.
 #[derive(Debug)]
 pub struct TapQueue {
     file: File,
+    leaves: bool,
     lost: Lost,
     fault: Option<i32>,
 }
 
 impl TapQueue {
-    fn new(file: File) -> Self {
-        Self { file, lost: Lost::default(), fault: None }
+    fn new(file: File, leaves: bool) -> Self {
+        Self { file, leaves, lost: Lost::default(), fault: None }
     }
 
     /// What the device last refused for another reason than "nothing there" and "no place": it is
@@ -157,8 +167,77 @@ impl TapQueue {
         self.fault.map(io::Error::from_raw_os_error)
     }
 
+    /// Reads one frame, which may not be finished, into a large room. What fits into the ordinary one is
+    /// copied there: that takes less than to tell the kernel of two places.
+    fn read_unfinished(&mut self, pool: &mut RoomPool, mut frame: RoomFrame) -> Read {
+        let room = frame.reach_mut().len();
+        let mut large = pool.take_large();
+        let read = self.read_behind_header(large.as_mut().unwrap_or(&mut frame));
+        let len = read.as_ref().map_or(0, |(_, len)| *len);
+        // A room has an octet more than its longest frame. The kernel cuts what does not fit and does
+        // not say so.
+        let is_long = len >= room;
+        let has_large = large.is_some();
+        if let Some(mut large) = large {
+            if is_long {
+                core::mem::swap(&mut frame, &mut large);
+            } else if let Some(place) = frame.reach_mut().get_mut(..len)
+                && let Some(octets) = large.reach_mut().get(..len)
+            {
+                place.copy_from_slice(octets);
+            }
+            pool.give(large);
+        }
+        let lost = match read {
+            Err(error) => {
+                pool.give(frame);
+                self.note(&error);
+                return Read::Nothing;
+            }
+            Ok(_) if is_long && !has_large => &mut self.lost.no_frame,
+            Ok(_) if len > LARGE_OCTETS || !frame.resize(len) => &mut self.lost.too_long,
+            Ok((header, _)) if !take_note(header, &mut frame) => &mut self.lost.uncarriable,
+            Ok(_) => return Read::Frame(frame, is_long),
+        };
+        *lost += 1;
+        pool.give(frame);
+        Read::Lost
+    }
+
+    /// Reads into an empty frame's room. The header goes where headers of tunnels will go later.
+    fn read_behind_header(&self, frame: &mut RoomFrame) -> io::Result<([u8; HEADER_LEN], usize)> {
+        let headroom = HEADER_LEN.cast_signed();
+        if !frame.shift_front(headroom) {
+            return Err(ErrorKind::OutOfMemory.into());
+        }
+        let read = (&self.file).read(frame.reach_mut());
+        let header = frame.octets().first_chunk().copied().unwrap_or_default();
+        let _as_it_was = frame.shift_front(-headroom);
+        Ok((header, read?.saturating_sub(HEADER_LEN)))
+    }
+
+    fn write_unfinished(&mut self, frame: &mut RoomFrame) -> Answer {
+        let header = header_for(frame);
+        let Some(header) = header.filter(|_| frame.shift_front(HEADER_LEN.cast_signed())) else {
+            return Answer::Refused;
+        };
+        if let Some(place) = frame.octets_mut().first_chunk_mut() {
+            *place = header;
+        }
+        let answer = self.write(frame.octets());
+        if answer != Answer::Took {
+            let _as_it_was = frame.shift_front(-HEADER_LEN.cast_signed());
+        }
+        answer
+    }
+
     fn write(&mut self, octets: &[u8]) -> Answer {
-        match (&self.file).write(octets) {
+        let written = (&self.file).write(octets);
+        self.answer(written)
+    }
+
+    fn answer(&mut self, written: io::Result<usize>) -> Answer {
+        match written {
             Ok(_) => Answer::Took,
             // Shorter than an Ethernet header. Linux 6.12 drivers/net/tun.c tun_get_user().
             Err(error) if error.kind() == ErrorKind::InvalidInput => Answer::Refused,
@@ -174,6 +253,15 @@ impl TapQueue {
             self.fault = error.raw_os_error();
         }
     }
+}
+
+/// What was there to read.
+enum Read {
+    /// A frame, and whether it is a long one.
+    Frame(RoomFrame, bool),
+    /// A frame that goes no further, and is counted.
+    Lost,
+    Nothing,
 }
 
 /// What the device said to a frame.
@@ -198,10 +286,24 @@ impl Queue for TapQueue {
     type Pool = RoomPool;
 
     fn receive(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>, most: usize) -> usize {
-        let before = burst.len();
+        let (before, mut long) = (burst.len(), 0);
         // A frame that is too long costs a turn as well: the breath stays bounded.
         for _ in 0..most.min(burst.remaining_capacity()) {
             let Some(mut frame) = pool.take() else { break };
+            if self.leaves {
+                match self.read_unfinished(pool, frame) {
+                    Read::Frame(frame, is_long) => {
+                        burst.push(frame);
+                        long += usize::from(is_long);
+                        if long == LONG_MOST {
+                            break;
+                        }
+                    }
+                    Read::Lost => {}
+                    Read::Nothing => break,
+                }
+                continue;
+            }
             let reach = frame.reach_mut();
             let room = reach.len();
             match (&self.file).read(reach) {
@@ -228,8 +330,12 @@ impl Queue for TapQueue {
         let mut answer = Answer::Took;
         for at in 0..burst.len() {
             if answer != Answer::Full {
-                let Some(frame) = burst.get(at) else { break };
-                answer = self.write(frame.octets());
+                let Some(frame) = burst.get_mut(at) else { break };
+                answer = if self.leaves {
+                    self.write_unfinished(frame)
+                } else {
+                    self.write(frame.octets())
+                };
             }
             if answer != Answer::Took {
                 burst.swap(refused, at);
@@ -265,11 +371,12 @@ impl Kind {
         }
     }
 
-    fn flags(self) -> libc::c_int {
-        let frames_only = libc::IFF_TAP | libc::IFF_NO_PI;
+    fn flags(self, leaves: bool) -> libc::c_int {
+        let header = if leaves { libc::IFF_VNET_HDR } else { 0 };
+        let frames = libc::IFF_TAP | libc::IFF_NO_PI | header;
         match self {
-            Self::Single => frames_only,
-            Self::Multi => frames_only | libc::IFF_MULTI_QUEUE,
+            Self::Single => frames,
+            Self::Multi => frames | libc::IFF_MULTI_QUEUE,
         }
     }
 }
@@ -279,13 +386,14 @@ struct Device {
     request: Request,
     /// Any socket will do to ask about devices.
     socket: UnixDatagram,
+    leaves: bool,
 }
 
 impl Device {
     fn new(request: Request) -> Result<Self, TapError> {
         let socket = UnixDatagram::unbound()
             .map_err(|error| TapError::refused("open a socket".to_owned(), error))?;
-        Ok(Self { request, socket })
+        Ok(Self { request, socket, leaves: false })
     }
 
     fn name(&self) -> String {
@@ -350,7 +458,7 @@ impl Device {
             .write(true)
             .custom_flags(libc::O_NONBLOCK) // std adds O_CLOEXEC
             .open(CONTROL)?;
-        let mut request = self.request.with(&short(kind.flags()));
+        let mut request = self.request.with(&short(kind.flags(self.leaves)));
         ioctl(file.as_fd(), libc::TUNSETIFF, &mut request)?;
         Ok(file)
     }
@@ -397,13 +505,27 @@ impl Device {
     }
 }
 
-/// Frames shall come with finished checksums, no longer than the MTU.
-fn without_offloads(file: &File) -> io::Result<()> {
-    const NONE: libc::c_ulong = 0;
+/// Frames shall come with finished checksums, no longer than the MTU; or else uncut if they are of TCP,
+/// and with a header of [`HEADER_LEN`] before them.
+fn offload(file: &File, leaves: bool) -> io::Result<()> {
+    const LEFT: libc::c_uint =
+        libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    if leaves {
+        let octets = libc::c_int::try_from(HEADER_LEN).unwrap_or_default();
+        // JUSTIFICATION: as in `ioctl`.
+        // SAFETY: the descriptor is open as `file` is borrowed, and TUNSETVNETHDRSZ reads an int where
+        //   it is told, which lives for the call. Linux 6.12 drivers/net/tun.c __tun_chr_ioctl().
+        let done =
+            unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const octets) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let left = libc::c_ulong::from(if leaves { LEFT } else { 0 });
     // JUSTIFICATION: as in `ioctl`.
     // SAFETY: the descriptor is open as `file` is borrowed, and TUNSETOFFLOAD takes a number, no
     //   address. Linux 6.12 drivers/net/tun.c set_offload().
-    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, NONE) };
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, left) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

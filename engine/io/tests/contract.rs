@@ -174,7 +174,7 @@ impl Subject for Tap {
     }
 
     fn new(_reserve: &Reserve, arriving: &[Vec<u8>]) -> Self {
-        let settings = HostEnd { mtu: Some(9000), mac: None };
+        let settings = HostEnd { mtu: Some(9000), mac: None, leaves: false };
         let queue = tap::open("rvs-tap", 1, &settings).unwrap().remove(0);
         let host = Host::new("rvs-tap");
         for octets in arriving {

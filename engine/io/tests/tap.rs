@@ -14,13 +14,14 @@ mod common;
 
 use common::{Host, frame, frames, in_namespace, ip, persist};
 use rvs_io::{
-    Burst, Frame, Pool, Queue, Reserve, RoomFrame, RoomPool,
+    Burst, Frame, Lost, Pool, Queue, Reserve, RoomFrame, RoomPool,
     tap::{self, HostEnd, QUEUES_MAX, TapError, TapQueue},
 };
 use std::{
-    io,
-    net::UdpSocket,
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd},
+    thread,
 };
 
 const NAME: &str = "rvs-test";
@@ -78,7 +79,9 @@ fn as_many_queues_as_the_kernel_knows_can_be_had() {
 fn the_host_end_has_the_mtu_and_the_mac_asked_for() {
     in_namespace(|| {
         let mac = [2, 0, 0, 0, 0x16, 0x30];
-        let _queues = tap::open(NAME, 1, &HostEnd { mtu: Some(1400), mac: Some(mac) }).unwrap();
+        let _queues =
+            tap::open(NAME, 1, &HostEnd { mtu: Some(1400), mac: Some(mac), leaves: false })
+                .unwrap();
         let host = Host::new(NAME);
         assert_eq!(host.mac, mac);
         host.send(&frame(0, 1414)).unwrap();
@@ -90,7 +93,8 @@ fn the_host_end_has_the_mtu_and_the_mac_asked_for() {
 #[test]
 fn an_mtu_that_the_kernel_refuses_is_said_and_leaves_no_device() {
     in_namespace(|| {
-        let error = tap::open(NAME, 2, &HostEnd { mtu: Some(20), mac: None }).unwrap_err();
+        let error =
+            tap::open(NAME, 2, &HostEnd { mtu: Some(20), mac: None, leaves: false }).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot set the MTU of TAP rvs-test: Invalid argument (os error 22)"
@@ -103,7 +107,8 @@ fn an_mtu_that_the_kernel_refuses_is_said_and_leaves_no_device() {
 fn a_device_that_exists_is_attached_to_and_stays() {
     in_namespace(|| {
         let mac = [2, 0, 0, 0, 0, 9];
-        let queues = tap::open(NAME, 2, &HostEnd { mtu: None, mac: Some(mac) }).unwrap();
+        let queues =
+            tap::open(NAME, 2, &HostEnd { mtu: None, mac: Some(mac), leaves: false }).unwrap();
         persist(&queues[0], true);
         drop(queues);
         for queues in [2, 1, 3] {
@@ -264,5 +269,78 @@ fn the_hosts_checksums_are_finished_even_if_an_earlier_user_left_offloads_on() {
         let (words, _) = octets.as_chunks::<2>();
         let sum = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum::<u32>();
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    });
+}
+
+/// Octets of TCP come back to the host as from somebody else: addresses are swapped, which no sum
+/// notices.
+fn reflect(burst: &mut Burst<RoomFrame>) {
+    for frame in burst.iter_mut() {
+        let octets = frame.octets_mut();
+        if octets[12..14] == [8, 0] {
+            let (macs, addresses) = octets.split_at_mut(26);
+            macs[..12].rotate_left(6);
+            addresses[..8].rotate_left(4);
+        }
+    }
+}
+
+#[test]
+fn a_kernels_uncut_frames_and_unfinished_checksums_come_and_go() {
+    in_namespace(|| {
+        let end = HostEnd { leaves: true, ..HostEnd::default() };
+        let mut queue = tap::open(NAME, 1, &end).unwrap().remove(0);
+        if !ip("address add 192.0.2.1/24 dev rvs-test") {
+            return;
+        }
+        ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev rvs-test");
+        let listener = TcpListener::bind("192.0.2.1:80").unwrap();
+        let data: Vec<u8> = (0..4_u32 << 20).map(|number| (number * 7 % 251) as u8).collect();
+        let sent = data.clone();
+        let client = thread::spawn(move || {
+            let mut stream = TcpStream::connect("192.0.2.2:80").unwrap();
+            stream.write_all(&sent).unwrap();
+        });
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        });
+        let reserve = Reserve::new(512, 1514).with_large(32);
+        let (mut pool, mut burst) = (reserve.pool(), Burst::new());
+        let (mut unfinished, mut long) = (0, 0);
+        while !server.is_finished() {
+            queue.receive(&mut pool, &mut burst, usize::MAX);
+            for frame in burst.iter().filter_map(Frame::unfinished) {
+                unfinished += 1;
+                long += usize::from(frame.segments.is_some());
+            }
+            reflect(&mut burst);
+            queue.send(&mut pool, &mut burst);
+            assert!(burst.is_empty(), "the kernel took them all");
+        }
+        client.join().unwrap();
+        assert!(server.join().unwrap() == data);
+        assert!(unfinished > long && long > 10, "{unfinished} unfinished, {long} of them long");
+        assert_eq!(queue.lost(), Lost::default());
+        drop((queue, pool));
+        assert_eq!((reserve.free(), reserve.total()), (512 + 32, 512 + 32));
+    });
+}
+
+#[test]
+fn without_large_frames_long_ones_are_counted_and_others_come() {
+    in_namespace(|| {
+        let end = HostEnd { leaves: true, mtu: Some(9000), ..HostEnd::default() };
+        let (mut queues, mut pool) = (tap::open(NAME, 1, &end).unwrap(), pool());
+        let host = Host::new(NAME);
+        for octets in [60, 5000, 1514, 9014, 1514] {
+            host.send(&frame(0, octets)).unwrap();
+        }
+        let lens: Vec<_> =
+            receive(&mut queues[0], &mut pool).iter().map(std::vec::Vec::len).collect();
+        assert_eq!(lens, [60, 1514, 1514]);
+        assert_eq!(queues[0].lost(), Lost { no_frame: 2, ..Lost::default() });
     });
 }

@@ -19,6 +19,7 @@ use crate::related::{self, Around};
 use crate::reunion::{Reunions, Way};
 use crate::stack::Desk;
 use crate::tunnel_error::{self, Outcome};
+use crate::unfinished;
 use rvs_conntrack::Conns;
 use rvs_io::{Frame, Queue};
 use rvs_wire::flow::{V4, V6};
@@ -37,6 +38,10 @@ pub(crate) fn carry_out<Q: Queue>(
         Verdict::Stack { l3, vlan } => (l3, vlan),
         Verdict::Cut { l3, .. } => {
             cut::both((v4, v6), (world, paths), desk, (frame, link), l3);
+            return;
+        }
+        Verdict::Segment { l3 } => {
+            unfinished::into_tunnel((v4, v6), (world, paths), desk, (frame, link), l3);
             return;
         }
         _ => {
@@ -92,6 +97,8 @@ pub(crate) fn settle<Q: Queue>(
         Verdict::TooBig { l3, mtu } => desk.refuse_too_big(frame, link, l3, mtu),
         Verdict::NoDest { l3 } => desk.refuse_no_dest(frame, link, l3),
         Verdict::NoConn { l3 } => desk.refuse_no_conn(frame, link, l3),
+        // Not of what the director made, nor of fragments and errors, which nobody leaves uncut.
+        Verdict::Segment { .. } => desk.links.drop(frame, DropReason::Unfragmentable),
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
         Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
     }

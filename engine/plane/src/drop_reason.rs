@@ -35,6 +35,8 @@ reasons! {
     VlanUnknown = "vlan-unknown",
     /// Longer than the room of a frame.
     FrameTooLong = "frame-too-long",
+    /// Its TAP's header says to cut it, or to finish its checksum, in a way that nobody offered to carry.
+    Uncarriable = "uncarriable",
     /// No empty frame was left to receive it into, or to answer with.
     NoFrame = "no-frame",
     /// An ARP message that is malformed or concerns nobody here.

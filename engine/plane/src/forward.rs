@@ -8,6 +8,7 @@ use crate::drop_reason::DropReason;
 use crate::lane::Verdict;
 use crate::neighbor::{Hop, HopId};
 use crate::paths::Paths;
+use crate::unfinished;
 use rvs_conntrack::conn::flag;
 use rvs_conntrack::{Conn, Direction};
 use rvs_io::Frame;
@@ -29,8 +30,12 @@ pub(crate) enum Sent {
     ToFragment { mtu: u16 },
     /// The hop limit ran out; unchanged.
     Exceeded,
+    /// Does not fit as it is; unchanged: [`if_long`].
+    Long,
     /// Does not fit and may not be fragmented.
     TooBig { mtu: u16 },
+    /// To be cut into segments, each of which goes into the tunnel; unchanged.
+    ToSegment,
     /// No room for a tunnel's header.
     NoHeadroom,
     /// To be read first ([`crate::ftp`]); unchanged.
@@ -41,7 +46,7 @@ impl Sent {
     /// Whether the packet was rewritten and goes on.
     #[inline(always)]
     pub(crate) fn is_sent(self) -> bool {
-        matches!(self, Self::Framed | Self::Whole | Self::ToFragment { .. })
+        matches!(self, Self::Framed | Self::Whole | Self::ToFragment { .. } | Self::ToSegment)
     }
 
     /// What becomes of the frame.
@@ -51,7 +56,8 @@ impl Sent {
             Self::ToFragment { mtu } => Verdict::Fragment { hop, l3, mtu },
             Self::Exceeded => Verdict::Exceeded { l3 },
             Self::TooBig { mtu } => Verdict::TooBig { l3, mtu },
-            Self::NoHeadroom | Self::Helped => DropReason::NoHeadroom.into(),
+            Self::ToSegment => Verdict::Segment { l3 },
+            Self::NoHeadroom | Self::Long | Self::Helped => DropReason::NoHeadroom.into(),
         }
     }
 }
@@ -65,7 +71,8 @@ impl From<Stop> for Sent {
     }
 }
 
-/// Rewrites the packet for its connection's destination or client.
+/// Rewrites the packet for its connection's destination or client. What does not fit is left for
+/// [`if_long`].
 #[inline(always)]
 pub(crate) fn apply<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
@@ -100,7 +107,7 @@ pub(crate) fn in_place<F: Rewrite, B: Frame>(
         return Sent::NoHeadroom;
     };
     if packet.packet_octets > hop.mtu {
-        return too_long(conn, direction, packet, hop.mtu, octets);
+        return Sent::Long;
     }
     match rewrite(conn, direction, packet, octets) {
         Ok(()) => framed(hop, before),
@@ -134,19 +141,42 @@ fn rewrite<F: Rewrite>(
     }
 }
 
+/// What becomes of a packet that [`apply`] found too long; of others, what it said.
+#[inline]
+pub(crate) fn if_long<F: Rewrite, B: Frame>(
+    sent: Sent,
+    (conn, direction): (&Conn<F>, Direction),
+    packet: &Packet<F>,
+    hop: &Hop,
+    frame: &mut B,
+) -> Sent {
+    if sent == Sent::Long { too_long(conn, direction, packet, hop, frame) } else { sent }
+}
+
+/// [`in_place`] for what is longer than the next link takes, unless it is to be cut into segments that
+/// are not.
 #[cold]
 #[inline(never)]
-fn too_long<F: Rewrite>(
+fn too_long<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
     direction: Direction,
     packet: &Packet<F>,
-    mtu: u16,
-    octets: &mut [u8],
+    hop: &Hop,
+    frame: &mut B,
 ) -> Sent {
-    if F::dont_fragment(octets) {
+    let (l3, mtu) = (usize::from(packet.l3), hop.mtu);
+    let fits = unfinished::fits_in_segments(frame, l3, mtu);
+    let Some((before, octets)) = frame.octets_mut().split_at_mut_checked(l3) else {
+        return Sent::NoHeadroom;
+    };
+    if !fits && F::dont_fragment(octets) {
         return too_big::<F>(octets, direction, mtu);
     }
-    rewrite(conn, direction, packet, octets).map_or_else(Sent::from, |()| Sent::ToFragment { mtu })
+    match rewrite(conn, direction, packet, octets) {
+        Ok(()) if fits => framed(hop, before),
+        Ok(()) => Sent::ToFragment { mtu },
+        Err(stop) => stop.into(),
+    }
 }
 
 /// The same for a connection whose packets take more.
@@ -180,10 +210,11 @@ pub(crate) fn apply_unread<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
-    match apply(conn, direction, packet, hop, paths, pmtu_disc, frame) {
+    let sent = match apply(conn, direction, packet, hop, paths, pmtu_disc, frame) {
         Sent::Helped => in_place(conn, direction, packet, hop, frame),
         sent => sent,
-    }
+    };
+    if_long(sent, (conn, direction), packet, hop, frame)
 }
 
 /// Puts the headers of the destination's tunnel before the packet.
@@ -201,13 +232,18 @@ fn tunnel<F: Rewrite, B: Frame>(
     let l3 = usize::from(packet.l3);
     let mtu = hop.mtu.min(way.mtu());
     let room = mtu.saturating_sub(way.front());
-    let fits = packet.packet_octets <= room;
+    let segment = unfinished::finish(frame, l3);
+    let packet_octets = segment.unwrap_or(packet.packet_octets);
+    let fits = packet_octets <= room;
     if !fits
         && let Some(octets) = frame.octets_mut().get_mut(l3..)
         && let Some(most) = most_whole::<F>(room, pmtu_disc, octets)
-        && packet.packet_octets > most
+        && packet_octets > most
     {
         return too_big::<F>(octets, direction, most);
+    }
+    if segment.is_some() {
+        return Sent::ToSegment;
     }
     let shift = i16::try_from(way.front()).unwrap_or_default();
     if !frame.shift_front(shift.into()) {

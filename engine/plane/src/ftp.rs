@@ -29,6 +29,7 @@ use crate::lane::{Verdict, World, forget, line_of, moved, note};
 use crate::neighbor::{Hop, HopId};
 use crate::related::hop_of;
 use crate::snapshot::FTP_PORT;
+use crate::unfinished;
 use arrayvec::ArrayString;
 use core::fmt::Write as _;
 use core::net::IpAddr;
@@ -318,6 +319,10 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
         let conn = *self.conns.table().conn(found.index).ok_or(DropReason::NoRoute)?;
         let (l3, l4) = (usize::from(packet.l3), usize::from(packet.l4));
         let octets = usize::from(packet.packet_octets);
+        if frame.unfinished().is_some() && frame.resize(l3 + octets) {
+            // For us to read; whoever finishes it computes it again.
+            unfinished::sum_up(frame);
+        }
         let ip = frame.octets().get(l3..l3 + octets).ok_or(DropReason::NoHeadroom)?;
         let segment = ip.get(l4..).ok_or(DropReason::NoHeadroom)?;
         let sequence = Tcp::parse(segment).map_or(0, |(tcp, _)| tcp.sequence());
@@ -330,7 +335,9 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
             self.read(found, &conn, segment)?
         };
         let (hop_id, hop) = hop_of(&conn, found.direction, self.hops).ok_or(DropReason::NoRoute)?;
+        let way = (&conn, found.direction);
         let sent = forward::in_place(&conn, found.direction, packet, hop, frame);
+        let sent = forward::if_long(sent, way, packet, hop, frame);
         if !sent.is_sent() {
             return Ok(sent.verdict(hop_id, packet.l3));
         }
@@ -346,7 +353,8 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
                 let (from, to) = (edit.place.len(), edit.text.len());
                 let now = replace::<F, B>(&conn, &packet, edit, talk, sequence, frame)
                     .ok_or(DropReason::NoHeadroom)?;
-                if now > hop.mtu && !matches!(sent, Sent::ToFragment { .. }) {
+                let fits = now <= hop.mtu || unfinished::fits_in_segments(frame, l3, hop.mtu);
+                if !fits && !matches!(sent, Sent::ToFragment { .. }) {
                     return Err(DropReason::TooBig);
                 }
                 packet.packet_octets = now;

@@ -72,7 +72,8 @@ fn of_family<F: Local, B: Frame>(
     // No transport header that masquerading knows.
     let packet = Packet::<F> { key, l3, packet_octets, ..Packet::default() };
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-    let sent = forward::apply(&conn, found.direction, &packet, hop, paths, pmtu_disc, frame);
+    let way = found.direction;
+    let sent = forward::apply_unread(&conn, way, &packet, hop, paths, pmtu_disc, frame);
     if sent.is_sent() || !is_outbound {
         note(&mut conn, line, &packet, is_outbound, world.now);
     }

@@ -50,6 +50,8 @@ pub(crate) enum Verdict {
     Exceeded { l3: u16 },
     /// Too long for the next link: tell the sender what fits.
     TooBig { l3: u16, mtu: u16 },
+    /// A long frame into a tunnel: its segments one by one.
+    Segment { l3: u16 },
     /// No destination takes connections: tell the client.
     NoDest { l3: u16 },
     /// A connection that is to be reset, to both sides.
@@ -314,6 +316,7 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
         note(&mut conn, line, packet, is_outbound, world.now);
         true
     } else {
+        let sent = forward::if_long(sent, (&conn, direction), packet, hop, frame);
         *verdict = sent.verdict(hop_id, packet.l3);
         note_unframed(conn, line, packet, sent, is_outbound, world.now)
     }

@@ -47,6 +47,7 @@ pub mod stage;
 pub mod steering;
 mod sync;
 mod tunnel_error;
+mod unfinished;
 pub mod worker;
 
 pub use bell::Bell;

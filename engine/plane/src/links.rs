@@ -158,11 +158,11 @@ impl<Q: Queue> Links<Q> {
 
 #[cold]
 fn count_lost(counters: &FrameCounters, before: Lost, now: Lost) {
-    let (long, none) = (now.too_long - before.too_long, now.no_frame - before.no_frame);
-    counters.dropped_many(DropReason::FrameTooLong, long);
-    counters.dropped_many(DropReason::NoFrame, none);
+    counters.dropped_many(DropReason::FrameTooLong, now.too_long - before.too_long);
+    counters.dropped_many(DropReason::NoFrame, now.no_frame - before.no_frame);
+    counters.dropped_many(DropReason::Uncarriable, now.uncarriable - before.uncarriable);
     // A link counts only what it hands over; these came in too.
-    counters.received(usize::try_from(long + none).unwrap_or_default());
+    counters.received(usize::try_from(now.all() - before.all()).unwrap_or_default());
 }
 
 /// Puts the Ethernet header of `hop` right before the octet at `l3`. `false` if there is no room

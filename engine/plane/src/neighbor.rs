@@ -46,6 +46,9 @@ const HELD: usize = 3;
 /// Frames that wait for all of them: a scan of a connected network must not empty the pool. Half of
 /// that is for those that are not guests, or the scan would keep destinations from being asked for.
 const HELD_ALL: usize = 512;
+/// Those among them that are to be cut into segments: their rooms are few. TCP begins with short
+/// packets, so that long ones find their neighbour known.
+const HELD_LONG: usize = 8;
 /// Entries looked at for an expired one when the table is full, and per breath by the timer.
 const LOOKS: usize = 64;
 
@@ -147,6 +150,27 @@ pub struct Held<F> {
     pub frame: F,
     /// Offset of the IP header.
     pub l3: u16,
+    /// Whether it is to be cut into segments.
+    pub is_long: bool,
+}
+
+/// How many frames wait.
+#[derive(Default)]
+struct Waiting {
+    all: usize,
+    long: usize,
+}
+
+impl Waiting {
+    fn one_more<F>(&mut self, held: &Held<F>) {
+        self.all += 1;
+        self.long += usize::from(held.is_long);
+    }
+
+    fn less<F>(&mut self, gone: &[Held<F>]) {
+        self.all -= gone.len();
+        self.long -= gone.iter().filter(|held| held.is_long).count();
+    }
 }
 
 struct Entry<F> {
@@ -219,7 +243,7 @@ pub struct Neighbors<F> {
     capacity: usize,
     guests: usize,
     hand: usize,
-    held: usize,
+    waiting: Waiting,
     breath: u32,
     /// What [`Neighbors::resolve`] was asked last: connections that have the same router come one
     /// after the other.
@@ -241,7 +265,7 @@ impl<F> Neighbors<F> {
             capacity,
             guests: 0,
             hand: 0,
-            held: 0,
+            waiting: Waiting::default(),
             breath: 0,
             recent: None,
             round: (0, 0),
@@ -251,7 +275,7 @@ impl<F> Neighbors<F> {
     /// Frames that wait.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held
+        self.waiting.all
     }
 
     /// What packets read, by [`HopId`].
@@ -435,17 +459,19 @@ impl<F> Neighbors<F> {
         if entry.status == Status::Failed && !may_ask {
             return Err((held.frame, DropReason::NeighborUnresolved));
         }
-        // RFC 1122 section 2.3.2.2, RFC 4861 section 7.2.2: the latest are kept.
-        let oldest = if entry.held.is_full() { entry.held.pop_at(0) } else { None };
         let most = if entry.guest { HELD_ALL / 2 } else { HELD_ALL };
-        if oldest.is_none() && self.held >= most {
+        let is_full = entry.held.is_full();
+        if !is_full && self.waiting.all >= most || held.is_long && self.waiting.long >= HELD_LONG {
             return Err((held.frame, DropReason::NeighborQueueFull));
         }
+        // RFC 1122 section 2.3.2.2, RFC 4861 section 7.2.2: the latest are kept.
+        let oldest = if is_full { entry.held.pop_at(0) } else { None };
+        self.waiting.less(oldest.as_slice());
+        self.waiting.one_more(&held);
         entry.held.push(held);
         if let Some(oldest) = oldest {
             return Err((oldest.frame, DropReason::NeighborQueueFull));
         }
-        self.held += 1;
         if entry.status != Status::Failed {
             return Ok(None);
         }
@@ -507,7 +533,7 @@ impl<F> Neighbors<F> {
     pub fn release(&mut self, id: HopId) -> ArrayVec<Held<F>, HELD> {
         let entry = self.entries.get_mut(usize::from(id));
         let held = entry.map(|entry| core::mem::take(&mut entry.held)).unwrap_or_default();
-        self.held -= held.len();
+        self.waiting.less(&held);
         held
     }
 
@@ -564,7 +590,7 @@ impl<F> Neighbors<F> {
             } else {
                 entry.status = Status::Failed;
                 hop.header_len = 0;
-                self.held -= entry.held.len();
+                self.waiting.less(&entry.held);
                 due.given_up.extend(entry.held.drain(..));
             }
         }
@@ -574,7 +600,7 @@ impl<F> Neighbors<F> {
 
     /// Everything that waits, at the end.
     pub fn drain(&mut self) -> impl Iterator<Item = F> {
-        self.held = 0;
+        self.waiting = Waiting::default();
         self.entries.iter_mut().flat_map(|entry| entry.held.drain(..)).map(|held| held.frame)
     }
 }

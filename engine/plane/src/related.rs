@@ -220,7 +220,7 @@ impl<F: Local> Report<F> {
                 };
                 let packet = Packet::<F> { l3: self.l3, packet_octets, ..Packet::default() };
                 let pmtu_disc = world.snapshot.tunables.pmtu_disc;
-                forward::apply(conn, direction, &packet, hop, paths, pmtu_disc, frame)
+                forward::apply_unread(conn, direction, &packet, hop, paths, pmtu_disc, frame)
             }
         };
         // Nobody is told of trouble with an error.

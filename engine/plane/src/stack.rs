@@ -22,6 +22,7 @@ use crate::links::Links;
 use crate::neighbor::{Held, HopId, Neighbors, News, Place, Question};
 use crate::network::{Interface, InterfaceId, NextHop};
 use crate::snapshot::Snapshot;
+use crate::unfinished;
 use core::net::{IpAddr, Ipv6Addr};
 use rvs_io::{Frame, Queue};
 use rvs_model::Tick;
@@ -78,7 +79,7 @@ pub(crate) struct Desk<'d, Q: Queue> {
     pub(crate) links: &'d mut Links<Q>,
     pub(crate) snapshot: &'d Snapshot,
     pub(crate) mesh: &'d Mesh<Q::Frame>,
-    worker: u16,
+    pub(crate) worker: u16,
     pub(crate) now: Tick,
 }
 
@@ -89,7 +90,8 @@ impl<Q: Queue> Desk<'_, Q> {
             self.links.push_to(ready, frame, l3);
             return;
         }
-        match self.stack.neighbors.hold(hop, Held { frame, l3 }, self.now) {
+        let is_long = frame.unfinished().is_some_and(|left| left.segments.is_some());
+        match self.stack.neighbors.hold(hop, Held { frame, l3, is_long }, self.now) {
             Ok(Some(question)) => self.ask(question),
             Ok(None) => {}
             Err((frame, reason)) => self.links.drop(frame, reason),
@@ -98,7 +100,18 @@ impl<Q: Queue> Desk<'_, Q> {
 
     /// The same for a packet that is too long, in pieces of `mtu` octets.
     #[cold]
-    pub(crate) fn transmit_in_pieces(&mut self, hop: HopId, frame: Q::Frame, l3: u16, mtu: u16) {
+    pub(crate) fn transmit_in_pieces(
+        &mut self,
+        hop: HopId,
+        mut frame: Q::Frame,
+        l3: u16,
+        mtu: u16,
+    ) {
+        if unfinished::finish(&mut frame, l3.into()).is_some() {
+            return unfinished::each_segment(self, frame, l3, |desk, segment, octets| {
+                desk.transmit_fitting(hop, segment, l3, octets.into());
+            });
+        }
         let ident = self.stack.idents.next();
         match fragment::split(self.links, frame, l3, mtu, ident) {
             Ok(pieces) => {
@@ -113,7 +126,7 @@ impl<Q: Queue> Desk<'_, Q> {
     /// Sends a packet of `octets` that may be cut, whole if it fits.
     fn transmit_fitting(&mut self, hop: HopId, frame: Q::Frame, l3: u16, octets: usize) {
         let mtu = self.stack.neighbors.hop(hop).map_or(0, |hop| hop.mtu);
-        if octets <= usize::from(mtu) {
+        if octets <= usize::from(mtu) || unfinished::fits_in_segments(&frame, l3.into(), mtu) {
             self.transmit(hop, frame, l3);
         } else {
             self.transmit_in_pieces(hop, frame, l3, mtu);
@@ -391,6 +404,7 @@ impl<Q: Queue> Desk<'_, Q> {
         }
         let at = usize::from(l3);
         let whole = frame.resize(at + look.octets);
+        unfinished::sum_up(&mut frame);
         let packet = frame.octets().get(at..).filter(|_| whole).unwrap_or_default();
         match look.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP
@@ -501,8 +515,8 @@ impl<Q: Queue> Desk<'_, Q> {
         let at = usize::from(l3);
         let mtu = self.stack.neighbors.hop(hop).map_or(0, |hop| hop.mtu);
         let whole = frame.resize(at + look.octets);
+        let fits = look.octets <= usize::from(mtu) || unfinished::fits_in_segments(&frame, at, mtu);
         let packet = frame.octets_mut().get_mut(at..).filter(|_| whole).unwrap_or_default();
-        let fits = look.octets <= usize::from(mtu);
         if !fits && F::dont_fragment(packet) {
             self.refuse::<F>(frame, interface, l3, Error::TooBig { mtu }, DropReason::TooBig);
         } else if F::direct(packet).is_err() {

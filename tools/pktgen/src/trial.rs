@@ -211,8 +211,7 @@ impl<Q: Queue> Port<Q> {
     }
 
     fn link_lost(&self) -> u64 {
-        let Lost { too_long, no_frame } = self.queue.lost();
-        too_long + no_frame - self.lost_before.too_long - self.lost_before.no_frame
+        self.queue.lost().all() - self.lost_before.all()
     }
 
     fn finish(mut self, pool: &mut Q::Pool) -> Q {

@@ -260,6 +260,7 @@ fn workers(
         burst: number_or("burst", &written.burst, &(1..=256), 64)?,
         huge_pages: written.huge_pages.unwrap_or(true),
         idle: written.idle.unwrap_or(idle),
+        offload: written.offload.unwrap_or(true),
     })
 }
 

@@ -99,6 +99,7 @@ pub(super) struct Workers {
     pub(super) burst: Number,
     pub(super) huge_pages: Option<bool>,
     pub(super) idle: Option<Idle>,
+    pub(super) offload: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

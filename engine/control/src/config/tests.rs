@@ -95,7 +95,8 @@ fn one_link_is_enough_and_all_else_has_defaults() {
     let config = good(LINK);
     assert_eq!(config.control.socket, Path::new("/run/rvs/rvsd.sock"));
     assert_eq!(config.control.mode, 0o600);
-    let workers = Workers { cores: vec![], burst: 64, huge_pages: true, idle: Idle::Adaptive };
+    let idle = Idle::Adaptive;
+    let workers = Workers { cores: vec![], burst: 64, huge_pages: true, idle, offload: true };
     assert_eq!(config.workers, workers);
     assert_eq!(config.workers.count(), 1);
     let tables = Tables {
@@ -156,7 +157,7 @@ fn every_section_is_taken_as_written() {
     let config = good(&format!(
         "{LINK}
         [control]\nsocket = \"rvsd.sock\"\nmode = \"0660\"
-        [workers]\ncores = [1, 0]\nburst = 32\nhuge_pages = false\nidle = \"poll\"
+        [workers]\ncores = [1, 0]\nburst = 32\nhuge_pages = false\nidle = \"poll\"\noffload = false
         [tables]\nconns = 1\nconns6 = 2\nservices = 3\ndests = 4\nneighbors = 5\nframes = 2048
         [timeouts]\nestablished = 800\nsynack = 9\nudp = 30\nnone = 1
         [ipvs]\nconn_reuse_mode = 3\nsloppy_tcp = 1\nexpire_nodest_conn = true\nsecure_tcp = 3
@@ -164,7 +165,8 @@ fn every_section_is_taken_as_written() {
     ));
     assert_eq!(config.control.socket, Path::new("/etc/rvs/rvsd.sock"));
     assert_eq!(config.control.mode, 0o660);
-    let workers = Workers { cores: vec![1, 0], burst: 32, huge_pages: false, idle: Idle::Poll };
+    let (cores, idle) = (vec![1, 0], Idle::Poll);
+    let workers = Workers { cores, burst: 32, huge_pages: false, idle, offload: false };
     assert_eq!(config.workers, workers);
     let Tables { conns4, conns6, services, dests, neighbors, frames, .. } = config.tables;
     assert_eq!((conns4, conns6, services, dests, neighbors, frames), (1, 2, 3, 4, 5, 2048));
@@ -286,7 +288,7 @@ fn unknown_keys_are_refused_with_those_there_are() {
         ),
         (
             "[workers]\nthreads = 1\n",
-            "2:1: unknown field `threads`, expected one of `cores`, `burst`, `huge_pages`, `idle`",
+            "2:1: unknown field `threads`, expected one of `cores`, `burst`, `huge_pages`, `idle`, `offload`",
         ),
         (
             "[tables]\nconn = 1\n",
@@ -696,6 +698,7 @@ fn the_manual_tells_the_truth() {
         "burst",
         "huge_pages",
         "idle",
+        "offload",
     ]
     .into_iter()
     .chain(["conns", "conns6", "services", "dests", "neighbors", "frames", "frame_octets"])

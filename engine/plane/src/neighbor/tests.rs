@@ -22,7 +22,7 @@ fn next(last: u8) -> NextHop {
 }
 
 fn held() -> Held<u8> {
-    Held { frame: 7, l3: 14 }
+    Held { frame: 7, l3: 14, is_long: false }
 }
 
 /// A question and its answer.
@@ -166,6 +166,26 @@ fn no_more_frames_wait_than_all_neighbors_together_may_have() {
         }
     }
     assert_eq!((all.held(), refused), (HELD_ALL, 250 * HELD - HELD_ALL));
+}
+
+#[test]
+fn few_of_the_frames_that_wait_are_long_and_all_are_accounted_for() {
+    let (network, mut all) = (network(), Neighbors::new(64));
+    let long = || Held { is_long: true, ..held() };
+    let ids: Vec<_> =
+        (10..40).map(|last| all.resolve(&network, next(last), Place::Guest, 0).unwrap()).collect();
+    let took = ids.iter().filter(|id| all.hold(**id, long(), 0).is_ok()).count();
+    assert_eq!((took, all.held()), (HELD_LONG, HELD_LONG));
+    assert!(all.hold(ids[HELD_LONG], held(), 0).is_ok(), "short ones wait");
+    // A long one that makes place is no longer counted.
+    for _ in 0..HELD {
+        let _oldest = all.hold(ids[0], held(), 0);
+    }
+    assert!(all.hold(ids[HELD_LONG], long(), 0).is_ok());
+    assert!(all.hold(ids[HELD_LONG], long(), 0).is_err());
+    let released: usize = ids.iter().map(|id| all.release(*id).len()).sum();
+    assert_eq!((released, all.held()), (HELD_LONG - 1 + HELD + 2, 0));
+    assert!(all.hold(ids[0], long(), 0).is_ok());
 }
 
 #[test]

@@ -9,6 +9,7 @@
     reason = "each test file uses part of it, and a test may panic"
 )]
 
+pub mod card;
 pub mod frames;
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
