@@ -220,7 +220,7 @@ impl Stage {
         fs::write(
             &config,
             format!(
-                "daemon off; worker_processes 1; user root; pid {dir}/real.pid;\n\
+                "daemon off; master_process off; pid {dir}/real.pid;\n\
                  events {{ worker_connections 8192; }}\n\
                  http {{\n  access_log off; keepalive_requests 100000000; keepalive_timeout 300;\n  \
                  open_file_cache max=16 inactive=600s; default_type text/plain;\n  \

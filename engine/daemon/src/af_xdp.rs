@@ -39,7 +39,7 @@ impl Device for AfXdpQueue {
     }
 
     fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
-        wait_for(queues.iter().flat_map(Self::waits), doorbell, at_most)
+        wait_for(queues.iter().flat_map(Self::waits), doorbell, at_most, |_, _| {})
     }
 
     fn note(&self, link: &AfXdpLink) -> Option<String> {

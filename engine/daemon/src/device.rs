@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// Large frames for each worker's queue of a link: as many as a breath takes in, and as many that wait
-/// for a neighbour.
+/// Large frames for each worker's queue of a link: more than a breath takes in, wait for neighbours, and
+/// stay in the pool of a worker that has nothing to receive into them.
 const LARGE: usize = 32;
 
 /// The longest wait of a worker whose links do not tell when frames come.
@@ -45,6 +45,10 @@ pub trait Device: Queue + Sized + 'static {
     type Link;
     /// What makes a thread a worker's; it ends on that thread.
     type Seat;
+    /// Empty breaths after which a worker waits: to ask a ring costs nothing, to be woken several
+    /// system calls. 0 where to ask is a system call too: then it waits after each breath, and not at
+    /// all if there is a frame.
+    const PATIENCE: u32 = 16;
 
     /// Opens `links`, each with a queue for every worker of `config`.
     fn open(links: &[Self::Link], config: &Config) -> Result<Opened<Self>, Failure>;
@@ -58,7 +62,7 @@ pub trait Device: Queue + Sized + 'static {
     /// Waits until a frame may be there on one of `queues`, or the worker's `doorbell` rings, at
     /// most so long; says which. Links that cannot tell when frames come wait a little only.
     fn wait(_queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
-        wait_for(core::iter::empty(), doorbell, at_most.min(BLIND_WAIT))
+        wait_for(core::iter::empty(), doorbell, at_most.min(BLIND_WAIT), |_, _| {})
     }
 
     /// Whether nothing will ever arrive any more.
@@ -115,10 +119,12 @@ impl End for Rooms {
 }
 
 /// Waits until there is something to read on one of these, or the doorbell rings, at most so long.
+/// `tell` learns of each queue whether it has something, perhaps an error.
 pub fn wait_for<'q>(
     queues: impl Iterator<Item = BorrowedFd<'q>>,
     doorbell: &'q Doorbell,
     at_most: Duration,
+    mut tell: impl FnMut(usize, bool),
 ) -> Woken {
     let all = core::iter::once(doorbell.as_fd()).chain(queues);
     let one = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
@@ -127,13 +133,18 @@ pub fn wait_for<'q>(
     let nanos = i64::from(at_most.subsec_nanos());
     let at_most = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: nanos };
     // Interrupted by a signal is ready for whatever comes next.
-    let _interrupted = poll(&mut all, Some(&at_most));
+    let is_told = poll(&mut all, Some(&at_most)).is_ok();
     let mut ready = all.iter().map(|one| !one.revents().is_empty());
     let rang = ready.next().unwrap_or_default();
     if rang {
         doorbell.still();
     }
-    if ready.any(|ready| ready) { Woken::Frame } else { Woken::Otherwise }
+    let mut any = false;
+    for (queue, ready) in ready.enumerate() {
+        tell(queue, ready || !is_told);
+        any |= ready;
+    }
+    if any { Woken::Frame } else { Woken::Otherwise }
 }
 
 /// What ended a wait.
@@ -178,6 +189,7 @@ impl AsFd for Doorbell {
 impl Device for TapQueue {
     type Link = TapLink;
     type Seat = ();
+    const PATIENCE: u32 = 0;
 
     fn open(links: &[TapLink], config: &Config) -> Result<Opened<Self>, Failure> {
         in_rooms(links, config, |link: &TapLink, workers| {
@@ -191,7 +203,12 @@ impl Device for TapQueue {
     }
 
     fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
-        wait_for(queues.iter().map(AsFd::as_fd), doorbell, at_most)
+        let fds = queues.iter().map(AsFd::as_fd);
+        wait_for(fds, doorbell, at_most, |queue, ready| {
+            if let Some(queue) = queues.get(queue) {
+                queue.expect(ready);
+            }
+        })
     }
 
     fn note(&self, link: &TapLink) -> Option<String> {

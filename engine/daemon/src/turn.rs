@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// Empty breaths after which a worker waits. An empty breath asks every link, which for a TAP is a
-/// system call; being woken costs several.
-const PATIENCE: u32 = 16;
 /// The longest wait. Frames, other workers and the control plane end it; what it may delay is what a
 /// tick begins, of which there are eight a second. A hundred wakings a second cost about a
 /// thousandth of a core.
@@ -51,12 +48,17 @@ impl Turns {
             for queue in worker.queues_mut() {
                 queue.tell_time(since + elapsed);
             }
-            // A list of connections is many breaths: resting after each, it would take seconds.
-            if worker.breathe(tick(elapsed)) > 0 || worker.is_busy() {
+            let frames = worker.breathe(tick(elapsed));
+            if frames > 0 {
                 rest = Rest::default();
+            }
+            // A list of connections is many breaths: resting after each, it would take seconds.
+            if frames > 0 && D::PATIENCE > 0 || worker.is_busy() {
                 continue;
             }
-            if worker.queues_mut().iter().all(Device::is_exhausted) && self.frames.read().held == 0
+            if frames == 0
+                && worker.queues_mut().iter().all(Device::is_exhausted)
+                && self.frames.read().held == 0
             {
                 return;
             }
@@ -72,7 +74,7 @@ impl Turns {
                 thread::sleep(WAIT_IN_VAIN);
                 rest.in_vain = false;
             }
-            Idle::Adaptive if rest.empty >= PATIENCE => {
+            Idle::Adaptive if rest.empty >= D::PATIENCE => {
                 let woken = self.bell.wait_unless(
                     || worker.is_busy() || self.stop.load(Ordering::Relaxed),
                     || D::wait(worker.queues(), &self.doorbell, WAIT),

@@ -20,6 +20,7 @@ use crate::frame::LARGE_OCTETS;
 use crate::netdevice::{Request, ioctl, short};
 use crate::superframe::{HEADER_LEN, header_for, take_note};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
+use core::cell::Cell;
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
@@ -151,13 +152,15 @@ pub fn open(name: &str, queues: u16, host: &HostEnd) -> Result<Vec<TapQueue>, Ta
 pub struct TapQueue {
     file: File,
     leaves: bool,
+    /// The kernel said just now that there is nothing.
+    silent: Cell<bool>,
     lost: Lost,
     fault: Option<i32>,
 }
 
 impl TapQueue {
     fn new(file: File, leaves: bool) -> Self {
-        Self { file, leaves, lost: Lost::default(), fault: None }
+        Self { file, leaves, silent: Cell::new(false), lost: Lost::default(), fault: None }
     }
 
     /// What the device last refused for another reason than "nothing there" and "no place": it is
@@ -165,6 +168,12 @@ impl TapQueue {
     #[must_use]
     pub fn fault(&self) -> Option<io::Error> {
         self.fault.map(io::Error::from_raw_os_error)
+    }
+
+    /// Poll said whether there is something to read. If not, the next [`Queue::receive`] does not ask
+    /// again.
+    pub fn expect(&self, something: bool) {
+        self.silent.set(!something);
     }
 
     /// Reads one frame, which may not be finished, into a large room. What fits into the ordinary one is
@@ -286,6 +295,9 @@ impl Queue for TapQueue {
     type Pool = RoomPool;
 
     fn receive(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>, most: usize) -> usize {
+        if self.silent.take() {
+            return 0;
+        }
         let (before, mut long) = (burst.len(), 0);
         // A frame that is too long costs a turn as well: the breath stays bounded.
         for _ in 0..most.min(burst.remaining_capacity()) {

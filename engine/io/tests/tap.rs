@@ -344,3 +344,19 @@ fn without_large_frames_long_ones_are_counted_and_others_come() {
         assert_eq!(queues[0].lost(), Lost { no_frame: 2, ..Lost::default() });
     });
 }
+
+#[test]
+fn a_queue_that_poll_found_silent_is_not_asked_once() {
+    in_namespace(|| {
+        for leaves in [false, true] {
+            let end = HostEnd { leaves, ..HostEnd::default() };
+            let (mut queues, mut pool) = (tap::open(NAME, 1, &end).unwrap(), pool());
+            let host = Host::new(NAME);
+            host.send(&frame(0, 60)).unwrap();
+            queues[0].expect(false);
+            assert_eq!(receive(&mut queues[0], &mut pool).len(), 0);
+            queues[0].expect(true);
+            assert_eq!(receive(&mut queues[0], &mut pool), [frame(0, 60)]);
+        }
+    });
+}
