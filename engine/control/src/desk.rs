@@ -12,7 +12,7 @@
 use crate::access;
 use crate::conns::{Conns, NoAnswer, entry};
 use crate::director::Director;
-use crate::journal::{Peer, ending, line};
+use crate::journal::{Line, Peer};
 use rvs_api::codec::{AnswerWriter, FrameError};
 use rvs_api::{Access, ConnEntry, ConnFilter, Errno, Outcome, Refusal, Reply, Request, Rules};
 use rvs_plane::shared::{ConnRow, Kill};
@@ -64,7 +64,7 @@ impl Desk {
         let mut requests = requests.into_iter().peekable();
         while let Some(first) = requests.next() {
             if access < needed(&first) {
-                self.log_changes(vec![line(&first, peer)], &[Err(Errno::Perm.into())]);
+                self.log_changes(vec![Line::of(&first, peer)], &[Err(Errno::Perm.into())]);
                 answers.push(Err(Errno::Perm.into()))?;
                 continue;
             }
@@ -82,7 +82,7 @@ impl Desk {
                     continue;
                 }
                 Request::KillConn { .. } => {
-                    let lines = vec![line(&first, peer)];
+                    let lines = vec![Line::of(&first, peer)];
                     let outcome = self.kill(&first);
                     self.log_changes(lines, core::slice::from_ref(&outcome));
                     answers.push(outcome)?;
@@ -96,7 +96,7 @@ impl Desk {
                 let goes_along = |next: &Request| !is_alone(next) && access >= needed(next);
                 together.extend(core::iter::from_fn(|| requests.next_if(goes_along)));
             }
-            let lines: Vec<_> = together.iter().map(|request| line(request, peer)).collect();
+            let lines: Vec<_> = together.iter().map(|request| Line::of(request, peer)).collect();
             let outcomes = self.director().apply(together);
             self.log_changes(lines, &outcomes);
             for outcome in outcomes {
@@ -109,7 +109,7 @@ impl Desk {
     /// Carries out one request of a client that may have it. Workers see it only when the director is
     /// told to publish.
     pub(crate) fn carry_out_one(&self, request: Request, peer: Option<Peer>) -> Outcome {
-        let line = line(&request, peer);
+        let line = Line::of(&request, peer);
         let mut outcomes = self.director().carry_out(vec![request]);
         self.log_changes(vec![line], &outcomes);
         outcomes.pop().unwrap_or_else(|| Err(Errno::Io.into()))
@@ -129,21 +129,21 @@ impl Desk {
         match &outcome {
             _ if dry_run => {}
             Ok(Reply::Changes(changes)) => {
-                let lines: Vec<_> = changes.iter().map(|change| line(change, peer)).collect();
+                let lines: Vec<_> = changes.iter().map(|change| Line::of(change, peer)).collect();
                 self.log_changes(lines, &vec![Ok(Reply::Done); changes.len()]);
             }
             _ => {
                 let asked = Request::Together(Vec::new());
-                self.log_changes(vec![line(&asked, peer)], core::slice::from_ref(&outcome));
+                self.log_changes(vec![Line::of(&asked, peer)], core::slice::from_ref(&outcome));
             }
         }
         outcome
     }
 
-    fn log_changes(&self, lines: Vec<Option<String>>, outcomes: &[Outcome]) {
+    fn log_changes(&self, lines: Vec<Option<Line>>, outcomes: &[Outcome]) {
         for (line, outcome) in lines.into_iter().zip(outcomes) {
             if let Some(line) = line {
-                self.log(&(line + &ending(outcome)));
+                self.log(&line.ended(outcome));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One line for each change that an operator asked for, in ipvsadm's words.
 
 use core::fmt::{self, Display};
+use rvs_api::words::{self, Operation};
 use rvs_api::{Outcome, Request};
 
 /// Who asked.
@@ -20,21 +21,34 @@ impl Display for Peer {
     }
 }
 
-/// The line of a change, or nothing for a question.
-#[must_use]
-pub fn line(request: &Request, peer: Option<Peer>) -> Option<String> {
-    (!request.is_read_only()).then(|| match peer {
-        Some(peer) => format!("rvsd: change by {peer}: {request}"),
-        None => format!("rvsd: change: {request}"),
-    })
+/// A change that was asked for.
+#[derive(Debug)]
+pub struct Line {
+    text: String,
+    operation: Operation,
 }
 
-/// How it ended, to be put behind [`line()`].
-#[must_use]
-pub fn ending(outcome: &Outcome) -> String {
-    match outcome {
-        Ok(_) => String::new(),
-        Err(refusal) => format!(" (refused: {refusal})"),
+impl Line {
+    /// Of a change, or nothing of a question.
+    #[must_use]
+    pub fn of(request: &Request, peer: Option<Peer>) -> Option<Self> {
+        (!request.is_read_only()).then(|| Self {
+            text: match peer {
+                Some(peer) => format!("rvsd: change by {peer}: {request}"),
+                None => format!("rvsd: change: {request}"),
+            },
+            operation: request.into(),
+        })
+    }
+
+    /// The line, with how it ended; a refusal in the words that ipvsadm has for it.
+    #[must_use]
+    pub fn ended(self, outcome: &Outcome) -> String {
+        let Self { text, operation } = self;
+        match outcome {
+            Ok(_) => text,
+            Err(refusal) => format!("{text} (refused: {})", words::text(operation, refusal)),
+        }
     }
 }
 
@@ -42,12 +56,15 @@ pub fn ending(outcome: &Outcome) -> String {
 mod tests {
     use super::*;
     use rvs_api::{
-        AddressFamily, DestAttributes, Errno, Refusal, Reply, ServiceAttributes, ServiceKey,
-        TimeoutsChange,
+        AddressFamily, DestAttributes, Errno, Reply, ServiceAttributes, ServiceKey, TimeoutsChange,
     };
     use rvs_model::{ForwardMethod, Protocol, Weight};
 
     const PEER: Peer = Peer { pid: 4711, uid: 0, gid: 0 };
+
+    fn told(request: &Request, peer: Option<Peer>) -> Option<String> {
+        Some(Line::of(request, peer)?.ended(&Ok(Reply::Done)))
+    }
 
     fn tcp() -> ServiceKey {
         ServiceKey::Address { protocol: Protocol::Tcp, address: "203.0.113.1:80".parse().unwrap() }
@@ -74,27 +91,28 @@ mod tests {
             ),
         ] {
             let expected = format!("rvsd: change by uid 0 pid 4711: {expected}");
-            assert_eq!(line(&request, Some(PEER)).unwrap(), expected);
+            assert_eq!(told(&request, Some(PEER)).unwrap(), expected);
         }
     }
 
     #[test]
     fn questions_leave_no_line() {
-        assert_eq!(line(&Request::ListConns, Some(PEER)), None);
-        assert_eq!(line(&Request::ListServices { service: None }, None), None);
+        assert_eq!(told(&Request::ListConns, Some(PEER)), None);
+        assert_eq!(told(&Request::ListServices { service: None }, None), None);
     }
 
     #[test]
     fn a_hostile_name_stays_within_its_line() {
         let attributes = ServiceAttributes::new("rr\nrvsd: done", AddressFamily::V4);
-        let told = line(&Request::AddService { service: tcp(), attributes }, None).unwrap();
-        assert_eq!(told, "rvsd: change: -A -t 203.0.113.1:80 -s rr\\nrvsd: done");
+        let line = told(&Request::AddService { service: tcp(), attributes }, None).unwrap();
+        assert_eq!(line, "rvsd: change: -A -t 203.0.113.1:80 -s rr\\nrvsd: done");
     }
 
     #[test]
-    fn a_refusal_says_why() {
-        assert_eq!(ending(&Ok(Reply::Done)), "");
-        let refusal: Refusal = Errno::Exist.into();
-        assert_eq!(ending(&Err(refusal)), " (refused: File exists)");
+    fn a_refusal_says_why_in_ipvsadms_words() {
+        let attributes = ServiceAttributes::new("none-such", AddressFamily::V4);
+        let request = Request::AddService { service: tcp(), attributes };
+        let line = Line::of(&request, None).unwrap().ended(&Err(Errno::NoEnt.into()));
+        assert!(line.ends_with(" (refused: Scheduler or persistence engine not found)"), "{line}");
     }
 }

@@ -4,7 +4,7 @@
 use crate::names::Names;
 use crate::option::{Command, Opt, Options, Tag};
 use crate::popt::{Found, Popt, Problem};
-use crate::run::IPVSADM;
+use crate::run::is_ipvsadm;
 use crate::{rules, usage, values};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU32;
@@ -79,7 +79,7 @@ impl Line {
         let program = argv.first().copied().unwrap_or_default();
         let mut popt = Popt::new(argv);
         let mut line = Self::begin(popt.next(), program)?;
-        line.strictly = program.rsplit('/').next() == Some(IPVSADM);
+        line.strictly = is_ipvsadm(program);
         let problem = loop {
             match popt.next() {
                 None => break None,
@@ -99,7 +99,10 @@ impl Line {
     fn begin(first: Option<Result<Found<'_>, Problem>>, program: &str) -> Result<Self, Stop> {
         match first {
             Some(Ok(Found { tag: Tag::Command(command), value })) => Self::of(command, value),
-            Some(Ok(Found { tag: Tag::Help, .. })) => Err(Stop::Tell(usage::help(program))),
+            Some(Ok(Found { tag: Tag::Help, .. })) => {
+                let own = if is_ipvsadm(program) { String::new() } else { cli::summary() };
+                Err(Stop::Tell(usage::help(program) + &own))
+            }
             Some(Ok(Found { tag: Tag::Version, .. })) => Err(Stop::Tell(usage::version())),
             _ => Err(Stop::Exit(-1, usage::try_help(program))),
         }

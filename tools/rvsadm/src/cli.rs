@@ -93,6 +93,24 @@ fn option(written: &Written) -> Arg {
     }
 }
 
+/// The words of rvsadm's own commands.
+pub(crate) fn names() -> Vec<String> {
+    subcommands().iter().map(|command| command.get_name().to_owned()).collect()
+}
+
+/// What `--help` tells of rvsadm's own commands, behind what it tells as ipvsadm.
+pub(crate) fn summary() -> String {
+    let line = |command: Command| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        format!("  {:<35} {about}\n", command.get_name())
+    };
+    let lines = subcommands().into_iter().map(line).collect::<String>();
+    let json = "--json, with -L and tunable";
+    format!(
+        "\nCommands and options that ipvsadm does not have:\n{lines}  {json:<35} for programs\n"
+    )
+}
+
 fn subcommands() -> Vec<Command> {
     let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
     let service = |command: Command| {

@@ -1,11 +1,11 @@
 //! Commands that ipvsadm does not have. Each is a word in the place of the first option.
 
-use crate::args::Line;
+use crate::args::{Line, Stop};
 use crate::cli;
 use crate::drain::{self, Plan};
 use crate::json;
-use crate::option::Options;
-use crate::run::{Exit, FAILED, Session};
+use crate::option::{Command, Options};
+use crate::run::{Exit, FAILED, Session, is_ipvsadm};
 use rvs_api::{Reply, Request, ServiceKey, Tunable, words};
 use std::io::BufRead;
 
@@ -28,6 +28,11 @@ impl Session<'_> {
             "save" => Some(self.save(words)),
             "completions" => Some(self.completions(words)),
             "man" => Some(self.manual_page(words)),
+            word if !is_ipvsadm(self.program) && !word.starts_with('-') => {
+                let known = cli::names().join(", ");
+                self.tell_err(&format!("{word}: unknown command, expected {known} or an option\n"));
+                Some(Err(Exit(2)))
+            }
             _ => None,
         }
     }
@@ -59,7 +64,7 @@ impl Session<'_> {
     /// `kill -t VIP:PORT --client ADDRESS:PORT`: the ends that `-Lnc` lists.
     fn kill(&mut self, words: &[&str]) -> Result<(), Exit> {
         let (client, rest) = self.take(words, "--client")?;
-        let line = self.command_of(&[&["-D"], rest.as_slice()].concat())?;
+        let line = self.command_of("kill", Command::DeleteService, &rest)?;
         let client = client.and_then(|text| text.parse().ok());
         let (Some(client), ServiceKey::Address { protocol, address: vip }) = (client, line.key())
         else {
@@ -98,7 +103,7 @@ impl Session<'_> {
                 return Err(Exit(2));
             }
         };
-        let line = self.command_of(&[&["-d"], rest.as_slice()].concat())?;
+        let line = self.command_of("drain", Command::DeleteDest, &rest)?;
         drain::run(self, &line, &Plan { deadline, resets, removes })
     }
 
@@ -119,16 +124,21 @@ impl Session<'_> {
         Ok((Some(value), rest))
     }
 
-    /// Reads words as those of an ipvsadm command.
-    fn command_of(&mut self, words: &[&str]) -> Result<Line, Exit> {
-        let argv = [&[self.program], words].concat();
-        match Line::read(&argv, self.names) {
-            Ok(line) => Ok(line),
-            Err(stop) => {
-                self.stop(stop)?;
-                Err(Exit(FAILED))
-            }
-        }
+    /// Reads words as those of an ipvsadm command that takes what ours, `name`, takes.
+    fn command_of(&mut self, name: &str, like: Command, words: &[&str]) -> Result<Line, Exit> {
+        let command = format!("--{like}");
+        let argv = [&[self.program, command.as_str()], words].concat();
+        let stop = match Line::read(&argv, self.names) {
+            Ok(line) => return Ok(line),
+            // Who typed our command is told of that.
+            Err(Stop::Exit(status, text)) => Stop::Exit(
+                status,
+                text.replace(&format!("'{like}' command"), &format!("'{name}' command")),
+            ),
+            Err(stop) => stop,
+        };
+        self.stop(stop)?;
+        Err(Exit(FAILED))
     }
 
     /// Asks for one change.

@@ -14,8 +14,10 @@ use std::io::{BufRead, Write};
 /// What the system calls make of the -1 that ipvsadm returns.
 pub(crate) const FAILED: i32 = 255;
 
-/// By this name nothing is taken that ipvsadm does not take.
-pub(crate) const IPVSADM: &str = "ipvsadm";
+/// Whether a program has ipvsadm's name. By that nothing is taken that ipvsadm does not take.
+pub(crate) fn is_ipvsadm(program: &str) -> bool {
+    program.rsplit('/').next() == Some("ipvsadm")
+}
 
 /// Listings for programs.
 const JSON: &str = "--json";
@@ -42,7 +44,7 @@ pub fn run(
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let program = argv.first().copied().unwrap_or_default();
     // ipvsadm has no such option.
-    let json = program.rsplit('/').next() != Some(IPVSADM) && argv.contains(&JSON);
+    let json = !is_ipvsadm(program) && argv.contains(&JSON);
     let argv: Vec<&str> = argv.into_iter().filter(|word| !json || *word != JSON).collect();
     let mut session =
         Session { program, transport, names, out, err, pending: Vec::new(), status: 0, json };

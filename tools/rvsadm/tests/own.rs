@@ -165,5 +165,21 @@ fn what_drain_and_kill_cannot_read_is_one_line() {
         let said = as_rvsadm(&mut table, line);
         assert_eq!((said.status, said.out.as_str()), (2, ""), "{line}: {said:?}");
         assert_eq!(said.err.lines().count(), 1, "{line}: {said:?}");
+        assert!(!said.err.contains("delete-"), "{line}: {said:?}");
     }
+    let said = as_rvsadm(&mut table, "drain -t 203.0.113.1:80");
+    let expected = "You need to supply the 'real-server' option for the 'drain' command\n";
+    assert_eq!(said.err, expected);
+}
+
+#[test]
+fn a_word_that_is_no_command_is_named_beside_those_that_are() {
+    let mut table = served();
+    let said = as_rvsadm(&mut table, "appply rules.toml");
+    assert_eq!((said.status, said.out.as_str()), (2, ""));
+    assert!(said.err.starts_with("appply: unknown command, expected apply, save, "), "{said:?}");
+    let help = as_rvsadm(&mut table, "--help").out;
+    assert!(help.contains("\n  drain   ") && help.contains("\n  --json"), "{help}");
+    assert_eq!(say(&mut table, "appply rules.toml").status, 255);
+    assert!(!say(&mut table, "--help").out.contains("drain"), "ipvsadm has none");
 }

@@ -153,7 +153,7 @@ fn a_change_is_acknowledged_logged_once_and_soon_seen_by_workers() {
     let logged = rig.logged.lock().unwrap().clone();
     assert_eq!(logged.len(), 2, "{logged:?}");
     assert!(logged[0].ends_with(": -A -t 203.0.113.1:80 -s rr"), "{logged:?}");
-    assert!(logged[1].ends_with("(refused: File exists)"), "{logged:?}");
+    assert!(logged[1].ends_with("(refused: Service already exists)"), "{logged:?}");
 }
 
 #[test]

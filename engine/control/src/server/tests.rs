@@ -112,7 +112,9 @@ fn a_batch_is_answered_in_order_and_every_change_is_logged_with_its_author() {
     let who = format!("uid {} pid {}", rustix::process::getuid().as_raw(), std::process::id());
     let expected = [
         format!("rvsd: change by {who}: -A -t 203.0.113.1:80 -s rr"),
-        format!("rvsd: change by {who}: -A -t 203.0.113.1:80 -s rr (refused: File exists)"),
+        format!(
+            "rvsd: change by {who}: -A -t 203.0.113.1:80 -s rr (refused: Service already exists)"
+        ),
     ];
     assert_eq!(*rig.logged.lock().unwrap(), expected);
 }
