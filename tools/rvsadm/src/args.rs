@@ -1,6 +1,7 @@
 //! A command line as it was meant: options in the order in which they came, since a later one may
 //! depend on what an earlier one said.
 
+use crate::cli;
 use crate::names::Names;
 use crate::option::{Command, Opt, Options, Tag};
 use crate::popt::{Found, Popt, Problem};

@@ -125,15 +125,15 @@ impl Session<'_> {
     }
 
     /// Reads words as those of an ipvsadm command that takes what ours, `name`, takes.
-    fn command_of(&mut self, name: &str, like: Command, words: &[&str]) -> Result<Line, Exit> {
-        let command = format!("--{like}");
+    fn command_of(&mut self, name: &str, theirs: Command, words: &[&str]) -> Result<Line, Exit> {
+        let command = format!("--{theirs}");
         let argv = [&[self.program, command.as_str()], words].concat();
         let stop = match Line::read(&argv, self.names) {
             Ok(line) => return Ok(line),
             // Who typed our command is told of that.
             Err(Stop::Exit(status, text)) => Stop::Exit(
                 status,
-                text.replace(&format!("'{like}' command"), &format!("'{name}' command")),
+                text.replace(&format!("'{theirs}' command"), &format!("'{name}' command")),
             ),
             Err(stop) => stop,
         };
