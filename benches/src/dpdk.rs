@@ -12,9 +12,7 @@ use crate::feed::{Carrier, fill_in};
 use anyhow::{Context as _, Result, anyhow};
 use rvs_dpdk::ring;
 pub use rvs_dpdk::ring::FarEnd;
-use rvs_dpdk::{
-    Descriptors, Device, DpdkError, DpdkFrame, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools, Side,
-};
+use rvs_dpdk::{Device, DpdkError, DpdkFrame, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools};
 use rvs_io::{BURST_MAX, Burst, Frame as _, Pool as _, Queue as _};
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::AsRawFd as _;
@@ -115,19 +113,7 @@ fn wire<E: End>() -> Result<Wired<E>> {
     static NUMBERS: AtomicU16 = AtomicU16::new(0);
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let (device, end) = E::device(eal()?, number)?;
-    let plan = Plan {
-        device: "a bench's",
-        queues: 1,
-        mtu: 1500,
-        mac: None,
-        keeps_own: false,
-        side: Side::Both,
-        descriptors: Descriptors::default(),
-        promiscuous: false,
-        frames: FRAMES,
-        frame_octets: FRAME_OCTETS,
-    };
-    let (_port, queues) = device.open(&plan)?;
+    let (_port, queues) = device.open(&Plan::new("a bench's", FRAMES, FRAME_OCTETS))?;
     let (queue, pool) = queues.into_iter().next().context("a device without a queue")?;
     Ok(Wired { queue, pool, end })
 }

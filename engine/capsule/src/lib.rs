@@ -195,6 +195,9 @@ impl Guest {
         self.servers.iter_mut().for_each(Server::stop);
         // No worker breathes any more: what waits can be counted, and is back in its pool.
         self.done.finish();
+        if let Err(error) = self.desk.director().keep_counters() {
+            log(format_args!("rvs-capsule: counters: {error}"));
+        }
         ran.map_err(Failure::Capsule)?;
         debug_assert!((0..).map_while(|id| self.mesh.inbox(id)).all(|inbox| inbox.waiting() == 0));
         Ok(Summary::of(&self.shared))

@@ -66,6 +66,26 @@ pub struct Plan<'p> {
     pub frame_octets: usize,
 }
 
+impl<'p> Plan<'p> {
+    /// One queue for packets of 1500 octets, the device's own address, anybody at its other end; so
+    /// many frames in its pool, of so many octets.
+    #[must_use]
+    pub fn new(device: &'p str, frames: u32, frame_octets: usize) -> Self {
+        Self {
+            device,
+            queues: 1,
+            mtu: 1500,
+            mac: None,
+            keeps_own: false,
+            side: Side::Both,
+            descriptors: Descriptors::default(),
+            promiscuous: false,
+            frames,
+            frame_octets,
+        }
+    }
+}
+
 /// How a device chooses a queue for a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spreading {

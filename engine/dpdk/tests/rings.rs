@@ -14,7 +14,7 @@ use rvs_adm::NumbersOnly;
 use rvs_conformance::stage::Stage;
 use rvs_control::config::{Config, Links, Machine};
 use rvs_dpdk::ring::{self, FarEnd};
-use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Pools, Side};
+use rvs_dpdk::{Device, DpdkPool, DpdkQueue, Eal, EalPlan, Lcore, Plan, Pools};
 use rvs_io::pcap::{PcapQueue, Recorder, Replay, Resolution, SNAP_MAX};
 use rvs_io::{Burst, Frame, Pool, Queue, Reserve};
 use rvs_model::{TICKS_PER_SECOND, Tick};
@@ -40,18 +40,7 @@ fn eal() -> Eal {
 }
 
 fn plan(device: &str) -> Plan<'_> {
-    Plan {
-        device,
-        queues: 1,
-        mtu: 1500,
-        mac: None,
-        keeps_own: false,
-        side: Side::Both,
-        descriptors: Descriptors::default(),
-        promiscuous: false,
-        frames: FRAMES,
-        frame_octets: 1518,
-    }
+    Plan::new(device, FRAMES, 1518)
 }
 
 /// A link of rings with one queue.
