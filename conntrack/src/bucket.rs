@@ -31,6 +31,12 @@ impl Entry {
         self.0 & Self::AWAY != 0
     }
 
+    /// Whether both lead to the same, wherever they live.
+    #[inline]
+    fn leads_where(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::AWAY == 0
+    }
+
     #[inline]
     pub(crate) fn moved(self) -> Self {
         Self(self.0 ^ Self::AWAY)
@@ -136,7 +142,7 @@ impl Bucket {
     /// Takes `entry` out, wherever it lives, and says whether it lived away.
     #[inline]
     pub(crate) fn take(&mut self, tag: u16, entry: Entry) -> Option<bool> {
-        let (way, found) = self.all(tag).find(|(_, other)| other.found() == entry.found())?;
+        let (way, found) = self.all(tag).find(|(_, other)| other.leads_where(entry))?;
         self.clear(way);
         Some(found.is_away())
     }

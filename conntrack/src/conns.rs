@@ -226,7 +226,7 @@ impl<F: Family> Conns<F> {
     }
 
     /// The state that the first packet of a connection leads to.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn first_state(&self, protocol: u8, flags: u8, view: View) -> State {
         state::next(State::None, protocol, flags, view, self.timers.secure)
@@ -270,22 +270,22 @@ impl<F: Family> Conns<F> {
         if self.pending.is_full() {
             self.settle();
         }
-        let (index, way_back) = self.table.insert_inbound(conn, hash)?;
+        let index = self.table.next_free()?;
+        self.table.link_inbound(hash, index)?;
         let lifetime = self.timers.lifetime(conn, first);
         let Some(due) = self.timers.wheel.arm(index, now.wrapping_add(lifetime)) else {
-            self.table.remove_inbound(index);
+            self.table.unlink_inbound(hash, index);
             return Err(Full::Timers);
         };
-        if let Some(hash) = way_back {
+        if let Some(line) = self.table.fill(index, conn) {
+            (line.seen, line.due) = (now, due);
+            self.timers.arrive(line, conn.state);
+        }
+        if let Some(hash) = self.table.touch_way_back(conn) {
             // Fits: they were settled.
             let _fits = self.pending.try_push((hash, index));
         }
         self.hold_template(conn);
-        if let Some(conn) = self.table.conn_mut(index) {
-            conn.seen = now;
-            conn.due = due;
-            self.timers.arrive(conn, conn.state);
-        }
         self.note_half_open(conn, index);
         Ok(index)
     }
@@ -566,47 +566,56 @@ impl<F: Family> Conns<F> {
         for entry in due {
             self.table.touch_conn(entry.index);
         }
-        let mut over = ArrayVec::<(u32, [Option<Hash>; 2]), N>::new();
+        let mut over = ArrayVec::<(u32, (Hash, Option<Hash>)), N>::new();
         for entry in due {
-            let Some(conn) = self.table.conn_mut(entry.index) else { continue };
+            let Some(conn) = self.table.conn(entry.index) else { continue };
             if !conn.is_live() || !entry.is_for(conn.due) {
                 continue;
             }
-            let mut deadline = self.timers.deadline(conn);
-            if is_due(deadline, now)
-                && (Self::prolong_template(conn, now) || self.timers.prolong_control(conn, now))
-            {
-                deadline = self.timers.deadline(conn);
+            let is_over = is_due(self.timers.deadline(conn), now) && !has_company(conn);
+            if is_over || !self.look_again(entry.index, now) {
+                let Some(conn) = self.table.conn(entry.index) else { continue };
+                let _fits = over.try_push((entry.index, self.table.touch_keys(conn)));
             }
-            let mut look = deadline;
-            if conn.has(flag::DATA) && !conn.has(flag::SHADOW) && !is_due(deadline, now) {
-                let _fits = self.alive.try_push(entry.index);
-                let again = now.wrapping_add(LOOK_AGAIN);
-                look = if is_due(deadline, again) { deadline } else { again };
-            }
-            if !is_due(deadline, now)
-                && let Some(due) = self.timers.wheel.arm(entry.index, look)
-            {
-                conn.due = due;
-                continue;
-            }
-            // Over, or the wheel is full of stale entries: better early than never.
-            let conn = *conn;
-            let _fits = over.try_push((entry.index, self.table.touch_keys(&conn)));
         }
         // By reference: a list that is taken apart is copied first.
         for &(index, keys) in &over {
             let Some(conn) = self.table.conn(index).filter(|conn| conn.is_live()) else { continue };
-            // What templates have to do with it, on either side, is rare.
-            if conn.is_template() || conn.control != 0 {
-                if let Some(conn) = self.remove(index) {
-                    gone(&conn);
-                }
-                continue;
+            if !has_company(conn) {
+                gone(conn);
+                self.table.remove_by(index, keys);
+            } else if let Some(conn) = self.remove(index) {
+                gone(&conn);
             }
-            gone(conn);
-            self.table.remove_by(index, keys);
         }
+    }
+
+    /// Arms the timer of a connection anew that has time left, or is given some; `false` if it is
+    /// over.
+    #[inline]
+    fn look_again(&mut self, index: u32, now: Tick) -> bool {
+        let Some(conn) = self.table.conn_mut(index) else { return false };
+        let mut deadline = self.timers.deadline(conn);
+        if is_due(deadline, now)
+            && (Self::prolong_template(conn, now) || self.timers.prolong_control(conn, now))
+        {
+            deadline = self.timers.deadline(conn);
+        }
+        if is_due(deadline, now) {
+            return false;
+        }
+        let mut look = deadline;
+        if conn.has(flag::DATA) && !conn.has(flag::SHADOW) {
+            let _fits = self.alive.try_push(index);
+            let again = now.wrapping_add(LOOK_AGAIN);
+            look = if is_due(deadline, again) { deadline } else { again };
+        }
+        // If the wheel is full of stale entries: better over early than never.
+        let due = self.timers.wheel.arm(index, look);
+        due.is_some_and(|due| {
+            conn.due = due;
+            true
+        })
     }
 
     /// Throws away stale entries of the wheel: looks at no more than `N`.
@@ -643,6 +652,12 @@ impl<F: Family> Conns<F> {
             }
         }
     }
+}
+
+/// Whether a connection has to do with others: it is a template or has one, or it is of FTP.
+#[inline(always)]
+fn has_company<F: Family>(conn: &Conn<F>) -> bool {
+    conn.control != 0 || conn.flags & (flag::DATA | flag::IN_USE) != 0 || conn.is_template()
 }
 
 fn in_ticks(timeouts: &Timeouts) -> [Tick; State::ALL.len()] {

@@ -140,42 +140,58 @@ impl<F: Family> Table<F> {
     /// [`Full`] if there is no room; nothing has changed then.
     #[inline]
     pub fn insert(&mut self, conn: &Conn<F>) -> Result<u32, Full> {
-        let index = *self.free.last().ok_or(Full::Conns)?;
+        let index = self.next_free()?;
         self.link_all(conn, index)?;
-        self.free.pop();
-        if let Some(place) = self.conn_mut(index) {
-            *place = *conn;
-        }
+        self.fill(index, conn);
         Ok(index)
     }
 
-    /// The first half of [`Table::insert`]: the inbound key only, of which this is the hash. Returns
-    /// the hash of the outbound one, if there is to be one, whose bucket was asked for: it is
-    /// [`Table::link_outbound`]'s.
+    /// The line that the next connection gets. To take one in step by step: its keys are linked to
+    /// this line, then it is filled.
     ///
     /// # Errors
     ///
-    /// As [`Table::insert`].
-    #[inline]
-    pub(crate) fn insert_inbound(
-        &mut self,
-        conn: &Conn<F>,
-        hash: Hash,
-    ) -> Result<(u32, Option<Hash>), Full> {
-        let index = *self.free.last().ok_or(Full::Conns)?;
-        self.link_hash(hash, Entry::new(index, Direction::Inbound))?;
-        self.free.pop();
-        if let Some(place) = self.conn_mut(index) {
-            *place = *conn;
-        }
-        let way_back = conn.has_way_back().then(|| self.hash(&conn.key(Direction::Outbound)));
-        if let Some(hash) = way_back {
-            self.touch(hash);
-        }
-        Ok((index, way_back))
+    /// [`Full::Conns`].
+    #[inline(always)]
+    pub(crate) fn next_free(&self) -> Result<u32, Full> {
+        self.free.last().copied().ok_or(Full::Conns)
     }
 
-    /// The second half.
+    /// Makes the inbound key of which this is the hash lead to line `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Index`].
+    #[inline(always)]
+    pub(crate) fn link_inbound(&mut self, hash: Hash, index: u32) -> Result<(), Full> {
+        self.link_hash(hash, Entry::new(index, Direction::Inbound))
+    }
+
+    /// Takes that back.
+    #[cold]
+    pub(crate) fn unlink_inbound(&mut self, hash: Hash, index: u32) {
+        self.unlink_hash(hash, Entry::new(index, Direction::Inbound));
+    }
+
+    /// Puts `conn` into the line that [`Table::next_free`] named.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, index: u32, conn: &Conn<F>) -> Option<&mut Conn<F>> {
+        self.free.pop();
+        let place = self.conns.get_mut(at(index))?;
+        *place = *conn;
+        Some(place)
+    }
+
+    /// Hashes the outbound key of a connection whose way back is to be found, and asks for its bucket:
+    /// for [`Table::link_outbound`].
+    #[inline(always)]
+    pub(crate) fn touch_way_back(&self, conn: &Conn<F>) -> Option<Hash> {
+        let hash = conn.has_way_back().then(|| self.hash(&conn.key(Direction::Outbound)))?;
+        self.touch(hash);
+        Some(hash)
+    }
+
+    /// Makes the outbound key of which this is the hash lead to line `index`.
     ///
     /// # Errors
     ///
@@ -224,26 +240,21 @@ impl<F: Family> Table<F> {
         Some(conn)
     }
 
-    /// Asks for the buckets that taking out the connection at `index` will look at, and says which
-    /// those are: for [`Table::remove_by`].
-    #[inline]
-    pub(crate) fn touch_keys(&self, conn: &Conn<F>) -> [Option<Hash>; 2] {
-        let touch = |direction| {
-            let hash = self.hash(&conn.key(direction));
-            self.touch(hash);
-            hash
-        };
-        let inbound = touch(Direction::Inbound);
-        [Some(inbound), conn.has_way_back().then(|| touch(Direction::Outbound))]
+    /// Asks for the buckets that taking out `conn` will look at, and says which those are: for
+    /// [`Table::remove_by`].
+    #[inline(always)]
+    pub(crate) fn touch_keys(&self, conn: &Conn<F>) -> (Hash, Option<Hash>) {
+        let inbound = self.hash(&conn.key(Direction::Inbound));
+        self.touch(inbound);
+        (inbound, self.touch_way_back(conn))
     }
 
     /// Forgets a connection whose keys have these hashes.
-    #[inline]
-    pub(crate) fn remove_by(&mut self, index: u32, [inbound, outbound]: [Option<Hash>; 2]) {
-        for (hash, direction) in [(inbound, Direction::Inbound), (outbound, Direction::Outbound)] {
-            if let Some(hash) = hash {
-                self.unlink_hash(hash, Entry::new(index, direction));
-            }
+    #[inline(always)]
+    pub(crate) fn remove_by(&mut self, index: u32, (inbound, outbound): (Hash, Option<Hash>)) {
+        self.unlink_hash(inbound, Entry::new(index, Direction::Inbound));
+        if let Some(outbound) = outbound {
+            self.unlink_hash(outbound, Entry::new(index, Direction::Outbound));
         }
         if let Some(conn) = self.conn_mut(index) {
             conn.protocol = 0;
@@ -501,7 +512,7 @@ impl<F: Family> Table<F> {
         self.unlink_hash(self.hash(&conn.key(direction)), Entry::new(index, direction));
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlink_hash(&mut self, hash: Hash, entry: Entry) {
         let (home, tag) = (self.home(hash), hash.tag());
         let Some(bucket) = self.buckets.get_mut(at(home)) else { return };

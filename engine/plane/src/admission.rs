@@ -34,7 +34,7 @@ pub(crate) enum Known {
 
 /// What finding or opening a connection needs.
 pub(crate) struct Settle<'a, 'b, B> {
-    pub(crate) world: World<'b>,
+    pub(crate) world: &'a World<'b>,
     pub(crate) balance: &'a mut Balance,
     pub(crate) neighbors: &'a mut Neighbors<B>,
     pub(crate) paths: &'a mut Paths,
@@ -115,33 +115,21 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
         }
     }
 
-    /// What becomes of a packet that has no connection but may open one.
+    /// Decides what becomes of a packet that has no connection but may open one.
     #[inline(always)]
     pub(crate) fn open(
         &mut self,
         conns: &mut Conns<F>,
         talks: &mut Talks<F>,
         slot: &Slot<F>,
-        inbound: bool,
-        over: Option<u32>,
-        frame: &mut B,
-    ) -> Verdict {
-        let Packet { l3, vlan, key, .. } = &slot.packet;
-        let (l3, vlan) = (*l3, *vlan);
+        (inbound, over): (bool, Option<u32>),
+        (frame, verdict): (&mut B, &mut Verdict),
+    ) {
+        if let Some(other) = self.leads_elsewhere(slot, inbound, over) {
+            *verdict = other;
+            return;
+        }
         let world = self.settle.world;
-        // Also of a packet that another worker handed over: its snapshot may have been older, and a
-        // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
-        if over.is_none()
-            && let Some(owner) = other_owner(world, slot, inbound)
-        {
-            return Verdict::Handoff(owner);
-        }
-        if world.snapshot.servers.may_be_told(&slot.packet) {
-            return Verdict::NoConn { l3 };
-        }
-        if !inbound {
-            return Verdict::Stack { l3, vlan };
-        }
         let (mark, service) = self.service(&slot.packet, link_of(world, slot));
         let asker = Asker { packet: &slot.packet, hash: slot.hash, mark, service, over };
         let once = |conn: &Conn<F>, hops: &[Hop], paths: &Paths| {
@@ -151,23 +139,42 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
         match balance.open(world, conns, (neighbors, paths), &asker, once) {
             Ok(index) => {
                 let Some(conn) = conns.table().conn(index) else {
-                    return DropReason::TableFull.into();
+                    *verdict = DropReason::TableFull.into();
+                    return;
                 };
                 if conn.has(unusual::HELPED) {
                     talks.forget(index);
                 }
-                first(conn, world, (neighbors.hops(), paths), &slot.packet, frame)
+                first(conn, world, (neighbors.hops(), paths), &slot.packet, (frame, verdict));
             }
             // What opened nothing takes no place either.
-            Err(verdict) => {
-                if let Some(old) = over.filter(|old| conns.is_at(*old, key))
+            Err(other) => {
+                *verdict = other;
+                if let Some(old) = over.filter(|old| conns.is_at(*old, &slot.packet.key))
                     && let Some(conn) = conns.remove(old)
                 {
                     forget(world.lines, &conn);
                 }
-                verdict
             }
         }
+    }
+
+    /// What becomes of a packet that opens nothing here, whatever it asks for.
+    #[inline(always)]
+    fn leads_elsewhere(&self, slot: &Slot<F>, inbound: bool, over: Option<u32>) -> Option<Verdict> {
+        let Packet { l3, vlan, .. } = slot.packet;
+        let world = self.settle.world;
+        // Also of a packet that another worker handed over: its snapshot may have been older, and a
+        // new VIP still a stranger to it. Snapshots only advance, so nothing goes round for ever.
+        if over.is_none()
+            && let Some(owner) = other_owner(world, slot, inbound)
+        {
+            return Some(Verdict::Handoff(owner));
+        }
+        if world.snapshot.servers.may_be_told(&slot.packet) {
+            return Some(Verdict::NoConn { l3 });
+        }
+        (!inbound).then_some(Verdict::Stack { l3, vlan })
     }
 
     /// Whether a connection that was found is to be used, after its next hop was looked up again
@@ -230,7 +237,7 @@ impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
 
 /// The worker whose packet it is, if it is not this one's.
 #[inline(always)]
-fn other_owner<F: Rewrite>(world: World<'_>, slot: &Slot<F>, inbound: bool) -> Option<u16> {
+fn other_owner<F: Rewrite>(world: &World<'_>, slot: &Slot<F>, inbound: bool) -> Option<u16> {
     if world.steering.is_single() {
         return None;
     }
@@ -241,6 +248,6 @@ fn other_owner<F: Rewrite>(world: World<'_>, slot: &Slot<F>, inbound: bool) -> O
 
 /// Where a packet came in.
 #[inline(always)]
-fn link_of<F: Rewrite>(world: World<'_>, slot: &Slot<F>) -> u8 {
+fn link_of<F: Rewrite>(world: &World<'_>, slot: &Slot<F>) -> u8 {
     world.origins.get(usize::from(slot.frame)).copied().unwrap_or_default()
 }

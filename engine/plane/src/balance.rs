@@ -227,7 +227,7 @@ impl Balance {
     #[inline]
     pub(crate) fn open<F: Rewrite, B>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         conns: &mut Conns<F>,
         (neighbors, paths): (&mut Neighbors<B>, &mut Paths),
         asker: &Asker<'_, F>,
@@ -254,7 +254,7 @@ impl Balance {
     #[cold]
     pub(crate) fn open_by_error<F: Rewrite, B>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         conns: &mut Conns<F>,
         way: (&mut Neighbors<B>, &mut Paths),
         (packet, mark): (&Packet<F>, u32),
@@ -274,7 +274,7 @@ impl Balance {
     #[inline]
     fn schedule_conn<F: Rewrite, B>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         conns: &mut Conns<F>,
         (neighbors, paths): (&mut Neighbors<B>, &mut Paths),
         wanted: Wanted<'_, F>,
@@ -374,7 +374,7 @@ impl Balance {
     }
 
     /// Notes that a destination of `service` was given a connection; `more` than are counted.
-    #[inline]
+    #[inline(always)]
     fn note_bound(&self, service: &Service, id: DestId, more: u64) {
         let Self { own_lines, fold, latches, .. } = self;
         if !service.rules.limits.is_empty() {
@@ -497,7 +497,7 @@ pub(crate) fn take_in<F: Rewrite>(
     hash: Hash,
     conn: &Conn<F>,
     first: State,
-    world: World<'_>,
+    world: &World<'_>,
 ) -> Result<u32, Full> {
     match conns.open_at(hash, conn, first, world.now) {
         Err(Full::Conns) => take_place(conns, conn, first, world),
@@ -511,7 +511,7 @@ fn take_place<F: Rewrite>(
     conns: &mut Conns<F>,
     conn: &Conn<F>,
     first: State,
-    world: World<'_>,
+    world: &World<'_>,
 ) -> Result<u32, Full> {
     let gone = |old: &Conn<F>| forget(world.lines, old);
     let opened = conns.open_over_half_open(conn, first, world.now, gone);

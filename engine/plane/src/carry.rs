@@ -30,7 +30,7 @@ pub(crate) fn carry_out<Q: Queue>(
     desk: &mut Desk<'_, Q>,
     (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
     reunions: &mut Reunions<Q::Frame>,
-    (world, balance, paths): (World<'_>, &mut Balance, &mut Paths),
+    (world, balance, paths): (&World<'_>, &mut Balance, &mut Paths),
     (mut frame, link): (Q::Frame, u8),
     verdict: Verdict,
 ) {

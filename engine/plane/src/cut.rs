@@ -27,7 +27,7 @@ use rvs_wire::tcp::{self, Tcp, flag};
 #[cold]
 pub(crate) fn both<Q: Queue>(
     (v4, v6): (&mut Conns<V4>, &mut Conns<V6>),
-    around: (World<'_>, &Paths),
+    around: (&World<'_>, &Paths),
     desk: &mut Desk<'_, Q>,
     (frame, link): (Q::Frame, u8),
     l3: u16,
@@ -42,7 +42,7 @@ pub(crate) fn both<Q: Queue>(
 
 fn cut<F: Local, Q: Queue>(
     conns: &mut Conns<F>,
-    around: (World<'_>, &Paths),
+    around: (&World<'_>, &Paths),
     desk: &mut Desk<'_, Q>,
     (frame, link): (Q::Frame, u8),
     l3: u16,
@@ -61,7 +61,7 @@ fn cut<F: Local, Q: Queue>(
 /// Forgets the connection and tells the destination.
 fn onward<F: Local, Q: Queue>(
     conns: &mut Conns<F>,
-    (world, paths): (World<'_>, &Paths),
+    (world, paths): (&World<'_>, &Paths),
     desk: &mut Desk<'_, Q>,
     (frame, link): (&Q::Frame, u8),
     l3: u16,

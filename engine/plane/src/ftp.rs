@@ -145,7 +145,7 @@ impl<F: Family> Talks<F> {
     fn await_data(
         &mut self,
         conns: &mut Conns<F>,
-        world: World<'_>,
+        world: &World<'_>,
         balance: &Balance,
         data: &Conn<F>,
     ) -> Option<()>
@@ -183,7 +183,7 @@ impl<F: Family> Talks<F> {
     #[cold]
     pub(crate) fn claim<B>(
         conns: &mut Conns<F>,
-        world: World<'_>,
+        world: &World<'_>,
         mesh: &Mesh<B>,
         packet: &Packet<F>,
     ) -> Option<Found>
@@ -219,7 +219,7 @@ impl<F: Family> Talks<F> {
     pub(crate) fn hear<B>(
         &mut self,
         conns: &mut Conns<F>,
-        world: World<'_>,
+        world: &World<'_>,
         balance: &Balance,
         inbox: &Inbox<B>,
     ) where
@@ -245,7 +245,7 @@ impl<F: Family> Talks<F> {
     }
 
     /// Looks once a second which data connections live, so that their control connections do.
-    pub(crate) fn step<B>(&mut self, conns: &mut Conns<F>, world: World<'_>, mesh: &Mesh<B>)
+    pub(crate) fn step<B>(&mut self, conns: &mut Conns<F>, world: &World<'_>, mesh: &Mesh<B>)
     where
         F: Local,
     {
@@ -288,7 +288,7 @@ struct Edit {
 
 /// A helped connection's packet, and what it takes to forward it.
 pub(crate) struct Helper<'a, 'b, F: Family, B> {
-    pub(crate) world: World<'b>,
+    pub(crate) world: &'a World<'b>,
     pub(crate) conns: &'a mut Conns<F>,
     pub(crate) talks: &'a mut Talks<F>,
     pub(crate) balance: &'a Balance,
@@ -465,7 +465,7 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
         address: IpAddr,
         port: u16,
     ) -> Result<(), DropReason> {
-        let World { snapshot, worker, steering, .. } = self.world;
+        let World { snapshot, worker, steering, .. } = *self.world;
         let Some(client) = F::address(address).filter(|_| !snapshot.network.is_no_host(address))
         else {
             return Ok(());

@@ -75,7 +75,6 @@ impl From<DropReason> for Verdict {
 }
 
 /// What does not change during a breath.
-#[derive(Clone, Copy)]
 pub(crate) struct World<'b> {
     pub(crate) snapshot: &'b Snapshot,
     pub(crate) lines: &'b [DestLine],
@@ -92,7 +91,7 @@ pub(crate) struct World<'b> {
 impl World<'_> {
     /// Whose a packet is that came in through `vlan` of `link`: ADR 0002.
     pub(crate) fn owner<F: Rewrite>(
-        self,
+        &self,
         key: &Key<F>,
         is_inbound: bool,
         (link, vlan): (u8, u16),
@@ -174,7 +173,7 @@ impl<F: Local> Lane<F> {
     #[inline(never)]
     pub(crate) fn forward<B: Frame>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         hops: &[Hop],
         paths: &Paths,
         frames: &mut [B],
@@ -212,7 +211,7 @@ impl<F: Local> Lane<F> {
     #[inline(always)]
     pub(crate) fn admit<B: Frame>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
         (paths, mesh): (&mut Paths, &Mesh<B>),
@@ -230,7 +229,7 @@ impl<F: Local> Lane<F> {
     #[inline(never)]
     fn admit_strays<B: Frame>(
         &mut self,
-        world: World<'_>,
+        world: &World<'_>,
         balance: &mut Balance,
         neighbors: &mut Neighbors<B>,
         (paths, mesh): (&mut Paths, &Mesh<B>),
@@ -252,7 +251,7 @@ impl<F: Local> Lane<F> {
             };
             let (conns, talks) = (&mut self.conns, &mut self.talks);
             let inbound = admission.is_inbound(&slot.packet.key);
-            *verdict = match admission.find(conns, talks, slot, inbound) {
+            match admission.find(conns, talks, slot, inbound) {
                 Ok(Known::Held(found)) => {
                     slot.found = found;
                     let Settle { balance, neighbors, paths, .. } = &mut admission.settle;
@@ -263,14 +262,15 @@ impl<F: Local> Lane<F> {
                         continue;
                     }
                     let place = (frame, &mut *verdict);
-                    if known::<F, B, true>(conns, world, hops, paths, slot, place) {
-                        continue;
+                    if !known::<F, B, true>(conns, world, hops, paths, slot, place) {
+                        *verdict = DropReason::NoRoute.into();
                     }
-                    DropReason::NoRoute.into()
                 }
-                Ok(Known::Not { over }) => admission.open(conns, talks, slot, inbound, over, frame),
-                Err(other) => other,
-            };
+                Ok(Known::Not { over }) => {
+                    admission.open(conns, talks, slot, (inbound, over), (frame, verdict));
+                }
+                Err(other) => *verdict = other,
+            }
         }
     }
 }
@@ -289,7 +289,7 @@ fn is_helped<F: Rewrite>(conns: &Conns<F>, found: Found) -> bool {
 #[inline(always)]
 fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     conns: &mut Conns<F>,
-    world: World<'_>,
+    world: &World<'_>,
     hops: &[Hop],
     paths: &Paths,
     slot: &Slot<F>,
@@ -352,15 +352,16 @@ fn note_unframed<F: Rewrite>(
 #[inline(always)]
 pub(crate) fn first<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
-    world: World<'_>,
+    world: &World<'_>,
     (hops, paths): (&[Hop], &Paths),
     packet: &Packet<F>,
-    frame: &mut B,
-) -> Verdict {
+    (frame, verdict): (&mut B, &mut Verdict),
+) {
     let (Some(line), Some(hop)) =
         (line_of(world.lines, conn), hops.get(usize::from(conn.next_hop)))
     else {
-        return DropReason::NoRoute.into();
+        *verdict = DropReason::NoRoute.into();
+        return;
     };
     let pmtu_disc = world.snapshot.tunables.pmtu_disc;
     let way = Direction::Inbound;
@@ -368,12 +369,13 @@ pub(crate) fn first<F: Rewrite, B: Frame>(
     let sent = forward::apply_unread(conn, way, packet, hop, paths, pmtu_disc, frame);
     line.count_packet(false, packet.packet_octets.into());
     if sent == Sent::Framed {
-        return Verdict::Out { link: hop.link };
+        *verdict = Verdict::Out { link: hop.link };
+        return;
     }
     if !sent.is_sent() && conn.method != ForwardMethod::Masquerade {
         count_refusal::<F>(line, packet.packet_octets);
     }
-    sent.verdict(conn.next_hop, packet.l3)
+    *verdict = sent.verdict(conn.next_hop, packet.l3);
 }
 
 /// The same for a connection that nobody remembers: `-o`.
@@ -381,12 +383,14 @@ pub(crate) fn first<F: Rewrite, B: Frame>(
 #[inline(never)]
 pub(crate) fn first_and_last<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
-    world: World<'_>,
+    world: &World<'_>,
     way: (&[Hop], &Paths),
     packet: &Packet<F>,
     frame: &mut B,
 ) -> Verdict {
-    first(conn, world, way, packet, frame)
+    let mut verdict = DropReason::NoRoute.into();
+    first(conn, world, way, packet, (frame, &mut verdict));
+    verdict
 }
 
 /// Counts a packet of a connection and moves its state.
@@ -439,14 +443,19 @@ pub(crate) fn line_of<'l, F: Rewrite>(
 /// Whether an inbound packet may not simply follow its connection: the destination is gone, or it
 /// is a SYN that may begin another connection.
 #[inline(always)]
-fn needs_thought<F: Rewrite>(conn: &Conn<F>, line: &DestLine, flags: u8, world: World<'_>) -> bool {
+fn needs_thought<F: Rewrite>(
+    conn: &Conn<F>,
+    line: &DestLine,
+    flags: u8,
+    world: &World<'_>,
+) -> bool {
     !line.is_followed(conn.protocol == protocol::UDP)
         || flags & flag::SYN != 0 && begins_anew(conn, line, world)
 }
 
 /// Linux 6.1 `ip_vs_core.c` `ip_vs_in()` with `is_new_conn_expected()`.
 #[cold]
-pub(crate) fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: World<'_>) -> bool {
+pub(crate) fn begins_anew<F: Rewrite>(conn: &Conn<F>, line: &DestLine, world: &World<'_>) -> bool {
     let tunables = &world.snapshot.tunables;
     if tunables.expire_nodest_conn && line.has(DestLine::DRAINED) {
         return true;

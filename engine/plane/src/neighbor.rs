@@ -408,7 +408,7 @@ impl<F> Neighbors<F> {
 
     /// Whether packets to `peer` (see [`peer`]) may still use a hop; if so, it keeps its place for
     /// this breath.
-    #[inline]
+    #[inline(always)]
     pub fn keeps(&mut self, id: HopId, peer: u32) -> bool {
         let Some(hop) = self.hop(id).filter(|hop| hop.leads_to(peer)) else { return false };
         // Who answers keeps it anyway.

@@ -76,11 +76,21 @@ pub struct Own {
 struct Addresses {
     v4: HashSet<Ipv4Addr>,
     v6: HashSet<Ipv6Addr>,
+    /// A bit for each [`region`] that one of them is in, or was. Every new connection's client is
+    /// asked about, and nearly all clients are in others.
+    regions: [u64; 4],
 }
 
 impl Addresses {
-    #[inline]
+    #[inline(always)]
     fn contains(&self, address: IpAddr) -> bool {
+        let region = region(address);
+        let word = self.regions.get(usize::from(region / 64)).copied().unwrap_or_default();
+        word >> (region % 64) & 1 != 0 && self.is_there(address)
+    }
+
+    #[inline(never)]
+    fn is_there(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.v4.contains(&address),
             IpAddr::V6(address) => self.v6.contains(&address),
@@ -89,9 +99,25 @@ impl Addresses {
 
     /// Whether it was not there.
     fn insert(&mut self, address: IpAddr) -> bool {
+        let region = region(address);
+        if let Some(word) = self.regions.get_mut(usize::from(region / 64)) {
+            *word |= 1 << (region % 64);
+        }
         match address {
             IpAddr::V4(address) => self.v4.insert(address),
             IpAddr::V6(address) => self.v6.insert(address),
+        }
+    }
+}
+
+/// Addresses of one region are near each other: they begin alike.
+#[inline(always)]
+fn region(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[0],
+        IpAddr::V6(address) => {
+            let [_, _, a, b, c, d, ..] = address.octets();
+            a ^ b ^ c ^ d
         }
     }
 }

@@ -100,7 +100,7 @@ fn port(service: &Service, dest: &Dest, port: u16) -> u16 {
 #[inline(never)]
 pub(crate) fn choose<'s, F: Rewrite>(
     balance: &mut Balance,
-    world: World<'_>,
+    world: &World<'_>,
     conns: &mut Conns<F>,
     (service, persistence): (&'s Service, Persistence),
     (packet, mark): (&Packet<F>, u32),
@@ -138,7 +138,7 @@ pub(crate) fn choose<'s, F: Rewrite>(
 fn usable<'s, F: Family>(
     service: &'s Service,
     template: &Conn<F>,
-    world: World<'_>,
+    world: &World<'_>,
 ) -> Option<&'s Dest> {
     let dest = service.dests.iter().find(|dest| dest.id == template.dest)?;
     let counters = counters(world.lines, dest)?;

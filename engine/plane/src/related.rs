@@ -32,7 +32,7 @@ use rvs_wire::unusable::Unusable;
 /// What an error goes by, beside the connections.
 #[derive(Clone, Copy)]
 pub(crate) struct Around<'b> {
-    pub(crate) world: World<'b>,
+    pub(crate) world: &'b World<'b>,
     pub(crate) hops: &'b [Hop],
     pub(crate) paths: &'b Paths,
     /// Link and VLAN that it came in through.
@@ -69,7 +69,7 @@ pub(crate) fn scheduled<B: Frame>(
     frame: &mut B,
     l3: u16,
 ) -> Option<Verdict> {
-    let World { snapshot, serves: [serves_v4, serves_v6], .. } = settle.world;
+    let World { snapshot, serves: [serves_v4, serves_v6], .. } = *settle.world;
     if !snapshot.tunables.schedule_icmp {
         return None;
     }
@@ -146,7 +146,7 @@ struct Report<F: Local> {
 }
 
 impl<F: Local> Report<F> {
-    fn read<B: Frame>(world: World<'_>, frame: &B, l3: u16) -> Option<Self> {
+    fn read<B: Frame>(world: &World<'_>, frame: &B, l3: u16) -> Option<Self> {
         let at = usize::from(l3);
         let look = F::look(frame.octets().get(at..)?)?;
         if look.protocol != F::PROTOCOL

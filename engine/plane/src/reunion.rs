@@ -139,7 +139,7 @@ fn take_out<F: Local, B>(
 pub(crate) struct Way<'w, Q: Queue> {
     pub(crate) links: &'w mut Links<Q>,
     pub(crate) mesh: &'w Mesh<Q::Frame>,
-    pub(crate) world: World<'w>,
+    pub(crate) world: &'w World<'w>,
 }
 
 impl<Q: Queue> Way<'_, Q> {

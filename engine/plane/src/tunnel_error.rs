@@ -82,7 +82,7 @@ impl News<'_> {
 #[cold]
 pub(crate) fn outcome(
     (v4, v6): (&Conns<V4>, &Conns<V6>),
-    world: World<'_>,
+    world: &World<'_>,
     hops: &[Hop],
     paths: &mut Paths,
     frame: &[u8],
@@ -106,7 +106,7 @@ pub(crate) fn outcome(
 /// The error, if it is one about a packet from where our tunnel to the packet's destination would
 /// begin. Then it is nothing else, whether or not there is such a tunnel.
 fn read<'p, F: Local>(
-    world: World<'_>,
+    world: &World<'_>,
     frame: &'p [u8],
     l3: usize,
 ) -> Option<Result<News<'p>, DropIndex>> {
@@ -139,7 +139,7 @@ fn read<'p, F: Local>(
 /// `F` is the family inside.
 fn settle<F: Local>(
     conns: &Conns<F>,
-    world: World<'_>,
+    world: &World<'_>,
     hops: &[Hop],
     paths: &mut Paths,
     news: &News<'_>,
@@ -203,7 +203,7 @@ fn too_big<F: Local>(way: &Way, hop_mtu: u16, about: &Tunnelled<'_>) -> Option<E
 }
 
 /// Linux counts the packet that is told of, and then the error as it leaves (`ip_vs_out_icmp()`).
-fn count<F: Rewrite>(conn: &Conn<F>, world: World<'_>, quoted: usize) {
+fn count<F: Rewrite>(conn: &Conn<F>, world: &World<'_>, quoted: usize) {
     let Some(line) = line_of(world.lines, conn).filter(|line| line.has(DestLine::AVAILABLE)) else {
         return;
     };

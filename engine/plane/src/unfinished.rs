@@ -97,7 +97,7 @@ fn finish_if_whole(frame: &mut impl Frame, l3: usize) -> Option<u16> {
 #[cold]
 pub(crate) fn into_tunnel<Q: Queue>(
     (v4, v6): (&Conns<V4>, &Conns<V6>),
-    around: (World<'_>, &Paths),
+    around: (&World<'_>, &Paths),
     desk: &mut Desk<'_, Q>,
     (frame, link): (Q::Frame, u8),
     l3: u16,
@@ -112,7 +112,7 @@ pub(crate) fn into_tunnel<Q: Queue>(
 
 fn tunnelled<F: Local, Q: Queue>(
     conns: &Conns<F>,
-    (world, paths): (World<'_>, &Paths),
+    (world, paths): (&World<'_>, &Paths),
     desk: &mut Desk<'_, Q>,
     (frame, link): (Q::Frame, u8),
     l3: u16,

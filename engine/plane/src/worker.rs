@@ -348,7 +348,7 @@ impl<Q: Queue> Core<Q> {
     #[cold]
     fn hear(&mut self, snapshot: &Snapshot, now: Tick) {
         let us = (&self.steering, self.id, self.serves);
-        let world = world(snapshot, &self.shared, us, &[], now);
+        let world = &world(snapshot, &self.shared, us, &[], now);
         let Some(inbox) = self.mesh.inbox(self.id) else { return };
         let (v4, v6, balance) = (&mut self.v4, &mut self.v6, &self.balance);
         v4.talks.hear(&mut v4.conns, world, balance, inbox);
@@ -390,7 +390,7 @@ impl<Q: Queue> Core<Q> {
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
         let us = (&self.steering, self.id, self.serves);
-        let world = world(snapshot, &self.shared, us, &self.origins, now);
+        let world = &world(snapshot, &self.shared, us, &self.origins, now);
         let [serves_v4, serves_v6] = self.serves;
         if !serves_v4 {
             self.v4.leave_to_stack(&mut self.verdicts);
@@ -425,7 +425,7 @@ impl<Q: Queue> Core<Q> {
                 continue;
             }
             let us = (&self.steering, self.id, self.serves);
-            let world = world(snapshot, &self.shared, us, &self.origins, now);
+            let world = &world(snapshot, &self.shared, us, &self.origins, now);
             let desk = &mut self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&mut self.v4.conns, &mut self.v6.conns);
             let (reunions, paths) = (&mut self.reunions, &mut self.paths);
@@ -455,7 +455,7 @@ impl<Q: Queue> Core<Q> {
                 told.push(Told { l3, vlan, names, is_first: false });
                 continue;
             }
-            let world = world(snapshot, &self.shared, us, &[], now);
+            let world = &world(snapshot, &self.shared, us, &[], now);
             let mut way = Way { links: &mut self.links, mesh: &self.mesh, world };
             if let Some(frame) = way.sort_in(&mut self.reunions, stray) {
                 self.links.drop(frame, DropReason::Fragment);
@@ -472,7 +472,7 @@ impl<Q: Queue> Core<Q> {
         }
         self.decide(snapshot, now);
         let us = (&self.steering, self.id, self.serves);
-        let world = world(snapshot, &self.shared, us, &[], now);
+        let world = &world(snapshot, &self.shared, us, &[], now);
         let (hops, paths) = (self.stack.neighbors.hops(), &self.paths);
         let frames = self.burst.iter_mut().zip(&mut self.verdicts).zip(&told).zip(&self.origins);
         for (((frame, verdict), told), link) in frames.filter(|((_, told), _)| !told.is_first) {
@@ -546,7 +546,7 @@ impl<Q: Queue> Core<Q> {
         let gate = &mut self.balance.gate;
         self.defense.step(&snapshot.tunables, conns, gate, now, (gone4, gone6));
         let us = (&self.steering, self.id, self.serves);
-        let world = world(snapshot, &self.shared, us, &[], now);
+        let world = &world(snapshot, &self.shared, us, &[], now);
         let (v4, v6, mesh) = (&mut self.v4, &mut self.v6, &self.mesh);
         v4.talks.step(&mut v4.conns, world, mesh);
         v6.talks.step(&mut v6.conns, world, mesh);
