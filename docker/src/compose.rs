@@ -89,6 +89,9 @@ fn compose(topology: &Topology) -> Result<String> {
     )?;
     let interfaces = topology.director.interfaces.iter();
     networks(&mut text, interfaces.map(|i| (i.network.as_str(), i.addresses.as_slice())))?;
+    for network in topology.networks_with_program() {
+        wire_service(&mut text, topology, network)?;
+    }
     for host in &topology.hosts {
         host_service(&mut text, topology, host)?;
     }
@@ -124,6 +127,26 @@ fn service(text: &mut String, topology: &Topology, name: &str, target: &str) -> 
         "  {name}:\n    image: {target}\n    build: {{context: ../../.., dockerfile: docker/Dockerfile, target: {}}}\n    \
          container_name: {container}\n    hostname: {name}\n    init: true\n    cap_add: [NET_ADMIN]",
         target.strip_prefix("rvs-").unwrap_or(target)
+    )?;
+    Ok(())
+}
+
+/// The name of the service that is the program of `network`'s cable.
+#[must_use]
+pub fn wire(network: &str) -> String {
+    format!("wire-{network}")
+}
+
+/// The program of a cable, which plugs itself in between the bridge and rvsd's TAP.
+fn wire_service(text: &mut String, topology: &Topology, network: &str) -> Result<()> {
+    let (wire, lab) = (wire(network), &topology.name);
+    let container = container(topology, &wire);
+    writeln!(
+        text,
+        "  {wire}:\n    image: rvs-host\n    container_name: {container}\n    init: true\n    \
+         network_mode: service:{DIRECTOR}\n    cap_add: [NET_ADMIN]\n    devices: [/dev/net/tun]\n    \
+         command: [wire, {lab}, {network}, --insert]\n    \
+         depends_on:\n      {DIRECTOR}: {{condition: service_healthy}}\n"
     )?;
     Ok(())
 }

@@ -30,13 +30,32 @@ pub const RUN: &str = "/run/rvs-engine";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The images of the labs: tag, and target in the Dockerfile.
-const IMAGES: [(&str, &str); 2] = [("rvs", "prebuilt-rvs"), ("rvs-host", "prebuilt-host")];
+const IMAGES: [(&str, &str); 2] = [("rvs", "rvs"), ("rvs-host", "host")];
 
-/// What the build context has beside `bin`.
+/// What the build context of programs that are built already has beside them.
 const CONTEXT: [(&str, &str); 2] =
     [("Dockerfile", include_str!("../Dockerfile")), ("rvs-entry", include_str!("../rvs-entry"))];
 
-const BASE: &str = include_str!("../base.sh");
+/// What images are made from, and the script that makes it where no registry is reached.
+const BASE: (&str, &str) = ("debian:bookworm-slim", include_str!("../base.sh"));
+const RUST: (&str, &str) = ("rust:1.95-slim-bookworm", include_str!("../rust.sh"));
+
+/// Seconds that a registry has; one that is not reached is known sooner.
+const PULL: &str = "120";
+
+/// Where the programs in the images come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'p> {
+    /// This folder, where they are built already.
+    Built(&'p Path),
+    /// A build stage.
+    Source {
+        /// The repository.
+        root: &'p Path,
+        /// Whether rvsd has DPDK links.
+        dpdk: bool,
+    },
+}
 
 /// A container engine.
 #[derive(Debug)]
@@ -128,50 +147,97 @@ impl Engine {
         Ok(old())
     }
 
-    /// Makes the labs' images from the programs in `bin`; what has not changed is not made again.
+    /// Makes the labs' images; what has not changed is not made again.
     ///
     /// # Errors
     ///
-    /// The base image can neither be pulled nor made, or a build fails.
-    pub fn build(&self, bin: &Path, dir: &Path) -> Result<()> {
-        let base = "debian:bookworm-slim";
-        if !self.has(base)? {
-            println!("   {base}: asking a registry, or else making it from Debian packages ...");
-            let mut pull = self.docker();
-            pull.args(["pull", "--quiet", base]);
-            let mut bounded = command(None, "timeout");
-            bounded.arg("20").arg(pull.get_program()).args(pull.get_args());
-            bounded.env("DOCKER_HOST", &self.host);
-            if !bounded.output()?.status.success() {
-                let mut make = command(None, "sh");
-                make.args(["-c", BASE, "base.sh"]).env("DOCKER_HOST", &self.host);
-                run(&mut make).with_context(|| base.to_owned())?;
+    /// An image to start from can neither be pulled nor made, or a build fails.
+    pub fn build(&self, origin: Origin<'_>, dir: &Path) -> Result<()> {
+        self.fetch(BASE)?;
+        match origin {
+            Origin::Built(bin) => {
+                let context = dir.join("context");
+                for folder in ["docker", "bin"] {
+                    fs::create_dir_all(context.join(folder))?;
+                }
+                for (name, text) in CONTEXT {
+                    fs::write(context.join("docker").join(name), text)?;
+                }
+                run(command(None, "chmod").arg("755").arg(context.join("docker/rvs-entry")))?;
+                for program in ["rvsd", "rvsadm", "rvs-lab"] {
+                    fs::copy(bin.join(program), context.join("bin").join(program))?;
+                }
+                for (tag, target) in IMAGES {
+                    self.image(tag, &format!("prebuilt-{target}"), &context, &[])?;
+                }
             }
-        }
-        let context = dir.join("context");
-        for folder in ["docker", "bin"] {
-            fs::create_dir_all(context.join(folder))?;
-        }
-        for (name, text) in CONTEXT {
-            fs::write(context.join("docker").join(name), text)?;
-        }
-        run(command(None, "chmod").arg("755").arg(context.join("docker/rvs-entry")))?;
-        for program in ["rvsd", "rvsadm", "rvs-lab"] {
-            fs::copy(bin.join(program), context.join("bin").join(program))?;
-        }
-        for (tag, target) in IMAGES {
-            let mut build = self.docker();
-            build.env("DOCKER_BUILDKIT", "0");
-            build.args(["build", "--quiet", "--network", "host", "--target", target]);
-            build.args(["--tag", tag, "--file"]).arg(context.join("docker/Dockerfile"));
-            run(build.arg(&context)).with_context(|| format!("image {tag}"))?;
+            Origin::Source { root, dpdk } => {
+                self.fetch(RUST)?;
+                let arguments: &[&str] = if dpdk { &["--build-arg", "DPDK=1"] } else { &[] };
+                for (tag, target) in IMAGES {
+                    println!("   image {tag} from source; this takes minutes ...");
+                    self.image(tag, target, root, arguments)?;
+                }
+            }
         }
         // The images that these replace have no name any more.
         run(self.docker().args(["image", "prune", "--force"])).map(drop)
     }
 
-    fn has(&self, image: &str) -> Result<bool> {
-        Ok(self.docker().args(["image", "inspect", image]).output()?.status.success())
+    /// Pulls an image, or else makes it by its script.
+    fn fetch(&self, (image, script): (&str, &str)) -> Result<()> {
+        if self.docker().args(["image", "inspect", image]).output()?.status.success() {
+            return Ok(());
+        }
+        println!("   {image}: asking a registry, or else making it here ...");
+        let mut pull = command(None, "timeout");
+        pull.args([PULL, "docker", "pull", "--quiet", image]).env("DOCKER_HOST", &self.host);
+        if pull.output()?.status.success() {
+            return Ok(());
+        }
+        let mut make = command(None, "sh");
+        make.args(["-c", script, "make"]).env("DOCKER_HOST", &self.host);
+        run(make.env("DOCKER_BUILDKIT", "0")).with_context(|| image.to_owned()).map(drop)
+    }
+
+    /// Makes one, by the builder that every engine has.
+    fn image(&self, tag: &str, target: &str, context: &Path, arguments: &[&str]) -> Result<()> {
+        let mut build = self.docker();
+        build.env("DOCKER_BUILDKIT", "0");
+        build.args(["build", "--quiet", "--network", "host", "--target", target]).args(arguments);
+        build.args(["--tag", tag, "--file"]).arg(context.join("docker/Dockerfile"));
+        run(build.arg(context)).with_context(|| format!("image {tag}")).map(drop)
+    }
+
+    /// What an image's program says when it is run with `arguments` and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// It fails.
+    pub fn say(&self, image: &str, arguments: &[&str]) -> Result<String> {
+        run(self.docker().args(["run", "--rm", "--network", "none", image]).args(arguments))
+    }
+
+    /// The network namespace of a container, as a file; if the engine is the lab's own.
+    ///
+    /// # Errors
+    ///
+    /// There is no such container.
+    pub fn network_of(&self, container: &str) -> Result<Option<PathBuf>> {
+        let Some(dockerd) = self.dockerd()? else { return Ok(None) };
+        let ask = ["inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container];
+        let file = run(self.docker().args(ask))?;
+        // It is a mount of the engine's own.
+        Ok(Some(format!("/proc/{dockerd}/root{}", file.trim()).into()))
+    }
+
+    /// The process of the lab's own.
+    fn dockerd(&self) -> Result<Option<u32>> {
+        let Some(daemon) = &self.daemon else { return Ok(None) };
+        // unshare is its parent.
+        let id = daemon.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        Ok(Some(children.trim().parse().with_context(|| format!("children of {id}: {children}"))?))
     }
 
     /// Ends it, if it is the lab's own.
@@ -180,12 +246,10 @@ impl Engine {
     ///
     /// It does not end.
     pub fn end(mut self, limits: &Limits) -> Result<()> {
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let dockerd = self.dockerd()?;
+        let (Some(daemon), Some(dockerd)) = (&mut self.daemon, dockerd) else { return Ok(()) };
         // unshare waits for it and passes nothing on.
-        let id = daemon.id();
-        let child: PathBuf = format!("/proc/{id}/task/{id}/children").into();
-        let child = fs::read_to_string(child)?;
-        run(command(None, "kill").arg(child.trim()))?;
+        run(command(None, "kill").arg(dockerd.to_string()))?;
         daemon.wait(PATIENCE, limits).map(drop)
     }
 }

@@ -51,8 +51,8 @@ enum Wants {
     Nat,
     /// As plain, and tunnels.
     Tun,
-    /// The same between namespaces, where frames can be captured and a host's memory be cleared.
-    TunCaptured,
+    /// The same where this machine's programs can look into hosts' networks from outside.
+    TunVisited,
 }
 
 impl Wants {
@@ -62,13 +62,13 @@ impl Wants {
         let is_plain = topology.cables.is_empty();
         match self {
             Self::Anything => true,
-            Self::Calm => topology.cables.values().all(|cable| !cable.is_bad()),
+            Self::Calm => topology.is_calm(),
             Self::Jumbo => topology.cables.values().any(|cable| cable.mtu > 1500),
             Self::Plain => is_plain,
             Self::Nat => is_plain && method == Method::Nat,
             Self::Tun => is_plain && method == Method::Tun,
-            Self::TunCaptured => {
-                is_plain && method == Method::Tun && stage.wire("servers").is_some()
+            Self::TunVisited => {
+                is_plain && method == Method::Tun && stage.visitor("client", "ip").is_some()
             }
         }
     }
@@ -78,7 +78,7 @@ const fn case(claim: &'static str, wants: Wants, show: fn(&Scene<'_>) -> Result<
     Case { claim, wants, show }
 }
 
-use Wants::{Anything, Calm, Jumbo, Nat, Plain, Tun, TunCaptured};
+use Wants::{Anything, Calm, Jumbo, Nat, Plain, Tun, TunVisited};
 
 const CASES: [Case; 20] = [
     case("10 000 short connections, none fails", Plain, http::short_connections),
@@ -98,9 +98,9 @@ const CASES: [Case; 20] = [
     case("traceroute finds the director on the way to a server", Nat, packets::traceroute),
     case("traceroute by TCP finds the VIP, and the VIP behind it", Plain, packets::tcptraceroute),
     case("iperf3: 1 and 16 streams, both directions", Calm, bulk::iperf),
-    case("a tunnel of every kind and family, as tshark reads it", TunCaptured, tunnel::kinds),
+    case("a tunnel of every kind and family, as tshark reads it", TunVisited, tunnel::kinds),
     case("a client learns how long packets into a tunnel may be", Tun, tunnel::learns),
-    case("without path MTU discovery tunnels fragment", TunCaptured, tunnel::fragments),
+    case("without path MTU discovery tunnels fragment", TunVisited, tunnel::fragments),
 ];
 
 /// Where a case plays.
@@ -152,6 +152,9 @@ fn servers(stage: &dyn Stage, limits: &Limits) -> Result<Vec<Daemon>> {
     for dest in &service.dests {
         let mut serve = stage.command(dest, "rvs-lab");
         serve.args(["probe", "serve", &PROBE.to_string()]);
+        if service.method == Method::Tun {
+            serve.args(tunnel::PORTS.map(|port| format!("--also={port}")));
+        }
         for family in Family::ALL {
             let own = topology.address_of(dest, family)?;
             let own = if service.method == Method::Nat { own } else { stage.vip(family)? };
@@ -241,6 +244,11 @@ impl<'s> Scene<'s> {
     /// A line of shell on `host`; returns what it printed.
     fn shell(&self, host: &str, line: &str) -> Result<String> {
         run(self.on(host, 60, "sh").args(["-ec", line]))
+    }
+
+    /// `program` of this machine in the network of `host`.
+    fn visitor(&self, host: &str, program: &str) -> Result<Command> {
+        self.stage.visitor(host, program).context("hosts' networks cannot be entered")
     }
 
     /// Our own client.

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -39,19 +40,19 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Of the frames on `device` of namespace `host` that the capture filter `filter` takes; returns when it runs.
+    /// By `dumpcap`, its command without arguments, of the frames on `device` that the capture filter
+    /// `filter` takes; returns when it runs.
     ///
     /// # Errors
     ///
     /// dumpcap cannot be started.
     pub fn start(
-        host: &str,
+        mut dumpcap: Command,
         device: &str,
         filter: &str,
         file: &Path,
         limits: &Limits,
     ) -> Result<Self> {
-        let mut dumpcap = command(Some(host), "dumpcap");
         dumpcap.args(["-q", "-i", device, "-f", filter, "-w"]).arg(file);
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let dir = file.parent().unwrap_or(Path::new("."));
@@ -98,7 +99,8 @@ impl Inspection {
             let (host, device) = netns.far_end(&network);
             let file = dir.join(format!("{network}.pcapng"));
             let ours = format!("ether src {}", interface.mac);
-            captures.push((network, Capture::start(&host, &device, &ours, &file, limits)?));
+            let dumpcap = command(Some(&host), "dumpcap");
+            captures.push((network, Capture::start(dumpcap, &device, &ours, &file, limits)?));
         }
         Ok(Self { captures })
     }
@@ -151,7 +153,7 @@ fn dissect(file: &Path, filter: &str) -> Result<String> {
     run(&mut tshark(file, filter))
 }
 
-fn tshark(file: &Path, filter: &str) -> std::process::Command {
+fn tshark(file: &Path, filter: &str) -> Command {
     let mut tshark = command(None, "tshark");
     tshark.arg("-n").arg("-r").arg(file).args(["-Y", filter]);
     // What GUE carries it does not know, and would take for what the hashed source port stands for.

@@ -91,10 +91,7 @@ impl<'t> Lab<'t> {
         limits: &Limits,
     ) -> Result<Vec<Daemon>> {
         let mut wires = Vec::new();
-        for network in topology.networks() {
-            if !topology.cable(network).does_something() {
-                continue;
-            }
+        for network in topology.networks_with_program() {
             let mut wire = command(Some(SWITCH), setup.bin.join("rvs-lab"));
             wire.args(["wire", &topology.name, network]);
             let mut wire = Daemon::start(&format!("{network}.wire"), wire, dir)?;
@@ -178,8 +175,12 @@ impl Stage for Lab<'_> {
         web::folder(host, &self.dir).display().to_string()
     }
 
-    fn wire(&self, network: &str) -> Option<(String, String)> {
-        Some(self.netns.far_end(network))
+    fn visitor(&self, host: &str, program: &str) -> Option<Command> {
+        Some(command(Some(host), program))
+    }
+
+    fn wire(&self, network: &str) -> (String, String) {
+        self.netns.far_end(network)
     }
 
     fn adm(&self, arguments: &[&str]) -> Result<String> {

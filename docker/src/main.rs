@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use rvs_lab::cases::{conclude, run};
 use rvs_lab::director::Driver;
-use rvs_lab::engine::{Engine, Network};
+use rvs_lab::engine::{Engine, Network, Origin};
 use rvs_lab::lab::{Lab, Setup, show_logs};
 use rvs_lab::probe::Probe;
 use rvs_lab::process;
@@ -20,8 +20,8 @@ use rvs_lab::process::Limits;
 use rvs_lab::stage::Stage;
 use rvs_lab::topology::{BUILT_IN, Family, Topology};
 use rvs_lab::{
-    containers, decap, engine, faults, ftp, functional, host, keepalived, netns, probe, share,
-    topology, traffic, wire,
+    containers, decap, engine, faults, ftp, functional, host, keepalived, probe, share, topology,
+    traffic, wire,
 };
 
 /// Set for the process that has its own mounts.
@@ -100,6 +100,12 @@ enum Action {
         /// An engine that runs already, as in `DOCKER_HOST`, instead of one of the lab's own.
         #[arg(long)]
         engine: Option<String>,
+        /// Builds the images from source, from the repository in this folder.
+        #[arg(long)]
+        source: Option<PathBuf>,
+        /// With DPDK links in rvsd.
+        #[arg(long, requires = "source")]
+        dpdk: bool,
     },
     /// What real programs do through rvsd, each as a claim; in network namespaces.
     Functional {
@@ -129,6 +135,9 @@ enum Action {
         topology: String,
         /// The network that it carries.
         network: String,
+        /// Plugs itself in, between rvsd's TAP and its bridge.
+        #[arg(long)]
+        insert: bool,
     },
     /// A host of a lab that is a container; what its entry point runs.
     Host(host::Role),
@@ -208,8 +217,10 @@ fn act(action: &Action) -> Result<bool> {
             let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
             keepalived::run_scenario(&setup, &limits)
         }
-        Action::Containers { options, only, topology, data, engine } => {
-            run_in_containers(options, (only, topology.as_deref()), data, engine.as_deref())
+        Action::Containers { options, only, topology, data, engine, source, dpdk } => {
+            let source = source.as_deref().map(|root| (root, *dpdk));
+            let places = (data.as_path(), engine.as_deref(), source);
+            run_in_containers(options, (only, topology.as_deref()), places)
         }
         Action::Functional { only, topology, options } => {
             run_functional(only, topology.as_deref(), options)
@@ -219,10 +230,10 @@ fn act(action: &Action) -> Result<bool> {
             faults::act(&setup, only, &Limits::new(Duration::from_secs(options.timeout_s))?)
         }
         Action::Probe(probe) => probe::run(probe).map(|()| true),
-        Action::Wire { topology, network } => {
+        Action::Wire { topology, network, insert } => {
             let cable = Topology::load(topology)?.cable(network);
-            let [hosts, director] = netns::wire_names(network);
-            wire::run(&hosts, &director, &cable).map(|()| true)
+            let plug_in = || if *insert { wire::insert(network) } else { Ok(()) };
+            wire::run(network, &cable, plug_in).map(|()| true)
         }
         Action::Host(role) => host::run(role).map(|()| true),
         Action::Share(options) => {
@@ -276,8 +287,7 @@ fn run_functional(only: &str, topology: Option<&str>, options: &Options) -> Resu
 fn run_in_containers(
     options: &Options,
     (only, topology): (&str, Option<&str>),
-    data: &Path,
-    host: Option<&str>,
+    (data, host, source): (&Path, Option<&str>, Option<(&Path, bool)>),
 ) -> Result<bool> {
     let data = std::path::absolute(data)?;
     require(&engine::NEEDED)?;
@@ -290,10 +300,13 @@ fn run_in_containers(
         None => Engine::start(network, &data, dir, &limits),
     };
     let builder = start(Network::Machine)?;
-    builder.build(&setup.bin, dir)?;
+    let origin =
+        source.map_or(Origin::Built(&setup.bin), |(root, dpdk)| Origin::Source { root, dpdk });
+    builder.build(origin, dir)?;
     builder.end(&limits)?;
     println!("   {:5.1} s  images are built", limits.elapsed().as_secs_f32());
     let engine = start(Network::Own)?;
+    println!("   the image's program is {}", engine.say("rvs", &["--version"])?.trim());
     let (mut outcomes, mut shown) = (Vec::new(), Vec::new());
     let mut names: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
     names.extend(topology::variants()?);
@@ -307,7 +320,7 @@ fn run_in_containers(
             .extend(containers::run_topology(&topology, &engine, dir, requests, found, &limits));
     }
     engine.end(&limits)?;
-    let answered = conclude(&outcomes, options.requests, &limits);
+    let answered = outcomes.is_empty() || conclude(&outcomes, options.requests, &limits);
     Ok(functional::conclude(&shown, &limits) && answered)
 }
 

@@ -28,9 +28,9 @@ pub enum Probe {
     Serve {
         /// TCP and UDP port.
         port: u16,
-        /// One more TCP port.
+        /// More TCP ports.
         #[arg(long)]
-        also: Option<u16>,
+        also: Vec<u16>,
         /// Addresses that datagrams come to, so that they go back from them.
         #[arg(long)]
         address: Vec<IpAddr>,
@@ -96,7 +96,7 @@ pub enum Probe {
 /// What should come back did not.
 pub fn run(probe: &Probe) -> Result<()> {
     match probe {
-        Probe::Serve { port, also, address } => serve(*port, *also, address),
+        Probe::Serve { port, also, address } => serve(*port, also, address),
         Probe::Datagrams { to, count, octets } => datagrams(*to, *count, *octets),
         Probe::Idle { to, millis } => {
             println!("{}", idle(*to, Duration::from_millis(*millis))?);
@@ -119,7 +119,7 @@ pub fn count(octets: &[u8], place: &mut u64, sum: &mut u64) -> usize {
     octets.len()
 }
 
-fn serve(port: u16, also: Option<u16>, addresses: &[IpAddr]) -> Result<()> {
+fn serve(port: u16, also: &[u16], addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         let udp = UdpSocket::bind((*address, port)).with_context(|| format!("{address} {port}"))?;
         thread::spawn(move || {
@@ -132,9 +132,9 @@ fn serve(port: u16, also: Option<u16>, addresses: &[IpAddr]) -> Result<()> {
         });
     }
     let listener = listen(port)?;
-    let other = also.map(listen).transpose()?;
+    let others = also.iter().map(|port| listen(*port)).collect::<Result<Vec<_>>>()?;
     eprintln!("probe: ready");
-    if let Some(other) = other {
+    for other in others {
         thread::spawn(move || accept(&other));
     }
     accept(&listener)

@@ -42,11 +42,12 @@ pub trait Stage {
     /// The folder on `host` that its nginx serves as `/files/`.
     fn www(&self, host: &str) -> String;
 
-    /// Where the director's frames on `network` can be captured: namespace and device.
-    fn wire(&self, network: &str) -> Option<(String, String)> {
-        let _ = network;
-        None
-    }
+    /// `program` of this machine in the network of `host`, or of what [`Stage::wire`] names there; if
+    /// that can be entered.
+    fn visitor(&self, host: &str, program: &str) -> Option<Command>;
+
+    /// Where the director's frames on `network` can be captured: whose network, and the device.
+    fn wire(&self, network: &str) -> (String, String);
 }
 
 /// A service and how its packets get to its dests: what rvsadm is told.

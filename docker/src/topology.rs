@@ -365,10 +365,21 @@ impl Topology {
         self.cables.get(network).copied().unwrap_or_default()
     }
 
-    /// Whether an engine's networks are all the cables that it takes.
+    /// Whether no cable is bad.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.cables.values().all(|cable| !cable.is_bad())
+    }
+
+    /// Whether containers can be it: `apart` is about interfaces that an engine makes by itself.
     #[must_use]
     pub fn fits_containers(&self) -> bool {
-        self.cables.values().all(|cable| !cable.does_something() && !cable.apart)
+        self.cables.values().all(|cable| !cable.apart)
+    }
+
+    /// The networks whose cable takes a program.
+    pub fn networks_with_program(&self) -> impl Iterator<Item = &str> {
+        self.networks().into_iter().filter(|network| self.cable(network).does_something())
     }
 
     /// The networks, each once, in order of appearance.

@@ -5,8 +5,13 @@
 //!          frames as hosts send them                 with a VLAN tag, if one is asked for
 //! ```
 //!
+//! Between namespaces both bridges are in the one that has them all, and the lab plugs it in. Between
+//! containers they are in the director's network, and the program plugs itself in ([`insert`]).
+//!
 //! Not every kernel has VLAN devices or netem; every kernel that can run a lab has TAP.
 
+use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +23,8 @@ use signal_hook::consts::SIGTERM;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::netns::{tap_name, wire_names};
+use crate::process::run_with_input;
 use crate::topology::Cable;
 
 /// Frames that are on the way at most.
@@ -33,13 +40,14 @@ const ADDRESSES: usize = 12;
 /// How long it rests when there is nothing to carry.
 const REST: Duration = Duration::from_micros(50);
 
-/// Carries frames between the TAP devices `hosts` and `director`, until SIGTERM; then prints what
-/// it did to them.
+/// Carries frames between the TAP devices of `network`'s program, until SIGTERM; then prints what it
+/// did to them. `plug_in` is done when both devices are there.
 ///
 /// # Errors
 ///
-/// A device cannot be opened.
-pub fn run(hosts: &str, director: &str, cable: &Cable) -> Result<()> {
+/// A device cannot be opened, or `plug_in` fails.
+pub fn run(network: &str, cable: &Cable, plug_in: impl FnOnce() -> Result<()>) -> Result<()> {
+    let [hosts, director] = wire_names(network);
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGTERM, Arc::clone(&stop))?;
     let end = HostEnd { mtu: Some(cable.mtu), mac: None, leaves: false };
@@ -54,8 +62,9 @@ pub fn run(hosts: &str, director: &str, cable: &Cable) -> Result<()> {
         delay: cable.delay,
         delay_calls: 40,
     };
-    let mut hosts = Faulty::new(open(hosts)?, cable.seed, faults, faults);
-    let mut director = open(director)?;
+    let mut hosts = Faulty::new(open(&hosts)?, cable.seed, faults, faults);
+    let mut director = open(&director)?;
+    plug_in()?;
     let reserve = Reserve::new(FRAMES, usize::from(cable.mtu) + 18 + TAG);
     let mut pool = reserve.pool();
     eprintln!("wire: ready");
@@ -77,6 +86,27 @@ pub fn run(hosts: &str, director: &str, cable: &Cable) -> Result<()> {
     }
     println!("from hosts: {:?}\nto hosts: {:?}", hosts.received(), hosts.sent());
     Ok(())
+}
+
+/// Takes rvsd's TAP of `network` from the bridge that it shares with hosts, and puts a bridge of its own
+/// and the program's TAPs between the two.
+///
+/// # Errors
+///
+/// The TAP is on no bridge, or what `ip` complains about.
+pub fn insert(network: &str) -> Result<()> {
+    let ([hosts, director], tap) = (wire_names(network), tap_name(network));
+    let master = fs::read_link(format!("/sys/class/net/{tap}/master"));
+    let master = master.with_context(|| format!("the bridge of {tap}"))?;
+    let shared = master.file_name().context("a bridge without name")?.to_string_lossy();
+    let script = format!(
+        "link add brd-{network} type bridge mcast_snooping 0\n\
+         link set {tap} master brd-{network}\n\
+         link set {director} master brd-{network} up\n\
+         link set brd-{network} up\n\
+         link set {hosts} master {shared} up\n"
+    );
+    run_with_input(Command::new("ip").args(["-batch", "-"]), &script)
 }
 
 /// Sends all; what the device refuses is lost, as on any cable.

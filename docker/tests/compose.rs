@@ -34,5 +34,16 @@ fn longer_packets_are_asked_of_the_engines_networks() {
     let mtu = "com.docker.network.driver.mtu: \"9000\"";
     assert_eq!(files.compose.matches(mtu).count(), 2, "{}", files.compose);
     assert_eq!(files.rvsd.matches("mtu = 9000").count(), 2, "{}", files.rvsd);
-    assert!(!Topology::load("vlan").unwrap().fits_containers());
+    assert!(!Topology::load("apart").unwrap().fits_containers());
+}
+
+#[test]
+fn a_cables_program_is_a_container_in_the_directors_network() {
+    let files = Files::of(&Topology::load("vlan").unwrap()).unwrap();
+    let wire = files.compose.split_once("  wire-servers:\n").unwrap().1;
+    let wire = wire.split_once("\n\n").unwrap().0;
+    assert!(wire.contains("network_mode: service:director"), "{wire}");
+    assert!(wire.contains("command: [wire, vlan, servers, --insert]"), "{wire}");
+    assert!(!files.compose.contains("wire-client"), "a plain cable has none");
+    assert!(files.rvsd.contains("[[link.vlan]]\nid = 100"), "{}", files.rvsd);
 }

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use super::Scene;
 use super::http::upload_of;
 use crate::inspect::{COMPLAINTS, Capture, fields};
-use crate::process::{Daemon, run};
+use crate::process::run;
 use crate::topology::Family;
 
-/// Where each kind of tunnel has its service.
-const FIRST_PORT: u16 = 8001;
+/// Where each kind of tunnel has its service, and a real server listens.
+pub(super) const PORTS: std::ops::Range<u16> = 8001..8013;
 
 /// Options of `rvsadm -a`, and what a frame must be as tshark reads it: a filter for what is
 /// right behind the outer header.
@@ -35,12 +35,14 @@ const KINDS: [(&str, &str); 6] = [
 pub(super) fn kinds(scene: &Scene<'_>) -> Result<String> {
     let topology = scene.stage.topology();
     let dest = topology.service.dests.first().context("no dests")?;
-    let (host, device) = scene.stage.wire("servers").context("no wire to capture from")?;
+    let (host, device) = scene.stage.wire("servers");
     let file = scene.stage.dir().join(format!("kinds-{}.pcapng", scene.family.name()));
-    let mut capture = Capture::start(&host, &device, "", &file, scene.limits)?;
+    let dumpcap = scene.visitor(&host, "dumpcap")?;
+    let mut capture = Capture::start(dumpcap, &device, "", &file, scene.limits)?;
     let cases = Family::ALL.into_iter().flat_map(|outer| KINDS.map(|(o, f)| (outer, o, f)));
     let cases: Vec<_> = cases.collect();
-    for (port, (outer, options, _)) in (FIRST_PORT..).zip(&cases) {
+    ensure!(cases.len() == PORTS.len(), "a port for each kind");
+    for (port, (outer, options, _)) in PORTS.zip(&cases) {
         let what = format!("{} in {} {options}", scene.family.name(), outer.name());
         let vip = scene.at(port).to_string();
         scene.stage.adm(&["-A", "-t", &vip, "-s", "rr"])?;
@@ -52,17 +54,12 @@ pub(super) fn kinds(scene: &Scene<'_>) -> Result<String> {
             "head -c 2000 /dev/zero | tr '\\0' 'r' | nc -N -w 5 {} {port} | grep -q '^2000 octets'",
             scene.vip
         );
-        let mut server = scene.stage.command(dest, "rvs-lab");
-        server.args(["probe", "serve", &port.to_string()]);
-        let name = format!("{dest}.probe.{port}");
-        let mut server = Daemon::start(&name, server, scene.stage.dir())?;
-        server.wait_for_line("probe: ready", scene.limits)?;
         scene.shell("client", &nc).with_context(|| what.clone())?;
         scene.stage.adm(&["-D", "-t", &vip])?;
     }
     capture.end(scene.limits)?;
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
-    for (port, (outer, _, filter)) in (FIRST_PORT..).zip(&cases) {
+    for (port, (outer, _, filter)) in PORTS.zip(&cases) {
         let right = match *filter {
             "OUTER.INNER" => match (outer, scene.family) {
                 (Family::V4, Family::V4) => "ip.proto == 4",
@@ -108,10 +105,11 @@ fn learnt(scene: &Scene<'_>) -> Result<Option<u32>> {
     Ok(mtu.and_then(|mtu| mtu.parse().ok()))
 }
 
-/// In a container IPv4 forgets nothing: it takes a file that may not be written there.
+/// From outside, where that can be: it takes a file that may not be written in a container.
 fn forget(scene: &Scene<'_>) -> Result<()> {
     let family = if scene.family == Family::V4 { "-4" } else { "-6" };
-    run(scene.client(5, "ip").args([family, "route", "flush", "cache"])).map(drop)
+    let mut ip = scene.visitor("client", "ip").unwrap_or_else(|_| scene.client(5, "ip"));
+    run(ip.args([family, "route", "flush", "cache"])).map(drop)
 }
 
 pub(super) fn learns(scene: &Scene<'_>) -> Result<String> {

@@ -45,7 +45,17 @@ enum Chore {
     /// Servers and rvsd die, cables are pulled, disks fill up: what clients see of it.
     Faults,
     /// Labs in containers, by an engine of their own: images, compose files, requests, the same claims.
-    Containers,
+    Containers {
+        /// Builds the images from source, in a build stage, instead of from what cargo built here.
+        #[arg(long)]
+        source: bool,
+        /// With DPDK links in rvsd.
+        #[arg(long, requires = "source")]
+        dpdk: bool,
+        /// Handed on: `--topology nat`, `--only WORD`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Everything that must hold, as a table; `--quick` is what to run before each commit.
     #[command(visible_alias = "ci")]
     Test {
@@ -163,11 +173,13 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             inherit(test::lab(&workspace, "faults").args(["--timeout-s", "400"]))
         }
-        Chore::Containers => {
+        Chore::Containers { source, dpdk, arguments } => {
             install::packages(&install::LAB)?;
             install::packages(&install::CONTAINERS)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
-            inherit(&mut test::containers(&workspace))
+            let mut containers = test::containers(&workspace, *source);
+            containers.args(dpdk.then_some("--dpdk"));
+            inherit(containers.args(arguments))
         }
         Chore::Test { quick } => test::run(&workspace, *quick),
         Chore::Conformance { arguments } => {

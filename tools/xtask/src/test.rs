@@ -229,7 +229,7 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         let mut soak = topology(workspace, "soak");
         steps.run("soak", soak.args(["--minutes", "2"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
-            steps.run("containers", &mut containers(workspace), last_line)?;
+            steps.run("containers", &mut containers(workspace, false), last_line)?;
         } else {
             steps.skip("containers", "no container engine; `cargo xtask install` brings one");
         }
@@ -266,13 +266,17 @@ pub fn topology(workspace: &Workspace, action: &str) -> Command {
     topology
 }
 
-/// The labs in containers, with an engine of their own whose images are kept.
+/// The labs in containers, with an engine of their own whose images are kept; from what [`release`]
+/// built, or from `source` in a build stage.
 #[must_use]
-pub fn containers(workspace: &Workspace) -> Command {
+pub fn containers(workspace: &Workspace, source: bool) -> Command {
     let mut containers = lab(workspace, "containers");
     containers.arg("--data").arg(workspace.target_directory.join("containers"));
-    // The first time, the base image is made from Debian packages.
-    containers.args(["--timeout-s", "900"]);
+    if source {
+        containers.arg("--source").arg(&workspace.root);
+    }
+    // The first time, the base image is made from Debian packages; a build stage has no cache.
+    containers.args(["--timeout-s", if source { "5400" } else { "1500" }]);
     containers
 }
 
