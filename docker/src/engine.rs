@@ -113,6 +113,10 @@ impl Engine {
         let log = engine.daemon.as_ref().map(Daemon::errors).unwrap_or_default();
         let last: Vec<_> = log.lines().rev().take(5).collect();
         ready.with_context(|| format!("dockerd says:\n{}", last.join("\n")))?;
+        // What a lab that was killed has left in `data`: its networks would be in the way of others.
+        for kind in ["container", "network"] {
+            run(engine.docker().args([kind, "prune", "--force"]))?;
+        }
         Ok(engine)
     }
 
