@@ -155,7 +155,7 @@ impl<'t> Containers<'t> {
     /// It does not end with code 0, or frames are unaccounted for.
     pub fn end(self) -> Result<String> {
         let name = container(self.topology, DIRECTOR);
-        run(self.engine.docker().args(["stop", "--time", "5", &name]))?;
+        run(self.engine.docker().args(["stop", "-t", "5", &name]))?;
         let code = self.ask_engine(&["--format", "{{.State.ExitCode}}"])?;
         let said = self.logs(DIRECTOR)?;
         ensure!(code.trim() == "0", "rvsd: exit code {code}{said}");

@@ -243,7 +243,7 @@ impl<'s> Scene<'s> {
 
     /// A line of shell on `host`; returns what it printed.
     fn shell(&self, host: &str, line: &str) -> Result<String> {
-        run(self.on(host, 60, "sh").args(["-ec", line]))
+        run(self.on(host, 250, "sh").args(["-ec", line]))
     }
 
     /// `program` of this machine in the network of `host`.

@@ -10,8 +10,8 @@ use crate::web::{AFTER_PAGE, parse};
 const SHORT: u32 = 10_000;
 const AT_A_TIME: &str = "16";
 
-/// Seconds after which they hang. Two cores to themselves take two to five; the claim is that none
-/// fails, whatever else the machine compiles meanwhile.
+/// Seconds after which they, or a file of 32 MB, hang. Two cores to themselves take two to five; the
+/// claim is that none fails, whatever else the machine compiles meanwhile, and however bad a cable is.
 const HANGS: u32 = 240;
 
 /// What `timeout` returns then.
@@ -55,7 +55,7 @@ pub(super) fn download(scene: &Scene<'_>) -> Result<String> {
     let first = topology.service.dests.first().context("no dests")?;
     let sum = scene.shell(first, &format!("cat {}/sum", scene.stage.www(first)))?;
     let url = format!("http://{}/files/big", scene.at(topology.service.port));
-    let fetch = format!("curl -sS --noproxy '*' --max-time 50 '{url}' | sha256sum");
+    let fetch = format!("curl -sS --noproxy '*' --max-time {HANGS} '{url}' | sha256sum");
     let got = scene.shell("client", &fetch)?;
     ensure!(got == sum, "another checksum");
     Ok("32 MB".to_owned())
@@ -77,7 +77,7 @@ pub(super) fn upload_of(scene: &Scene<'_>, octets: usize) -> Result<String> {
     let file = format!("{}/{name}", scene.stage.www("client"));
     let send = format!(
         "mkdir -p {www}; head -c {octets} /dev/urandom > {file}; sha256sum < {file}; \
-         curl -sS --noproxy '*' --fail --max-time 50 -T {file} '{url}' > /dev/null; rm {file}",
+         curl -sS --noproxy '*' --fail --max-time {HANGS} -T {file} '{url}' > /dev/null; rm {file}",
         www = scene.stage.www("client")
     );
     let sum = scene.shell("client", &send)?;

@@ -30,8 +30,6 @@ pub(crate) enum Sent {
     ToFragment { mtu: u16 },
     /// The hop limit ran out; unchanged.
     Exceeded,
-    /// Does not fit as it is; unchanged: [`if_long`].
-    Long,
     /// Does not fit and may not be fragmented.
     TooBig { mtu: u16 },
     /// To be cut into segments, each of which goes into the tunnel; unchanged.
@@ -57,7 +55,7 @@ impl Sent {
             Self::Exceeded => Verdict::Exceeded { l3 },
             Self::TooBig { mtu } => Verdict::TooBig { l3, mtu },
             Self::ToSegment => Verdict::Segment { l3 },
-            Self::NoHeadroom | Self::Long | Self::Helped => DropReason::NoHeadroom.into(),
+            Self::NoHeadroom | Self::Helped => DropReason::NoHeadroom.into(),
         }
     }
 }
@@ -71,8 +69,7 @@ impl From<Stop> for Sent {
     }
 }
 
-/// Rewrites the packet for its connection's destination or client. What does not fit is left for
-/// [`if_long`].
+/// Rewrites the packet for its connection's destination or client.
 #[inline(always)]
 pub(crate) fn apply<F: Rewrite, B: Frame>(
     conn: &Conn<F>,
@@ -103,12 +100,12 @@ pub(crate) fn in_place<F: Rewrite, B: Frame>(
     frame: &mut B,
 ) -> Sent {
     let l3 = usize::from(packet.l3);
+    if packet.packet_octets > hop.mtu {
+        return too_long(conn, direction, packet, hop, frame);
+    }
     let Some((before, octets)) = frame.octets_mut().split_at_mut_checked(l3) else {
         return Sent::NoHeadroom;
     };
-    if packet.packet_octets > hop.mtu {
-        return Sent::Long;
-    }
     match rewrite(conn, direction, packet, octets) {
         Ok(()) => framed(hop, before),
         Err(stop) => stop.into(),
@@ -139,18 +136,6 @@ fn rewrite<F: Rewrite>(
         ForwardMethod::Masquerade => masquerade(conn, direction, packet, octets),
         ForwardMethod::Direct | ForwardMethod::Tunnel => F::direct(octets),
     }
-}
-
-/// What becomes of a packet that [`apply`] found too long; of others, what it said.
-#[inline]
-pub(crate) fn if_long<F: Rewrite, B: Frame>(
-    sent: Sent,
-    (conn, direction): (&Conn<F>, Direction),
-    packet: &Packet<F>,
-    hop: &Hop,
-    frame: &mut B,
-) -> Sent {
-    if sent == Sent::Long { too_long(conn, direction, packet, hop, frame) } else { sent }
 }
 
 /// [`in_place`] for what is longer than the next link takes, unless it is to be cut into segments that
@@ -210,11 +195,10 @@ pub(crate) fn apply_unread<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
-    let sent = match apply(conn, direction, packet, hop, paths, pmtu_disc, frame) {
+    match apply(conn, direction, packet, hop, paths, pmtu_disc, frame) {
         Sent::Helped => in_place(conn, direction, packet, hop, frame),
         sent => sent,
-    };
-    if_long(sent, (conn, direction), packet, hop, frame)
+    }
 }
 
 /// Puts the headers of the destination's tunnel before the packet.

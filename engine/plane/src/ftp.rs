@@ -335,9 +335,7 @@ impl<F: Local, B: Frame> Helper<'_, '_, F, B> {
             self.read(found, &conn, segment)?
         };
         let (hop_id, hop) = hop_of(&conn, found.direction, self.hops).ok_or(DropReason::NoRoute)?;
-        let way = (&conn, found.direction);
         let sent = forward::in_place(&conn, found.direction, packet, hop, frame);
-        let sent = forward::if_long(sent, way, packet, hop, frame);
         if !sent.is_sent() {
             return Ok(sent.verdict(hop_id, packet.l3));
         }

@@ -316,7 +316,6 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
         note(&mut conn, line, packet, is_outbound, world.now);
         true
     } else {
-        let sent = forward::if_long(sent, (&conn, direction), packet, hop, frame);
         *verdict = sent.verdict(hop_id, packet.l3);
         note_unframed(conn, line, packet, sent, is_outbound, world.now)
     }
