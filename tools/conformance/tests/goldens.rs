@@ -10,10 +10,11 @@ use std::path::Path;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
-/// What is compared today, by category: recordings that pass, and comparisons. Both may grow.
+/// What is compared today, by category: recordings that pass, and comparisons. Both may grow: where
+/// the preload library is, those of `cli` are made with the unmodified ipvsadm, too.
 const AT_LEAST: [(&str, usize, usize); 6] = [
     ("behaviour", 45, 4870),
-    ("cli", 5, 708),
+    ("cli", 5, 354),
     ("environment", 1, 29),
     ("packets", 28, 956),
     ("scheduler", 112, 14369),
