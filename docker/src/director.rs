@@ -65,7 +65,12 @@ impl Director {
         let socket = dir.join("rvsd.sock");
         let file = dir.join("rvsd.toml");
         let control = format!("socket = \"{}\"\nstate = \"state\"", socket.display());
-        fs::write(&file, configuration(topology, &control, setup.driver)?)?;
+        let mut text = configuration(topology, &control, setup.driver)?;
+        if setup.inspect && setup.driver == Driver::Tap {
+            // What goes onto a cable is to be looked at, not what kernels leave to each other (ADR 0022).
+            text.push_str("\n[workers]\noffload = false\n");
+        }
+        fs::write(&file, text)?;
         let rvsd = setup.bin.join("rvsd");
         run(command(None, &rvsd).arg("check").arg(&file))?;
         let mut run = command(Some(DIRECTOR), &rvsd);
