@@ -9,7 +9,7 @@
 //! others slow it down in other ways: they use the caches, the memory and, in a virtual machine,
 //! the other half of the core. That shows in the floor: rounds whose floors are more than
 //! [`QUIET`] above the lowest one known are left out, unless fewer than three would stay, and made
-//! up for by more rounds, at most four times as many.
+//! up for by more rounds, at most four times as many, as long as all cases together have patience.
 
 use crate::case::{Case, Family, Link, Mode};
 use crate::count::Count;
@@ -91,8 +91,22 @@ pub fn measure(
     link::on(link, case.family, Measurement { link, case, count, effort, floors })
 }
 
-/// The lowest floors seen so far, by what they depend on.
-pub type Floors = HashMap<(&'static str, &'static str, &'static str, usize), f64>;
+/// What cases know of each other.
+#[derive(Debug)]
+pub struct Floors {
+    /// The lowest floors seen so far, by what they depend on.
+    lowest: HashMap<(&'static str, &'static str, &'static str, usize), f64>,
+    /// How much longer disturbed rounds may be made up for.
+    patience: Duration,
+}
+
+impl Floors {
+    /// None known yet.
+    #[must_use]
+    pub fn new(patience: Duration) -> Self {
+        Self { lowest: HashMap::new(), patience }
+    }
+}
 
 struct Measurement<'f> {
     link: Link,
@@ -117,13 +131,17 @@ impl Job for Measurement<'_> {
         let (mut rounds, mut room) = (Rounds::default(), case.flows);
         rounds.floors.push(per_packet(packets, || floor.run(packets.into()))?);
         let mix = if case.mode.is_established() { case.mode.name() } else { "syn" };
-        let known = floors.entry((link.name(), mix, case.family.name(), case.burst));
+        let Floors { lowest: known, patience } = floors;
+        let known = known.entry((link.name(), mix, case.family.name(), case.burst));
         let known = known.or_insert(f64::INFINITY);
         let runs = effort.runs.max(1);
         while rounds.directors.len() < runs
             || fills && room >= packets
-            || rounds.quiet(*known).len() < runs && rounds.directors.len() < 4 * runs
+            || rounds.quiet(*known).len() < runs
+                && rounds.directors.len() < 4 * runs
+                && !patience.is_zero()
         {
+            let begun = Instant::now();
             if fills && room < packets {
                 rig = Rig::new(case)?;
                 room = case.flows;
@@ -132,6 +150,9 @@ impl Job for Measurement<'_> {
             rounds.directors.push(per_packet(packets, || rig.run(packets.into()))?);
             rounds.floors.push(per_packet(packets, || floor.run(packets.into()))?);
             *known = known.min(lowest(&rounds.floors));
+            if rounds.directors.len() > runs {
+                *patience = patience.saturating_sub(begun.elapsed());
+            }
         }
         if fills {
             rig = Rig::new(case)?;
@@ -249,7 +270,7 @@ mod tests {
         for (link, mode) in links.iter().flat_map(of_all) {
             let case = Case { burst: 32, ..Case::new(mode, Family::V6, 1024) };
             let effort = Effort { runs: 2, packets: 1024 };
-            let row = measure(link, case, None, effort, &mut Floors::new()).unwrap();
+            let row = measure(link, case, None, effort, &mut Floors::new(Duration::ZERO)).unwrap();
             assert!(
                 row.ns_per_packet > 0.0 && row.breath_p99_ns >= row.breath_p50_ns,
                 "{link} {mode}"
@@ -263,7 +284,8 @@ mod tests {
     fn without_dpdk_its_links_say_what_to_install() {
         let effort = Effort { runs: 1, packets: 1024 };
         let case = Case::new(Mode::Dr, Family::V4, 1024);
-        let said = measure(Link::NetRing, case, None, effort, &mut Floors::new()).unwrap_err();
+        let said = measure(Link::NetRing, case, None, effort, &mut Floors::new(Duration::ZERO))
+            .unwrap_err();
         assert!(said.to_string().contains("libdpdk-dev"), "{said}");
     }
 

@@ -12,7 +12,7 @@ use rvs_benches::{Case, Family, Link, Mode, probe, report};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measures what a packet costs.
 ///
@@ -72,6 +72,9 @@ struct Arguments {
     compare: Option<PathBuf>,
 }
 
+/// How long rounds are made up for that others disturbed: all of it ends within ten minutes.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let begun = Instant::now();
@@ -79,7 +82,7 @@ fn main() -> Result<()> {
     pin(&cores, arguments.core);
     let cases = cases(&arguments);
     let mut rows = Vec::new();
-    let (mut counts, mut floors) = (HashMap::new(), Floors::new());
+    let (mut counts, mut floors) = (HashMap::new(), Floors::new(PATIENCE));
     if !cases.is_empty() {
         println!("{}", report::headings());
     }
