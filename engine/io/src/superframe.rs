@@ -16,6 +16,7 @@
 //! at once, from where to where the header says.
 
 use crate::frame::{Frame, Note, RoomFrame};
+use rvs_wire::checksum::{self, fold, sum};
 
 /// Octets of the header.
 pub const HEADER_LEN: usize = 10;
@@ -57,7 +58,8 @@ pub fn take_note(header: [u8; HEADER_LEN], frame: &mut RoomFrame) -> bool {
     {
         return true;
     }
-    !is_cut && finish(frame.octets_mut(), l4.into(), field.into()).is_some()
+    let covered = frame.octets_mut().get_mut(usize::from(l4)..).filter(|_| !is_cut);
+    covered.and_then(|covered| checksum::finish(covered, field.into())).is_some()
 }
 
 /// The header for a frame that is sent; then the checksum's field holds what it shall. `None` if the
@@ -134,7 +136,7 @@ impl Left {
             _ => return None,
         };
         let octets = u16::try_from(end.checked_sub(l4)?).ok()?;
-        let sum = fold(sum(addresses) + u64::from(protocol) + u64::from(octets));
+        let sum = fold(sum(addresses) + u32::from(protocol) + u32::from(octets));
         Some(Self { sum, kind: Some(kind).filter(|_| protocol == TCP), end })
     }
 
@@ -154,31 +156,8 @@ fn is_same_sum(one: u16, other: u16) -> bool {
     one % u16::MAX == other % u16::MAX
 }
 
-/// Finishes a checksum of whatever kind. Linux 6.1 `net/core/dev.c` `skb_checksum_help()`.
-fn finish(frame: &mut [u8], from: usize, field: usize) -> Option<()> {
-    let covered = frame.get_mut(from..)?;
-    let whole = !fold(sum(covered));
-    let place = covered.get_mut(field..)?.first_chunk_mut()?;
-    *place = if whole == 0 { u16::MAX } else { whole }.to_be_bytes();
-    Some(())
-}
-
 fn word(octets: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*octets.get(at..)?.first_chunk()?))
-}
-
-/// RFC 1071, not folded.
-fn sum(octets: &[u8]) -> u64 {
-    let (pairs, last) = octets.as_chunks::<2>();
-    let last = last.first().map_or(0, |last| u64::from(*last) << 8);
-    pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair))).sum::<u64>() + last
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -281,7 +260,7 @@ mod tests {
 
     /// Whether the message at `l4` has a right checksum, if `sum` is its pseudo-header's.
     fn is_right(octets: &[u8], l4: usize, pseudo: u16) -> bool {
-        fold(sum(&octets[l4..]) + u64::from(pseudo)) == 0xffff
+        fold(sum(&octets[l4..]) + u32::from(pseudo)) == 0xffff
     }
 
     #[test]

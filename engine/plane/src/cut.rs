@@ -12,7 +12,7 @@
 use crate::carry::settle;
 use crate::drop_reason::DropReason;
 use crate::forward;
-use crate::icmp::{Local, Look};
+use crate::icmp::{Local, Look, is_v6};
 use crate::lane::{World, forget};
 use crate::paths::Paths;
 use crate::related::hop_of;
@@ -32,8 +32,7 @@ pub(crate) fn both<Q: Queue>(
     (frame, link): (Q::Frame, u8),
     l3: u16,
 ) {
-    let is_v6 = frame.octets().get(usize::from(l3)).is_some_and(|first| first >> 4 == 6);
-    if is_v6 {
+    if is_v6(&frame, l3) {
         cut(v6, around, desk, (frame, link), l3);
     } else {
         cut(v4, around, desk, (frame, link), l3);

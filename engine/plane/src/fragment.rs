@@ -6,6 +6,7 @@
 //! fits in multiples of eight octets.
 
 use crate::drop_reason::DropReason;
+use crate::icmp::is_v6;
 use crate::links::Links;
 use arrayvec::ArrayVec;
 use rvs_io::{Frame, Queue};
@@ -36,8 +37,8 @@ pub(crate) fn split<Q: Queue>(
     mtu: u16,
     ident: u16,
 ) -> Result<Pieces<Q::Frame>, (Q::Frame, DropReason)> {
+    let is_v6 = is_v6(&frame, l3);
     let (l3, mtu) = (usize::from(l3), usize::from(mtu));
-    let is_v6 = frame.octets().get(l3).is_some_and(|first| first >> 4 == 6);
     if is_v6 { split_v6(links, frame, l3, mtu, ident) } else { split_v4(links, frame, l3, mtu) }
 }
 

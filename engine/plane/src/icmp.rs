@@ -4,6 +4,7 @@ use crate::ftp::Word;
 use crate::handoff::Inbox;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use crossbeam_queue::ArrayQueue;
+use rvs_io::Frame;
 use rvs_model::Tick;
 use rvs_wire::checksum;
 use rvs_wire::flow::{V4, V6, protocol};
@@ -36,6 +37,11 @@ pub(crate) struct Look<A> {
     /// DSCP and ECN.
     pub(crate) traffic_class: u8,
     pub(crate) is_fragment: bool,
+}
+
+/// Whether the packet that begins at `l3` of a frame is of IPv6.
+pub(crate) fn is_v6(frame: &impl Frame, l3: u16) -> bool {
+    frame.octets().get(usize::from(l3)).is_some_and(|first| first >> 4 == 6)
 }
 
 /// What the two families have in common here.

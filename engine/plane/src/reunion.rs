@@ -16,7 +16,7 @@
 use crate::drop_reason::DropReason;
 use crate::forward;
 use crate::handoff::{Mesh, Stray};
-use crate::icmp::Local;
+use crate::icmp::{Local, is_v6};
 use crate::lane::{Lane, Verdict, World, line_of};
 use crate::links::Links;
 use crate::related::{Around, hop_of, may_be_a_connections};
@@ -239,7 +239,7 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn is_v6(&self, frame: &impl Frame) -> bool {
-        frame.octets().get(usize::from(self.l3)).is_some_and(|first| first >> 4 == 6)
+        is_v6(frame, self.l3)
     }
 
     fn piece<F: Local>(&self, frame: &impl Frame) -> Option<Piece<F>> {

@@ -16,7 +16,7 @@
 
 use crate::drop_reason::DropReason;
 use crate::forward;
-use crate::icmp::Local;
+use crate::icmp::{Local, is_v6};
 use crate::lane::World;
 use crate::paths::Paths;
 use crate::related::hop_of;
@@ -64,15 +64,7 @@ pub(crate) fn sum_up(frame: &mut impl Frame) {
 fn compute(frame: &mut impl Frame) -> Option<()> {
     frame.leave_sum();
     let left = frame.unfinished()?;
-    finish_at(frame.octets_mut().get_mut(left.l4..)?, left.field)
-}
-
-/// Replaces the pseudo-header's sum by the checksum. Zero means none in UDP, and the same as `ffff` in
-/// TCP.
-fn finish_at(message: &mut [u8], field: usize) -> Option<()> {
-    let whole = checksum::not_zero(checksum::checksum(message, 0));
-    *message.get_mut(field..)?.first_chunk_mut()? = whole;
-    Some(())
+    checksum::finish(frame.octets_mut().get_mut(left.l4..)?, left.field)
 }
 
 /// Computes the checksum that the sender left, once and for all. Of a frame that is to be cut first,
@@ -102,8 +94,7 @@ pub(crate) fn into_tunnel<Q: Queue>(
     (frame, link): (Q::Frame, u8),
     l3: u16,
 ) {
-    let is_v6 = frame.octets().get(usize::from(l3)).is_some_and(|first| first >> 4 == 6);
-    if is_v6 {
+    if is_v6(&frame, l3) {
         tunnelled(v6, around, desk, (frame, link), l3);
     } else {
         tunnelled(v4, around, desk, (frame, link), l3);
@@ -245,7 +236,7 @@ impl Places {
         let sum = transport.get_mut(self.field..)?.first_chunk_mut()?;
         let [whole, less, more] = [u16::from_be_bytes(*sum), !before, octets].map(u32::from);
         *sum = checksum::fold(whole + less + more).to_be_bytes();
-        finish_at(transport, self.field)?;
+        checksum::finish(transport, self.field)?;
         Some(octets)
     }
 }

@@ -181,6 +181,16 @@ pub fn not_zero(checksum: [u8; 2]) -> [u8; 2] {
     if checksum == [0, 0] { [0xff, 0xff] } else { checksum }
 }
 
+/// Replaces the sum of a pseudo-header, which stands at `field` of `message`, by the checksum of both.
+/// Zero means none in UDP, and the same as all ones elsewhere. `None` if there is no such place.
+///
+/// Linux 6.1 `net/core/dev.c` `skb_checksum_help()`.
+pub fn finish(message: &mut [u8], field: usize) -> Option<()> {
+    let whole = not_zero(checksum(message, 0));
+    *message.get_mut(field..)?.first_chunk_mut()? = whole;
+    Some(())
+}
+
 impl Not for Delta {
     type Output = Self;
     #[inline]

@@ -12,8 +12,23 @@ use rvs_wire::sctp::{self, chunk_type};
 use rvs_wire::tcp::{self, flag};
 use rvs_wire::{checksum, ipv6_ext, udp};
 
-/// Hops of packets whose hop limit a recording does not tell.
-const HOPS: u8 = 64;
+/// What an IP header says beside who sends what to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub hops: u8,
+    /// Of IPv4.
+    pub identification: u16,
+    /// Of IPv4.
+    pub dont_fragment: bool,
+}
+
+impl Header {
+    /// Of packets whose header a recording does not tell.
+    pub const PLAIN: Self = Self { tos: 0, hops: 64, identification: 0, dont_fragment: true };
+}
 
 /// The flags that a recording names by one letter each.
 const FLAGS: [(char, u8); 6] = [
@@ -44,7 +59,7 @@ pub fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Option<Vec
         window: 8192,
     };
     let pseudo = pseudo(source.ip(), destination.ip(), protocol::TCP, 20)?;
-    ip(source.ip(), destination.ip(), protocol::TCP, &header.octets(&[], pseudo))
+    plain(source.ip(), destination.ip(), protocol::TCP, &header.octets(&[], pseudo))
 }
 
 /// A UDP datagram around `data`. `None` for two families.
@@ -54,7 +69,7 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, data: &[u8]) -> Option<V
     let pseudo = pseudo(source.ip(), destination.ip(), protocol::UDP, octets)?;
     let mut datagram = udp::header(source.port(), destination.port(), data, pseudo).to_vec();
     datagram.extend_from_slice(data);
-    ip(source.ip(), destination.ip(), protocol::UDP, &datagram)
+    plain(source.ip(), destination.ip(), protocol::UDP, &datagram)
 }
 
 /// The chunks that recordings name.
@@ -87,7 +102,7 @@ pub fn sctp(source: SocketAddr, destination: SocketAddr, names: &str) -> Option<
     }
     let sum = sctp::checksum(&packet);
     packet.get_mut(8..sctp::HEADER_LEN)?.copy_from_slice(&sum);
-    ip(source.ip(), destination.ip(), protocol::SCTP, &packet)
+    plain(source.ip(), destination.ip(), protocol::SCTP, &packet)
 }
 
 /// The ICMP message by which `source` reports `error` to the sender of the packet `about`.
@@ -104,7 +119,7 @@ pub fn icmp_error(source: IpAddr, error: icmp::Error, about: &[u8]) -> Option<Ve
 
 /// An echo request without data. `None` for two families.
 #[must_use]
-pub fn echo_request(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
+pub fn echo_request(source: IpAddr, destination: IpAddr, header: Header) -> Option<Vec<u8>> {
     let (kind, number) = match source {
         IpAddr::V4(_) => (8, protocol::ICMP),
         IpAddr::V6(_) => (128, protocol::ICMPV6),
@@ -115,10 +130,12 @@ pub fn echo_request(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
         IpAddr::V6(_) => pseudo(source, destination, number, 8)?,
     };
     [message[2], message[3]] = checksum::checksum(&message, more);
-    ip(source, destination, number, &message)
+    ip(source, destination, header, &[], number, &message)
 }
 
-fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Option<u32> {
+/// The sum of a pseudo-header. `None` for two families.
+#[must_use]
+pub fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Option<u32> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             Some(checksum::pseudo(source, destination, protocol, octets))
@@ -130,29 +147,46 @@ fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, octets: u16) -> Opt
     }
 }
 
-fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Option<Vec<u8>> {
+fn plain(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Option<Vec<u8>> {
+    ip(source, destination, Header::PLAIN, &[], protocol, payload)
+}
+
+/// An IP packet; `options` are IPv4's, whole words. `None` for two families.
+#[must_use]
+pub fn ip(
+    source: IpAddr,
+    destination: IpAddr,
+    header: Header,
+    options: &[u8],
+    protocol: u8,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let Header { tos, hops, identification, dont_fragment } = header;
     let payload_len = u16::try_from(payload.len()).ok()?;
-    let mut packet = match (source, destination) {
+    let header = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let (tos, identification, dont_fragment, ttl) = (0, 0, true, HOPS);
-            ipv4::Header {
+            let fixed = ipv4::Header {
                 tos,
                 payload_len,
                 identification,
                 dont_fragment,
-                ttl,
+                ttl: hops,
                 protocol,
                 source,
                 destination,
-            }
-            .octets()
-            .to_vec()
+            };
+            let mut header = [fixed.octets().as_slice(), options].concat();
+            *header.first_mut()? = 0x40 | u8::try_from(header.len() / 4).ok()?;
+            let octets = u16::try_from(header.len() + payload.len()).ok()?;
+            set_word(&mut header, 2, octets);
+            finish_header(&mut header);
+            header
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => ipv6::Header {
-            traffic_class: 0,
+            traffic_class: tos,
             payload_len,
             next_header: protocol,
-            hop_limit: HOPS,
+            hop_limit: hops,
             source,
             destination,
         }
@@ -160,8 +194,21 @@ fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Opti
         .to_vec(),
         _ => return None,
     };
-    packet.extend_from_slice(payload);
-    Some(packet)
+    Some([header.as_slice(), payload].concat())
+}
+
+/// Writes a word into octets that have it.
+pub fn set_word(octets: &mut [u8], at: usize, to: u16) {
+    if let Some(place) = octets.get_mut(at..at + 2) {
+        place.copy_from_slice(&to.to_be_bytes());
+    }
+}
+
+/// An IPv4 header's checksum anew.
+pub fn finish_header(header: &mut [u8]) {
+    set_word(header, 10, 0);
+    let sum = checksum::checksum(header, 0);
+    set_word(header, 10, u16::from_be_bytes(sum));
 }
 
 /// An Ethernet frame around an IP packet.

@@ -16,7 +16,7 @@ enum May {
 const TABLE: [(&str, May); 20] = [
     ("rvs-wire", May::Use(&[])),
     ("rvs-cache", May::Use(&[])),
-    ("rvs-io", May::Use(&[])),
+    ("rvs-io", May::Use(&["rvs-wire"])),
     ("rvs-dpdk", May::Use(&["rvs-io"])),
     ("rvs-model", May::Use(&["rvs-wire"])),
     ("rvs-schedulers", May::Use(&["rvs-model", "rvs-wire"])),

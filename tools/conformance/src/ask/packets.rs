@@ -6,7 +6,7 @@
 use super::author::{client, server, vip};
 use crate::golden::Golden;
 use crate::judge::{hex, leaving};
-use crate::packet;
+use crate::packet::{self, Header, finish_header, set_word};
 use crate::scene::{Scene, Set, Uncovered};
 use crate::stage::Side;
 use crate::tally::Failure;
@@ -14,7 +14,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rvs_model::ForwardMethod;
 use rvs_wire::flow::protocol;
 use rvs_wire::tcp::{self, flag};
-use rvs_wire::{checksum, ipv4, ipv6, udp};
+use rvs_wire::{checksum, ipv4, udp};
 use serde_json::json;
 
 /// Packets a case.
@@ -57,15 +57,6 @@ struct Talk {
     returned: Option<Vec<u8>>,
     /// Where its server answers from, if answers come this way.
     server: Option<SocketAddr>,
-}
-
-/// What the header of a packet says.
-#[derive(Clone, Copy, Debug)]
-struct Header {
-    tos: u8,
-    hops: u8,
-    identification: u16,
-    dont_fragment: bool,
 }
 
 struct Writer {
@@ -407,19 +398,8 @@ impl Writer {
         let vip = vip(0, self.is_v6);
         let packet = match self.dice.u32(0..4) {
             0 => {
-                let mut packet = packet::echo_request(from.ip(), vip).unwrap_or_default();
-                match vip {
-                    IpAddr::V4(_) => {
-                        if let Some(tos) = packet.get_mut(1) {
-                            *tos = header.tos;
-                        }
-                        if let Some(fixed) = packet.get_mut(..ipv4::HEADER_LEN) {
-                            finish_header(fixed);
-                        }
-                    }
-                    IpAddr::V6(_) => set_word(&mut packet, 0, 0x6000 | u16::from(header.tos) << 4),
-                }
-                packet
+                let header = Header { tos: header.tos, ..Header::PLAIN };
+                packet::echo_request(from.ip(), vip, header).unwrap_or_default()
             }
             1 => {
                 let segment = self.segment(from, SocketAddr::new(vip, 81), false, flag::SYN, &[]);
@@ -479,16 +459,12 @@ fn protocol(is_udp: bool) -> u8 {
     if is_udp { protocol::UDP } else { protocol::TCP }
 }
 
+/// [`packet::pseudo`] and [`packet::ip`] where both ends are of one family and nothing is too long.
 fn pseudo(from: IpAddr, to: IpAddr, protocol: u8, octets: usize) -> u32 {
-    let octets = u16::try_from(octets).unwrap_or(u16::MAX);
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => checksum::pseudo(from, to, protocol, octets),
-        (IpAddr::V6(from), IpAddr::V6(to)) => checksum::pseudo6(from, to, protocol, octets),
-        _ => 0,
-    }
+    let octets = u16::try_from(octets).ok();
+    octets.and_then(|octets| packet::pseudo(from, to, protocol, octets)).unwrap_or_default()
 }
 
-/// An IP packet; `options` are IPv4's.
 fn ip(
     from: IpAddr,
     to: IpAddr,
@@ -497,44 +473,7 @@ fn ip(
     protocol: u8,
     payload: &[u8],
 ) -> Vec<u8> {
-    let Header { tos, hops, identification, dont_fragment } = header;
-    let payload_len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-    match (from, to) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let ttl = hops;
-            let fixed = ipv4::Header {
-                tos,
-                payload_len,
-                identification,
-                dont_fragment,
-                ttl,
-                protocol,
-                source,
-                destination,
-            };
-            let mut header = [fixed.octets().as_slice(), options].concat();
-            let words = header.len() / 4;
-            if let Some(first) = header.first_mut() {
-                *first = 0x40 | u8::try_from(words).unwrap_or(5);
-            }
-            let octets = u16::try_from(header.len() + payload.len()).unwrap_or(u16::MAX);
-            set_word(&mut header, 2, octets);
-            finish_header(&mut header);
-            [header.as_slice(), payload].concat()
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let header = ipv6::Header {
-                traffic_class: tos,
-                payload_len,
-                next_header: protocol,
-                hop_limit: hops,
-                source,
-                destination,
-            };
-            [header.octets().as_slice(), payload].concat()
-        }
-        _ => Vec::new(),
-    }
+    packet::ip(from, to, header, options, protocol, payload).unwrap_or_default()
 }
 
 /// The part of a UDP datagram that begins at its octet `place`.
@@ -560,16 +499,4 @@ fn fragment(
     set_word(&mut extension, 6, header.identification);
     extension.extend_from_slice(piece);
     ip(from, to, header, &[], FRAGMENT, &extension)
-}
-
-fn set_word(octets: &mut [u8], at: usize, to: u16) {
-    if let Some(place) = octets.get_mut(at..at + 2) {
-        place.copy_from_slice(&to.to_be_bytes());
-    }
-}
-
-fn finish_header(header: &mut [u8]) {
-    set_word(header, 10, 0);
-    let sum = checksum::checksum(header, 0);
-    set_word(header, 10, u16::from_be_bytes(sum));
 }

@@ -3,7 +3,7 @@
 use super::rates::{self, Sample};
 use super::{Maybe, Seen, answers, forwarded, seen};
 use crate::golden::Golden;
-use crate::packet;
+use crate::packet::{self, Header};
 use crate::rows::{self, Lingering};
 use crate::scene::{Scene, Uncovered, refused, whole_ticks};
 use crate::stage::Side;
@@ -242,7 +242,7 @@ fn icmp(scene: &mut Scene, note: &str) -> Option<(Trip, Vec<u8>)> {
     let trip = |src: SocketAddr| Trip { src, dst: vip, rs: None, out: None, back: None };
     if note == "echo request to the VIP" {
         let source = SocketAddr::new([172, 16, 1, 1].into(), 0);
-        return Some((trip(source), packet::echo_request(source.ip(), vip.ip())?));
+        return Some((trip(source), packet::echo_request(source.ip(), vip.ip(), Header::PLAIN)?));
     }
     let (router, about) = note.strip_prefix("frag needed ")?.split_once(" > VIP about VIP:")?;
     let (port, client) = about.split_once(" > ")?;
