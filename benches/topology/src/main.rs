@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod flood;
+mod floor;
 mod load;
 mod pace;
 mod peer;
@@ -67,6 +68,9 @@ enum Action {
         /// Where.
         at: SocketAddr,
     },
+    /// Carries frames between two TAPs.
+    #[command(hide = true)]
+    Floor,
     /// Requests at a fixed rate, and how long each took from when it was due.
     #[command(hide = true)]
     Pace {
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Action::Soak { minutes } => in_private(|bin| soak::act(bin, minutes)),
         Action::Flood { to, seconds } => flood::send(to, seconds),
         Action::Sink { at } => flood::sink(at),
+        Action::Floor => floor::act(),
         Action::Pace { to, rate, seconds } => pace::act(to, rate, seconds),
     };
     match done {

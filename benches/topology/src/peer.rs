@@ -1,8 +1,8 @@
 //! Who stands between clients and servers.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 use anyhow::Result;
 use rvs_lab::process::{Daemon, Limits, command, run, run_with_input};
@@ -22,6 +22,8 @@ pub enum Peer {
     Haproxy,
     /// nginx's stream module, two processes.
     Nginx,
+    /// The least that a program between two TAPs can do.
+    TapFloor,
     /// rvs, NAT, TAP links.
     RvsTap,
     /// The same with `offload = false`: frames are cut and checksums finished before it sees them.
@@ -39,11 +41,12 @@ pub enum Peer {
 
 impl Peer {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Forward,
         Self::Nftables,
         Self::Haproxy,
         Self::Nginx,
+        Self::TapFloor,
         Self::RvsTap,
         Self::RvsTapCut,
         Self::RvsAfXdp,
@@ -59,6 +62,7 @@ impl Peer {
             Self::Nftables => "nftables DNAT",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx stream",
+            Self::TapFloor => "TAP floor",
             Self::RvsTap => "rvs NAT, TAP",
             Self::RvsTapCut => "rvs NAT, TAP, no offload",
             Self::RvsAfXdp => "rvs NAT, AF_XDP",
@@ -70,7 +74,7 @@ impl Peer {
 
     const fn way(self) -> Way {
         match self {
-            Self::Forward => Way::Routed,
+            Self::Forward | Self::TapFloor => Way::Routed,
             Self::Nftables
             | Self::Haproxy
             | Self::Nginx
@@ -83,10 +87,17 @@ impl Peer {
 
     const fn links(self) -> Links {
         match self {
-            Self::RvsTap | Self::RvsTapCut | Self::RvsDr | Self::RvsTun => Links::Tap,
+            Self::TapFloor | Self::RvsTap | Self::RvsTapCut | Self::RvsDr | Self::RvsTun => {
+                Links::Tap
+            }
             Self::RvsAfXdp => Links::Shared,
             _ => Links::Kernel,
         }
+    }
+
+    /// Whether its frames cross the boundary of the kernel by TAPs.
+    pub fn is_over_taps(self) -> bool {
+        self.links() == Links::Tap
     }
 
     /// Whether it carries UDP.
@@ -131,6 +142,13 @@ impl Peer {
                 nginx.arg("-e").arg(dir.join("stream.log")).arg("-c").arg(&file);
                 vip_at_the_director()?;
                 stage.keep(start("stream", nginx, dir, group)?);
+            }
+            Self::TapFloor => {
+                let mut floor = command(Some(DIRECTOR), env::current_exe()?);
+                floor.arg("floor");
+                let mut floor = start("floor", floor, dir, group)?;
+                floor.wait_for_line("floor: ready", limits)?;
+                stage.keep(floor);
             }
             Self::RvsTap | Self::RvsDr | Self::RvsTun => {
                 rvsd = Some(Rvsd::start(Driver::Tap, "", bin, dir, Some(group), limits)?);

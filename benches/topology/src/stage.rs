@@ -43,7 +43,8 @@ pub const BULK: u16 = 5201;
 pub const DIRECTOR_MACS: [&str; 2] = ["02:00:00:00:00:d0", "02:00:00:00:00:d1"];
 /// rvsd's own beside a kernel's.
 pub const SHARED_MACS: [&str; 2] = ["02:00:00:00:01:d0", "02:00:00:00:01:d1"];
-const CLIENT_MAC: &str = "02:00:00:00:00:c0";
+/// Of the client.
+pub const CLIENT_MAC: &str = "02:00:00:00:00:c0";
 /// Of the real servers.
 pub const SERVERS_MAC: &str = "02:00:00:00:00:a0";
 

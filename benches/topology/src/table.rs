@@ -78,39 +78,50 @@ impl Figures {
             "\n{:19} as a part of nftables DNAT's; processor time as a part of forwarding's",
             ""
         );
-        for peer in peers.iter().copied() {
-            let to_nft = |load| {
-                self.paired((peer, Peer::Nftables), load, |it, other| it.value / other.value)
-            };
-            let to_floor = |load| {
-                self.paired((peer, Peer::Forward), load, |it, other| it.cpu_us / other.cpu_us)
-            };
-            println!(
-                "{:19} {:>9} {:>8} {:>7} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8} {:>8} {:>7}",
-                peer.name(),
-                shown(to_nft(Load::Requests), 2),
-                shown(to_nft(Load::Connections), 2),
-                shown(to_nft(Load::Bulk), 2),
-                shown(to_nft(Load::Bulk8), 2),
-                shown(to_nft(Load::Small), 2),
-                shown(to_nft(Load::Latency), 2),
-                "",
-                "",
-                shown(to_floor(Load::Requests), 2),
-                shown(to_floor(Load::Connections), 2),
-                shown(to_floor(Load::Bulk), 2),
-            );
+        self.print_parts(peers, (Peer::Nftables, Peer::Forward));
+        let over_taps: Vec<_> = peers.iter().copied().filter(|peer| peer.is_over_taps()).collect();
+        if over_taps.contains(&Peer::TapFloor) {
+            println!("\n{:19} as a part of the TAP floor's", "");
+            self.print_parts(&over_taps, (Peer::TapFloor, Peer::TapFloor));
         }
         self.judge();
     }
 
-    /// What rvs is to reach.
+    /// A line for each, as parts of what one has in value and the other in processor time.
+    fn print_parts(&self, peers: &[Peer], (whole, whole_cpu): (Peer, Peer)) {
+        for peer in peers.iter().copied() {
+            let value = |load| self.paired((peer, whole), load, |it, other| it.value / other.value);
+            let cpu =
+                |load| self.paired((peer, whole_cpu), load, |it, other| it.cpu_us / other.cpu_us);
+            println!(
+                "{:19} {:>9} {:>8} {:>7} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8} {:>8} {:>7}",
+                peer.name(),
+                shown(value(Load::Requests), 2),
+                shown(value(Load::Connections), 2),
+                shown(value(Load::Bulk), 2),
+                shown(value(Load::Bulk8), 2),
+                shown(value(Load::Small), 2),
+                shown(value(Load::Latency), 2),
+                "",
+                "",
+                shown(cpu(Load::Requests), 2),
+                shown(cpu(Load::Connections), 2),
+                shown(cpu(Load::Bulk), 2),
+            );
+        }
+    }
+
+    /// What rvs is to reach, and, over TAP, what the floor does: nobody gets further.
     fn judge(&self) {
         println!();
         for (peer, least) in [(Peer::RvsTap, 0.9), (Peer::RvsAfXdp, 1.0)] {
+            let both = |of: &dyn Fn(Peer) -> Option<f64>| {
+                (of(peer), of(Peer::TapFloor).filter(|_| peer.is_over_taps()))
+            };
             for (load, what) in [(Load::Requests, "requests"), (Load::Bulk, "bulk")] {
-                let ratio =
-                    self.paired((peer, Peer::Nftables), load, |it, other| it.value / other.value);
+                let ratio = both(&|of| {
+                    self.paired((of, Peer::Nftables), load, |it, other| it.value / other.value)
+                });
                 let claim = format!("{}: {what} at least {least} of nftables DNAT's", peer.name());
                 tell(&claim, ratio, |ratio| ratio >= least);
             }
@@ -119,21 +130,22 @@ impl Figures {
                 let added = |of| {
                     self.paired((of, Peer::Forward), load, |it, floor| it.cpu_us - floor.cpu_us)
                 };
-                let part =
-                    added(peer).zip(added(Peer::Haproxy)).map(|(rvs, haproxy)| rvs / haproxy);
+                let part = both(&|of| Some(added(of)? / added(Peer::Haproxy)?));
                 let claim =
                     format!("{}: time added to a {what} at most 0.25 of HAProxy's", peer.name());
                 tell(&claim, part, |part| part <= 0.25);
             }
             let idle = self.median(peer, Load::Idle, |it| it.value);
-            tell(&format!("{}: idle below 2 % of a core", peer.name()), idle, |share| share < 2.0);
+            let claim = format!("{}: idle below 2 % of a core", peer.name());
+            tell(&claim, (idle, None), |share| share < 2.0);
         }
     }
 }
 
-fn tell(claim: &str, found: Option<f64>, holds: impl Fn(f64) -> bool) {
+fn tell(claim: &str, (found, floor): (Option<f64>, Option<f64>), holds: impl Fn(f64) -> bool) {
     if let Some(found) = found {
-        println!("{} {claim}: {found:.2}", if holds(found) { "reached" } else { "MISSED " });
+        let floor = floor.map_or(String::new(), |floor| format!(" (the TAP floor: {floor:.2})"));
+        println!("{} {claim}: {found:.2}{floor}", if holds(found) { "reached" } else { "MISSED " });
     }
 }
 

@@ -15,6 +15,9 @@
 //! its own queue cannot hold. Frames come and go complete, with finished checksums and within the
 //! MTU; or, if the host's end `leaves` them so, uncut and unfinished, with a header before each that
 //! says what is left to do (`IFF_VNET_HDR`, `superframe.rs`): sixty-four kilobytes for a system call.
+//!
+//! The system calls are rustix's: those of libc may be cancelled, which a process of several threads
+//! pays for with 70 ns each.
 
 use crate::frame::LARGE_OCTETS;
 use crate::netdevice::{Request, ioctl, short};
@@ -23,7 +26,7 @@ use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use core::cell::Cell;
 use std::{
     fs::{File, OpenOptions},
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{fs::OpenOptionsExt, net::UnixDatagram},
@@ -219,7 +222,7 @@ impl TapQueue {
         if !frame.shift_front(headroom) {
             return Err(ErrorKind::OutOfMemory.into());
         }
-        let read = (&self.file).read(frame.reach_mut());
+        let read = rustix::io::read(&self.file, frame.reach_mut());
         let header = frame.octets().first_chunk().copied().unwrap_or_default();
         let _as_it_was = frame.shift_front(-headroom);
         Ok((header, read?.saturating_sub(HEADER_LEN)))
@@ -241,8 +244,8 @@ impl TapQueue {
     }
 
     fn write(&mut self, octets: &[u8]) -> Answer {
-        let written = (&self.file).write(octets);
-        self.answer(written)
+        let written = rustix::io::write(&self.file, octets);
+        self.answer(written.map_err(io::Error::from))
     }
 
     fn answer(&mut self, written: io::Result<usize>) -> Answer {
@@ -318,7 +321,7 @@ impl Queue for TapQueue {
             }
             let reach = frame.reach_mut();
             let room = reach.len();
-            match (&self.file).read(reach) {
+            match rustix::io::read(&self.file, reach) {
                 // The kernel cuts what does not fit and does not say so. A room has an octet more
                 // than its longest frame.
                 Ok(len) if len < room && frame.resize(len) => burst.push(frame),
@@ -328,7 +331,7 @@ impl Queue for TapQueue {
                 }
                 Err(error) => {
                     pool.give(frame);
-                    self.note(&error);
+                    self.note(&error.into());
                     break;
                 }
             }

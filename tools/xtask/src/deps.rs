@@ -63,7 +63,7 @@ const TABLE: [(&str, May); 20] = [
     ("rvs-pktgen", May::Use(&["rvs-io", "rvs-dpdk", "rvs-wire"])),
     ("rvs-conformance", May::UseAll),
     ("rvs-benches", May::UseAll),
-    ("rvs-topology", May::Use(&["rvs-lab", "rvs-api"])),
+    ("rvs-topology", May::Use(&["rvs-lab", "rvs-io", "rvs-api"])),
     ("rvs-lab", May::UseAll),
     ("xtask", May::Use(&[])),
 ];
