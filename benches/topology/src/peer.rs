@@ -136,12 +136,16 @@ impl Peer {
                 stage.keep(start("haproxy", haproxy, dir, group)?);
             }
             Self::Nginx => {
-                let file = dir.join("stream.conf");
-                fs::write(&file, nginx_config(dir)?)?;
-                let mut nginx = command(Some(DIRECTOR), "nginx");
-                nginx.arg("-e").arg(dir.join("stream.log")).arg("-c").arg(&file);
                 vip_at_the_director()?;
-                stage.keep(start("stream", nginx, dir, group)?);
+                // Two that share the port, as a master's workers do: those would outlive it if it is killed.
+                for name in ["stream0", "stream1"] {
+                    let file = dir.join(format!("{name}.conf"));
+                    fs::write(&file, nginx_config(name, dir)?)?;
+                    let mut nginx = command(Some(DIRECTOR), "sh");
+                    nginx.args(["-ec", "ulimit -Sn $(ulimit -Hn); exec nginx \"$@\"", "sh"]);
+                    nginx.arg("-e").arg(dir.join(format!("{name}.log"))).arg("-c").arg(&file);
+                    stage.keep(start(name, nginx, dir, group)?);
+                }
             }
             Self::TapFloor => {
                 let mut floor = command(Some(DIRECTOR), env::current_exe()?);
@@ -226,10 +230,10 @@ fn haproxy_config() -> Result<String> {
     Ok(text)
 }
 
-fn nginx_config(dir: &Path) -> Result<String> {
+fn nginx_config(name: &str, dir: &Path) -> Result<String> {
     let mut text = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
-         daemon off; worker_processes 2; user root; worker_rlimit_nofile 60000; pid {}/stream.pid;\n\
+         daemon off; master_process off; pid {}/{name}.pid;\n\
          events {{ worker_connections 20000; }}\nstream {{\n",
         dir.display()
     );
