@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 
 use crate::director::{Driver, configuration};
@@ -36,16 +36,18 @@ pub struct Files {
 }
 
 impl Files {
-    /// Of `topology`, written for a folder three below the repository's root.
+    /// Of `topology`, written for a folder three below the repository's root, with links of `driver`'s,
+    /// which are TAP devices one way or the other.
     ///
     /// # Errors
     ///
-    /// A network has no address of a family that the service has.
-    pub fn of(topology: &Topology) -> Result<Self> {
+    /// A network has no address of a family that the service has, or the driver is another.
+    pub fn of(topology: &Topology, driver: Driver) -> Result<Self> {
+        ensure!(!driver.is_on_veth(), "in containers links are `tap` or `dpdk`");
         let origin = format!("# Made from docker/topologies/{}.toml by the test", topology.name);
         let origin = format!("{origin} `compose_files_are_current` (RVS_BLESS=1).\n");
         let control = "socket = \"/run/rvs/rvsd.sock\"";
-        let rvsd = configuration(topology, control, Driver::Tap)?;
+        let rvsd = configuration(topology, control, driver)?;
         let mut services = String::new();
         for address in &topology.service.addresses {
             let rules = Rules::of(topology, SocketAddr::new(*address, topology.service.port))?;
@@ -54,7 +56,7 @@ impl Files {
             }
         }
         Ok(Self {
-            compose: origin.clone() + &compose(topology)?,
+            compose: origin.clone() + &compose(topology, driver)?,
             rvsd: origin + "\n" + &rvsd,
             services,
         })
@@ -73,7 +75,7 @@ pub fn container(topology: &Topology, host: &str) -> String {
     format!("rvs-{}-{host}", topology.name)
 }
 
-fn compose(topology: &Topology) -> Result<String> {
+fn compose(topology: &Topology, driver: Driver) -> Result<String> {
     let mut text = format!("# {}\n\nservices:\n", topology.claim);
     let taps = topology.director.interfaces.iter().map(|interface| {
         let address = interface.addresses.first().context("a link without address")?;
@@ -81,9 +83,10 @@ fn compose(topology: &Topology) -> Result<String> {
     });
     let taps = taps.collect::<Result<Vec<_>>>()?;
     service(&mut text, topology, DIRECTOR, "rvs")?;
+    let caps = if driver == Driver::Dpdk { "\n      RVS_CAPS: net_admin" } else { "" };
     write!(
         text,
-        "    devices: [/dev/net/tun]\n    environment:\n      RVS_TAPS: {}\n    volumes:\n\
+        "    devices: [/dev/net/tun]\n    environment:\n      RVS_TAPS: {}{caps}\n    volumes:\n\
          \x20     - ./rvsd.toml:/etc/rvs/rvsd.toml:ro\n      - ./services:/etc/rvs/services:ro\n",
         taps.join(" ")
     )?;

@@ -1,5 +1,6 @@
 //! A topology made of containers: `docker compose up` with the files in `labs/`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cases::{Outcome, run_family};
 use crate::compose::{DIRECTOR, Files, container, wire};
-use crate::director::{balanced, complete};
-use crate::engine::Engine;
+use crate::director::{Driver, balanced, complete};
+use crate::engine::{self, Engine};
 use crate::functional::{self, Shown};
 use crate::netns::tap_name;
-use crate::process::{Limits, command, run};
+use crate::process::{Limits, run};
 use crate::stage::Stage;
 use crate::topology::{Family, Topology};
 use crate::web;
@@ -24,6 +25,8 @@ pub struct Containers<'t> {
     topology: &'t Topology,
     engine: &'t Engine,
     dir: PathBuf,
+    /// Each host's namespaces, where they can be entered without asking the engine.
+    namespaces: BTreeMap<String, PathBuf>,
 }
 
 /// Runs one topology for both families: requests, then the functional claims that contain `only`,
@@ -31,7 +34,7 @@ pub struct Containers<'t> {
 #[must_use]
 pub fn run_topology(
     topology: &Topology,
-    engine: &Engine,
+    (engine, driver): (&Engine, Driver),
     dir: &Path,
     requests: u32,
     (only, shown): (&str, &mut Vec<Shown>),
@@ -41,7 +44,7 @@ pub fn run_topology(
     let failed = |error: &anyhow::Error| {
         Family::ALL.iter().map(|family| Outcome::failed(topology, *family, error)).collect()
     };
-    let lab = match Containers::up(topology, engine, dir, limits) {
+    let lab = match Containers::up(topology, (engine, driver), dir, limits) {
         Ok(lab) => lab,
         Err(error) => return failed(&error),
     };
@@ -64,23 +67,23 @@ impl<'t> Containers<'t> {
     /// The engine's, or a container does not get ready.
     pub fn up(
         topology: &'t Topology,
-        engine: &'t Engine,
+        (engine, driver): (&'t Engine, Driver),
         dir: &Path,
         limits: &Limits,
     ) -> Result<Self> {
         let dir = dir.join(&topology.name);
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        for (name, text) in Files::of(topology)?.named() {
+        for (name, text) in Files::of(topology, driver)?.named() {
             fs::write(dir.join(name), text)?;
         }
         fs::write(dir.join("quiet.yaml"), "services: {client: {command: [host]}}\n")?;
-        let containers = Self { topology, engine, dir };
+        let mut containers = Self { topology, engine, dir, namespaces: BTreeMap::new() };
         containers.start(limits).inspect_err(|_| containers.show_logs())?;
         limits.say(topology, "containers are up, rvsd is healthy");
         Ok(containers)
     }
 
-    fn start(&self, limits: &Limits) -> Result<()> {
+    fn start(&mut self, limits: &Limits) -> Result<()> {
         run(self.compose()?.args(["up", "--detach", "--no-build"]))?;
         limits.wait("healthy containers", Duration::from_mins(1), || {
             let health = self.ask_engine(&["--format", "{{.State.Health.Status}}"])?;
@@ -94,7 +97,25 @@ impl<'t> Containers<'t> {
             let ready = if host.name == "client" { "host: ready" } else { &ready };
             self.wait_for_line(&host.name, ready, limits)?;
         }
-        self.adm(&["-C"]).map(drop)
+        // As the manual tells it, by the engine.
+        self.adm(&["-C"])?;
+        let (services, names): (Vec<_>, Vec<_>) = self.services().unzip();
+        let namespaces = self.engine.namespaces(&names)?.unwrap_or_default();
+        self.namespaces = services.into_iter().zip(namespaces).collect();
+        Ok(())
+    }
+
+    /// What the compose file starts: each service, and its container's name.
+    fn services(&self) -> impl Iterator<Item = (String, String)> {
+        let wires = self.topology.networks_with_program().map(wire);
+        let hosts = self.topology.hosts.iter().map(|host| host.name.clone());
+        let services = std::iter::once(DIRECTOR.to_owned()).chain(wires).chain(hosts);
+        services.map(|name| (name.clone(), container(self.topology, &name)))
+    }
+
+    /// The engine's name for what the compose file has.
+    fn project(&self) -> String {
+        format!("rvs-{}", self.topology.name)
     }
 
     /// Waits until a container has said `line`.
@@ -106,10 +127,7 @@ impl<'t> Containers<'t> {
 
     /// Prints the ends of what the containers said.
     fn show_logs(&self) {
-        let hosts = self.topology.hosts.iter().map(|host| host.name.clone());
-        let wires = self.topology.networks_with_program().map(wire);
-        for host in std::iter::once(DIRECTOR.to_owned()).chain(wires).chain(hosts) {
-            let name = container(self.topology, &host);
+        for (_, name) in self.services() {
             let output = self.engine.docker().args(["logs", "--tail", "10", &name]).output();
             let Ok(output) = output else { continue };
             println!("   {name} says:");
@@ -123,7 +141,7 @@ impl<'t> Containers<'t> {
 
     fn compose(&self) -> Result<Command> {
         let mut compose = self.engine.compose()?;
-        compose.args(["--project-name", &format!("rvs-{}", self.topology.name)]);
+        compose.args(["--project-name", &self.project()]);
         for file in ["compose.yaml", "quiet.yaml"] {
             compose.arg("--file").arg(self.dir.join(file));
         }
@@ -171,16 +189,16 @@ impl Stage for Containers<'_> {
     }
 
     fn command(&self, host: &str, program: &str) -> Command {
+        if let Some(namespaces) = self.namespaces.get(host) {
+            return engine::inside(namespaces, program);
+        }
         let mut docker = self.engine.docker();
         docker.args(["exec", "--interactive", &container(self.topology, host), program]);
         docker
     }
 
     fn visitor(&self, host: &str, program: &str) -> Option<Command> {
-        let network = self.engine.network_of(&container(self.topology, host)).ok()??;
-        let mut visitor = command(None, "nsenter");
-        visitor.arg(format!("--net={}", network.display())).args(["--", program]);
-        Some(visitor)
+        self.namespaces.get(host).map(|namespaces| engine::visiting(namespaces, program))
     }
 
     fn wire(&self, network: &str) -> (String, String) {
@@ -202,9 +220,12 @@ impl Stage for Containers<'_> {
 
 impl Drop for Containers<'_> {
     fn drop(&mut self) {
-        // What cannot be taken down now goes with the engine.
-        if let Ok(mut compose) = self.compose() {
-            let _ = run(compose.args(["down", "--timeout", "1"]));
-        }
+        // As `docker compose down`, which takes three times as long. What cannot be taken down now goes
+        // with the engine.
+        let names = self.services().map(|(_, name)| name);
+        let _ = run(self.engine.docker().args(["rm", "--force", "--volumes"]).args(names));
+        let networks = self.topology.networks();
+        let networks = networks.iter().map(|network| format!("{}_{network}", self.project()));
+        let _ = run(self.engine.docker().args(["network", "rm"]).args(networks));
     }
 }

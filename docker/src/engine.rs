@@ -13,9 +13,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{Daemon, Limits, command, run};
 
@@ -40,6 +41,12 @@ const CONTEXT: [(&str, &str); 2] =
 const BASE: (&str, &str) = ("debian:bookworm-slim", include_str!("../base.sh"));
 const RUST: (&str, &str) = ("rust:1.95-slim-bookworm", include_str!("../rust.sh"));
 
+/// `docker compose`, and its predecessor.
+const COMPOSE: [(&str, &[&str]); 2] = [("docker", &["compose"]), ("docker-compose", &[])];
+
+/// Where programs are in containers.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Seconds that a registry has; one that is not reached is known sooner.
 const PULL: &str = "120";
 
@@ -48,13 +55,8 @@ const PULL: &str = "120";
 pub enum Origin<'p> {
     /// This folder, where they are built already.
     Built(&'p Path),
-    /// A build stage.
-    Source {
-        /// The repository.
-        root: &'p Path,
-        /// Whether rvsd has DPDK links.
-        dpdk: bool,
-    },
+    /// A build stage, from the repository in this folder.
+    Source(&'p Path),
 }
 
 /// A container engine.
@@ -62,6 +64,8 @@ pub enum Origin<'p> {
 pub struct Engine {
     host: String,
     daemon: Option<Daemon>,
+    /// Which of [`COMPOSE`] works; they take half a second to say so.
+    compose: OnceLock<(&'static str, &'static [&'static str])>,
 }
 
 /// Which network an own engine is in.
@@ -77,7 +81,7 @@ impl Engine {
     /// The user's engine, at `host`, as in `DOCKER_HOST`.
     #[must_use]
     pub fn at(host: &str) -> Self {
-        Self { host: host.to_owned(), daemon: None }
+        Self { host: host.to_owned(), daemon: None, compose: OnceLock::new() }
     }
 
     /// Starts one whose images are in `data`; its socket and logs are in `dir`.
@@ -103,10 +107,10 @@ impl Engine {
         unshare.arg("--data-root").arg(data).arg("--exec-root").arg(dir.join("exec"));
         unshare.arg("--pidfile").arg(dir.join("docker.pid"));
         let daemon = Daemon::start("dockerd", unshare, dir)?;
-        let mut engine = Self { host, daemon: Some(daemon) };
+        let mut engine = Self { host, daemon: Some(daemon), compose: OnceLock::new() };
         let ready = limits.wait("the container engine", PATIENCE, || {
             if let Some(status) = engine.daemon.as_mut().map(Daemon::ended).transpose()?.flatten() {
-                anyhow::bail!("dockerd ended with {status}");
+                bail!("dockerd ended with {status}");
             }
             Ok(engine.docker().arg("version").output()?.status.success().then_some(()))
         });
@@ -134,30 +138,31 @@ impl Engine {
     ///
     /// Neither is.
     pub fn compose(&self) -> Result<Command> {
-        let works = |command: &mut Command| {
-            command.arg("version").output().is_ok_and(|output| output.status.success())
-        };
-        if works(self.docker().arg("compose")) {
-            let mut compose = self.docker();
-            compose.arg("compose");
-            return Ok(compose);
-        }
-        let old = || {
-            let mut compose = command(None, "docker-compose");
-            compose.env("DOCKER_HOST", &self.host);
+        let call = |(program, arguments): (&str, &[&str])| {
+            let mut compose = command(None, program);
+            compose.args(arguments).env("DOCKER_HOST", &self.host);
             compose
         };
-        ensure!(works(&mut old()), "neither `docker compose` nor `docker-compose` is installed");
-        Ok(old())
+        if let Some(found) = self.compose.get() {
+            return Ok(call(*found));
+        }
+        let works = |it: &(&str, &[&str])| {
+            call(*it).arg("version").output().is_ok_and(|output| output.status.success())
+        };
+        let Some(found) = COMPOSE.into_iter().find(works) else {
+            bail!("neither `docker compose` nor `docker-compose` is installed")
+        };
+        Ok(call(*self.compose.get_or_init(|| found)))
     }
 
-    /// Makes the labs' images; what has not changed is not made again.
+    /// Makes the labs' images, with DPDK links in rvsd if `dpdk`; what has not changed is not made again.
     ///
     /// # Errors
     ///
     /// An image to start from can neither be pulled nor made, or a build fails.
-    pub fn build(&self, origin: Origin<'_>, dir: &Path) -> Result<()> {
+    pub fn build(&self, origin: Origin<'_>, dpdk: bool, dir: &Path) -> Result<()> {
         self.fetch(BASE)?;
+        let arguments: &[&str] = if dpdk { &["--build-arg", "DPDK=1"] } else { &[] };
         match origin {
             Origin::Built(bin) => {
                 let context = dir.join("context");
@@ -172,12 +177,11 @@ impl Engine {
                     fs::copy(bin.join(program), context.join("bin").join(program))?;
                 }
                 for (tag, target) in IMAGES {
-                    self.image(tag, &format!("prebuilt-{target}"), &context, &[])?;
+                    self.image(tag, &format!("prebuilt-{target}"), &context, arguments)?;
                 }
             }
-            Origin::Source { root, dpdk } => {
+            Origin::Source(root) => {
                 self.fetch(RUST)?;
-                let arguments: &[&str] = if dpdk { &["--build-arg", "DPDK=1"] } else { &[] };
                 for (tag, target) in IMAGES {
                     println!("   image {tag} from source; this takes minutes ...");
                     self.image(tag, target, root, arguments)?;
@@ -222,17 +226,18 @@ impl Engine {
         run(self.docker().args(["run", "--rm", "--network", "none", image]).args(arguments))
     }
 
-    /// The network namespace of a container, as a file; if the engine is the lab's own.
+    /// The folders of these containers' namespaces; if the engine is the lab's own.
     ///
     /// # Errors
     ///
-    /// There is no such container.
-    pub fn network_of(&self, container: &str) -> Result<Option<PathBuf>> {
+    /// One of them does not run.
+    pub fn namespaces(&self, containers: &[String]) -> Result<Option<Vec<PathBuf>>> {
         let Some(dockerd) = self.dockerd()? else { return Ok(None) };
-        let ask = ["inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container];
-        let file = run(self.docker().args(ask))?;
-        // It is a mount of the engine's own.
-        Ok(Some(format!("/proc/{dockerd}/root{}", file.trim()).into()))
+        let ask = ["inspect", "--format", "{{.State.Pid}}"];
+        let processes = run(self.docker().args(ask).args(containers))?;
+        // Numbers and `/proc` are those of the engine's own PID namespace.
+        let folder = |process| format!("/proc/{dockerd}/root/proc/{process}/ns").into();
+        Ok(Some(processes.lines().map(folder).collect()))
     }
 
     /// The process of the lab's own.
@@ -256,4 +261,31 @@ impl Engine {
         run(command(None, "kill").arg(dockerd.to_string()))?;
         daemon.wait(PATIENCE, limits).map(drop)
     }
+}
+
+/// `program` in a container whose namespaces are in this folder: as `docker exec` would run it, but for
+/// the tenth of a second of processor time that takes.
+#[must_use]
+pub fn inside(namespaces: &Path, program: &str) -> Command {
+    let mut inside = command(None, "nsenter");
+    for (option, name) in [
+        ("mount", "mnt"),
+        ("uts", "uts"),
+        ("ipc", "ipc"),
+        ("net", "net"),
+        ("pid", "pid"),
+        ("cgroup", "cgroup"),
+    ] {
+        inside.arg(format!("--{option}={}", namespaces.join(name).display()));
+    }
+    inside.args(["--", program]).env_clear().env("PATH", PATH);
+    inside
+}
+
+/// `program` of this machine in the network of such a container.
+#[must_use]
+pub fn visiting(namespaces: &Path, program: &str) -> Command {
+    let mut visitor = command(None, "nsenter");
+    visitor.arg(format!("--net={}", namespaces.join("net").display())).args(["--", program]);
+    visitor
 }

@@ -27,6 +27,9 @@ use rvs_lab::{
 /// Set for the process that has its own mounts.
 const PRIVATE: &str = "RVS_LAB_PRIVATE";
 
+/// What labs are about, beside this program.
+const PROGRAMS: [&str; 3] = ["rvsd", "rvsadm", "rvs-pktgen"];
+
 /// Programs that a lab needs, each with its Debian package.
 const NEEDED: [(&str, &str); 5] = [
     ("nginx", "nginx-light"),
@@ -103,8 +106,8 @@ enum Action {
         /// Builds the images from source, from the repository in this folder.
         #[arg(long)]
         source: Option<PathBuf>,
-        /// With DPDK links in rvsd.
-        #[arg(long, requires = "source")]
+        /// The image with DPDK's drivers, for an rvsd that was built with them: `--link dpdk` uses them.
+        #[arg(long)]
         dpdk: bool,
     },
     /// What real programs do through rvsd, each as a claim; in network namespaces.
@@ -218,9 +221,8 @@ fn act(action: &Action) -> Result<bool> {
             keepalived::run_scenario(&setup, &limits)
         }
         Action::Containers { options, only, topology, data, engine, source, dpdk } => {
-            let source = source.as_deref().map(|root| (root, *dpdk));
-            let places = (data.as_path(), engine.as_deref(), source);
-            run_in_containers(options, (only, topology.as_deref()), places)
+            let places = (data.as_path(), engine.as_deref(), source.as_deref());
+            run_in_containers(options, (only, topology.as_deref()), places, *dpdk)
         }
         Action::Functional { only, topology, options } => {
             run_functional(only, topology.as_deref(), options)
@@ -287,11 +289,14 @@ fn run_functional(only: &str, topology: Option<&str>, options: &Options) -> Resu
 fn run_in_containers(
     options: &Options,
     (only, topology): (&str, Option<&str>),
-    (data, host, source): (&Path, Option<&str>, Option<(&Path, bool)>),
+    (data, host, source): (&Path, Option<&str>, Option<&Path>),
+    dpdk: bool,
 ) -> Result<bool> {
     let data = std::path::absolute(data)?;
     require(&engine::NEEDED)?;
-    let setup = prepare(options)?;
+    require(&FOR_FUNCTIONAL)?;
+    let programs: &[&str] = if source.is_some() { &[] } else { &PROGRAMS };
+    let setup = prepare_with(options, programs)?;
     let limits = Limits::new(Duration::from_secs(options.timeout_s))?;
     let dir = Path::new(engine::RUN);
     std::fs::create_dir_all(dir)?;
@@ -300,12 +305,11 @@ fn run_in_containers(
         None => Engine::start(network, &data, dir, &limits),
     };
     let builder = start(Network::Machine)?;
-    let origin =
-        source.map_or(Origin::Built(&setup.bin), |(root, dpdk)| Origin::Source { root, dpdk });
-    builder.build(origin, dir)?;
+    builder.build(source.map_or(Origin::Built(&setup.bin), Origin::Source), dpdk, dir)?;
     builder.end(&limits)?;
     println!("   {:5.1} s  images are built", limits.elapsed().as_secs_f32());
     let engine = start(Network::Own)?;
+    let made = (&engine, options.link);
     println!("   the image's program is {}", engine.say("rvs", &["--version"])?.trim());
     let (mut outcomes, mut shown) = (Vec::new(), Vec::new());
     let mut names: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -316,8 +320,7 @@ fn run_in_containers(
             continue;
         }
         let found = (only, &mut shown);
-        outcomes
-            .extend(containers::run_topology(&topology, &engine, dir, requests, found, &limits));
+        outcomes.extend(containers::run_topology(&topology, made, dir, requests, found, &limits));
     }
     engine.end(&limits)?;
     let answered = outcomes.is_empty() || conclude(&outcomes, options.requests, &limits);
@@ -350,6 +353,11 @@ fn up(topology: &Topology, options: &Options) -> Result<bool> {
 
 /// Checks that a lab can be built here, and enters mounts of its own.
 fn prepare(options: &Options) -> Result<Setup> {
+    prepare_with(options, &PROGRAMS)
+}
+
+/// The same where only `programs` are to be there.
+fn prepare_with(options: &Options, programs: &[&str]) -> Result<Setup> {
     // The owner of a process's folder is its effective user.
     let uid = std::fs::metadata("/proc/self")?.uid();
     ensure!(uid == 0, "network namespaces and TAP devices take root; try: sudo {}", invocation());
@@ -364,7 +372,7 @@ fn prepare(options: &Options) -> Result<Setup> {
         (None, Some(parent)) => parent.to_owned(),
         (None, None) => bail!("{} is in no folder", own.display()),
     };
-    for program in ["rvsd", "rvsadm", "rvs-pktgen"] {
+    for program in programs {
         let path = bin.join(program);
         ensure!(path.exists(), "no {}; build it, or say --bin", path.display());
     }

@@ -49,8 +49,8 @@ enum Chore {
         /// Builds the images from source, in a build stage, instead of from what cargo built here.
         #[arg(long)]
         source: bool,
-        /// With DPDK links in rvsd.
-        #[arg(long, requires = "source")]
+        /// With DPDK: its `net_tap` has the links.
+        #[arg(long)]
         dpdk: bool,
         /// Handed on: `--topology nat`, `--only WORD`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -174,11 +174,21 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             inherit(test::lab(&workspace, "faults").args(["--timeout-s", "400"]))
         }
         Chore::Containers { source, dpdk, arguments } => {
-            install::packages(&install::LAB)?;
+            install::packages(&install::FUNCTIONAL)?;
             install::packages(&install::CONTAINERS)?;
-            ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
+            let mut build = if *source {
+                let mut cargo = workspace.cargo();
+                cargo.args(["build", "--release", "-p", "rvs-lab"]);
+                cargo
+            } else {
+                install::packages(if *dpdk { &install::DPDK } else { &[] })?;
+                test::release(&workspace, *dpdk)
+            };
+            ensure!(build.status()?.success(), "the build failed");
             let mut containers = test::containers(&workspace, *source);
-            containers.args(dpdk.then_some("--dpdk"));
+            if *dpdk {
+                containers.args(["--dpdk", "--link", "dpdk"]);
+            }
             inherit(containers.args(arguments))
         }
         Chore::Test { quick } => test::run(&workspace, *quick),
