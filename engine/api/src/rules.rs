@@ -20,7 +20,7 @@ use core::num::NonZeroU32;
 use rvs_model::{
     ForwardMethod, Protocol, SchedulerKind, Setting, StaleUdp, UnknownScheduler, Weight,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
 
 /// All of it. What is `None` or empty stays as it is, but for an empty list of services or daemons.
@@ -118,6 +118,10 @@ impl ServiceRule {
 enum Unfit {
     #[error("a service needs `protocol` and `address`, or else `mark`")]
     Key,
+    #[error(
+        "address is {0:?}, expected ADDRESS:PORT like \"203.0.113.1:80\" or \"[2001:db8::1]:80\""
+    )]
+    Address(String),
     #[error("`family` goes with `mark`; an address tells its own")]
     Family,
     #[error("scheduler is {0:?}: {1}")]
@@ -146,7 +150,7 @@ enum Unfit {
 struct WrittenService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_if_any")]
     address: Option<SocketAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<FwMark>,
@@ -186,6 +190,7 @@ enum WrittenMask {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenDest {
+    #[serde(deserialize_with = "address")]
     address: SocketAddr,
     method: ForwardMethod,
     #[serde(default = "default_weight")]
@@ -196,6 +201,15 @@ struct WrittenDest {
     lower_threshold: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     tunnel: Tunnel,
+}
+
+fn address<'d, D: Deserializer<'d>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| de::Error::custom(Unfit::Address(text)))
+}
+
+fn address_if_any<'d, D: Deserializer<'d>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(from).map(Some)
 }
 
 fn default_scheduler() -> String {
@@ -399,6 +413,10 @@ mod tests {
             (
                 r#","scheduler":"fastest""#,
                 "scheduler is \"fastest\": unknown scheduler (expected rr, wrr, ",
+            ),
+            (
+                r#","dest":[{"address":"192.0.2.1","method":"direct"}]"#,
+                "address is \"192.0.2.1\", expected ADDRESS:PORT like ",
             ),
             (r#","netmask":24"#, "netmask is of another family"),
             (r#","netmask":true"#, "expected a netmask like"),

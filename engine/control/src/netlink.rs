@@ -45,6 +45,8 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(2);
 /// How long we stay awake after an answer: ipvsadm asks again at once, three times for every command,
 /// and to fall asleep and be woken costs more than most requests do.
 const AWAKE: Duration = Duration::from_micros(50);
+/// The most answers after which we fall asleep at once.
+const ASLEEP_MAX: u32 = 255;
 /// The longest wait, so that patience ends in time.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -60,7 +62,8 @@ pub fn serve(socket: Socket, desk: Arc<Desk>) -> Result<Server, SocketError> {
                 desk,
                 clients: Vec::new(),
                 published: None,
-                served: None,
+                awake_until: None,
+                watch: Watch::default(),
                 listings: Arc::new(()),
                 datagram: vec![0; REQUEST_OCTETS_MAX],
             }
@@ -74,8 +77,9 @@ struct Loop {
     clients: Vec<Client>,
     /// When changes were last published.
     published: Option<Instant>,
-    /// When somebody was last served.
-    served: Option<Instant>,
+    /// Until when we stay awake.
+    awake_until: Option<Instant>,
+    watch: Watch,
     /// Each listing holds one.
     listings: Arc<()>,
     /// Where requests are received.
@@ -89,6 +93,34 @@ enum Fate {
     Lists(Conns),
 }
 
+/// Whether to stay awake after an answer: not if that was in vain, and after several times in vain not
+/// for long. Where others want all processors, who does not sleep keeps the one who asks from running.
+#[derive(Default)]
+struct Watch {
+    /// Answers after which to fall asleep at once.
+    asleep: u32,
+    /// How many there are after the next time in vain.
+    next: u32,
+}
+
+impl Watch {
+    /// Whether to stay awake this time.
+    fn begin(&mut self) -> bool {
+        let stays = self.asleep == 0;
+        self.asleep = self.asleep.saturating_sub(1);
+        stays
+    }
+
+    fn was_worth_it(&mut self) {
+        self.next = 0;
+    }
+
+    fn was_in_vain(&mut self) {
+        self.asleep = self.next;
+        self.next = (2 * self.next + 1).min(ASLEEP_MAX);
+    }
+}
+
 impl Loop {
     fn run(&mut self, socket: &Socket, stop: &AtomicBool) {
         loop {
@@ -98,6 +130,7 @@ impl Loop {
                 return;
             }
             let (knocks, ready) = ready;
+            let is_busy = knocks || ready.contains(&true);
             let mut ready = ready.into_iter();
             let desk = Arc::clone(&self.desk);
             let mut listings = Vec::new();
@@ -112,7 +145,8 @@ impl Loop {
                     }
                 }
             });
-            self.served = Some(Instant::now());
+            let stays_awake = is_busy && self.watch.begin();
+            self.awake_until = stays_awake.then(|| Instant::now() + AWAKE);
             for (socket, conns) in listings {
                 self.list(socket, conns);
             }
@@ -123,21 +157,27 @@ impl Loop {
     }
 
     /// Which sockets have something to do; the listener first.
-    fn wait(&self, socket: &Socket, wait: Duration) -> Option<(bool, Vec<bool>)> {
+    fn wait(&mut self, socket: &Socket, wait: Duration) -> Option<(bool, Vec<bool>)> {
         let listener = PollFd::new(socket.listener(), PollFlags::IN);
         let clients = self.clients.iter().map(|client| {
             let waits_for = if client.owed.is_empty() { PollFlags::IN } else { PollFlags::OUT };
             PollFd::new(&client.socket, waits_for)
         });
         let mut sockets: Vec<_> = core::iter::once(listener).chain(clients).collect();
-        let awake_until = self.served.map(|served| served + AWAKE);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let wait = Timespec::try_from(wait).ok()?;
         let polled = loop {
-            let is_awake = awake_until.is_some_and(|until| Instant::now() < until);
-            match poll(&mut sockets, Some(if is_awake { &now } else { &wait })) {
-                Ok(0) if is_awake => thread::yield_now(),
-                polled => break polled,
+            let Some(until) = self.awake_until else { break poll(&mut sockets, Some(&wait)) };
+            match poll(&mut sockets, Some(&now)) {
+                Ok(0) if Instant::now() < until => core::hint::spin_loop(),
+                Ok(0) => {
+                    self.watch.was_in_vain();
+                    self.awake_until = None;
+                }
+                polled => {
+                    self.watch.was_worth_it();
+                    break polled;
+                }
             }
         };
         if polled.is_err() {

@@ -19,8 +19,9 @@ const ATTRIBUTE_HEADER: usize = 4;
 const KIND_MASK: u16 = 0x3fff;
 
 /// Octets of a datagram from which on a listing goes on in the next one. Clients that do not ask for
-/// the length first have at least this much room.
+/// the length first have room for this and the longest message.
 const DATAGRAM_OCTETS: usize = 7 << 10;
+const ROOM_OCTETS: usize = 8 << 10;
 
 /// A message, borrowed from its datagram.
 #[derive(Clone, Copy, Debug)]
@@ -194,6 +195,9 @@ impl Answers {
         if self.last.len() >= DATAGRAM_OCTETS {
             self.seal();
         }
+        if flags & NLM_F_MULTI != 0 && self.last.is_empty() {
+            self.last.reserve(ROOM_OCTETS);
+        }
         let start = self.last.len();
         self.last.extend_from_slice(&0_u32.to_ne_bytes());
         self.last.extend_from_slice(&kind.to_ne_bytes());
@@ -273,23 +277,34 @@ impl Writer<'_> {
     }
 
     pub(crate) fn u8(&mut self, kind: u16, value: u8) {
-        self.attribute(kind, &[value]);
+        self.word(1, kind, [value, 0, 0, 0]);
     }
 
     pub(crate) fn u16(&mut self, kind: u16, value: u16) {
-        self.attribute(kind, &value.to_ne_bytes());
+        let [a, b] = value.to_ne_bytes();
+        self.word(2, kind, [a, b, 0, 0]);
     }
 
     pub(crate) fn be16(&mut self, kind: u16, value: u16) {
-        self.attribute(kind, &value.to_be_bytes());
+        let [a, b] = value.to_be_bytes();
+        self.word(2, kind, [a, b, 0, 0]);
     }
 
     pub(crate) fn u32(&mut self, kind: u16, value: u32) {
-        self.attribute(kind, &value.to_ne_bytes());
+        self.word(4, kind, value.to_ne_bytes());
     }
 
     pub(crate) fn u64(&mut self, kind: u16, value: u64) {
-        self.attribute(kind, &value.to_ne_bytes());
+        let ([a, b], [c, d]) = (12_u16.to_ne_bytes(), kind.to_ne_bytes());
+        let [e, f, g, h, i, j, k, l] = value.to_ne_bytes();
+        self.raw(&[a, b, c, d, e, f, g, h, i, j, k, l]);
+    }
+
+    /// An attribute of `len` octets, with its padding. A listing has four million of these: each is put
+    /// there at once.
+    fn word(&mut self, len: u16, kind: u16, [e, f, g, h]: [u8; 4]) {
+        let ([a, b], [c, d]) = ((4 + len).to_ne_bytes(), kind.to_ne_bytes());
+        self.raw(&[a, b, c, d, e, f, g, h]);
     }
 
     pub(crate) fn text(&mut self, kind: u16, value: &str) {

@@ -26,7 +26,7 @@ const DATAGRAM_OCTETS: usize = 64 << 10;
 /// The longest path below `/proc` that is looked at.
 const PATH_OCTETS: usize = 128;
 /// The folder in which rvsd's sysctls are.
-const SYSCTLS: &[u8] = b"sys/net/ipv4/vs";
+pub(crate) const SYSCTLS: &[u8] = b"sys/net/ipv4/vs";
 
 /// What can be asked.
 #[derive(Clone, Copy)]
@@ -63,7 +63,8 @@ impl Below {
             if part == b".." {
                 return None;
             }
-            if below.len == 0 && matches!(part, b"self" | b"thread-self") {
+            if below.len == 0 && (matches!(part, b"self" | b"thread-self") || is_own_process(part))
+            {
                 continue;
             }
             if below.len > 0 {
@@ -85,12 +86,17 @@ impl Below {
     }
 }
 
+fn is_own_process(part: &[u8]) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero();
+    core::str::from_utf8(part).is_ok_and(|text| text.parse() == Ok(own))
+}
+
 /// A file that rvsd answers for, or the folder of its sysctls.
 #[derive(Clone, Copy)]
 pub(crate) struct File(Below);
 
 impl File {
-    /// The file that a path names.
+    /// The file that a path from the root names.
     pub(crate) fn of(path: &[u8]) -> Option<Self> {
         let below = Below::of(path)?;
         let path = below.as_slice();
@@ -101,7 +107,7 @@ impl File {
         is_ours.then_some(Self(below))
     }
 
-    fn is_folder(&self) -> bool {
+    pub(crate) fn is_folder(&self) -> bool {
         self.0.as_slice() == SYSCTLS
     }
 
@@ -165,8 +171,9 @@ impl File {
 pub(crate) struct Folder(Below);
 
 impl Folder {
-    /// A folder of the kernel's with the same type and permissions as that of the sysctls, beside it.
-    pub(crate) const LIKE: &'static core::ffi::CStr = c"/proc/sys/net/ipv4";
+    /// A folder of the kernel's with the same type and permissions as that of the sysctls, beside it: one
+    /// that it is in would look like a loop to who walks through all.
+    pub(crate) const LIKE: &'static core::ffi::CStr = c"/proc/sys/net/ipv4/neigh";
 
     /// The folder that a path names.
     pub(crate) fn of(path: &[u8]) -> Option<Self> {

@@ -4,25 +4,29 @@
 //! IPVS's goes to the C library as it came.
 
 use crate::ask::{self, File};
+use crate::folders;
 use crate::next::{next, set_errno};
 use crate::swap::borrowed;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use libc::{FILE, mode_t, size_t, ssize_t};
-use rustix::fd::{IntoRawFd, OwnedFd};
+use rustix::fd::{AsFd, IntoRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// The file that a path of C names.
+/// The file that a path of C names, seen from the first of `folders` if there is one, and else from the
+/// working one.
 ///
 /// # Safety
 ///
 /// `path` is a text that ends with a zero, or null.
-unsafe fn file(path: *const c_char) -> Option<File> {
+unsafe fn file(folders: &[c_int], path: *const c_char) -> Option<File> {
     if path.is_null() {
         return None;
     }
+    let folder = folders.first().copied().unwrap_or(libc::AT_FDCWD);
     // SAFETY: the caller's word.
-    File::of(unsafe { CStr::from_ptr(path) }.to_bytes())
+    folders::file(folder, unsafe { CStr::from_ptr(path) }.to_bytes())
 }
 
 fn failed(error: Errno) -> c_int {
@@ -31,7 +35,25 @@ fn failed(error: Errno) -> c_int {
 }
 
 fn opened(file: File, flags: c_int) -> Result<OwnedFd, Errno> {
-    if flags & libc::O_ACCMODE == libc::O_RDONLY { file.read() } else { file.write() }
+    let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
+    if file.is_folder() && reads {
+        opened_folder(file, flags)
+    } else if flags & libc::O_DIRECTORY != 0 {
+        file.look().and(Err(Errno::NOTDIR))
+    } else if reads {
+        file.read()
+    } else {
+        file.write()
+    }
+}
+
+/// The folder of the sysctls.
+fn opened_folder(file: File, flags: c_int) -> Result<OwnedFd, Errno> {
+    file.look()?;
+    let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+    let fd = rustix::fs::open(file.like(), flags, Mode::empty())?;
+    folders::mark(fd.as_fd())?;
+    Ok(fd)
 }
 
 fn descriptor(file: File, flags: c_int) -> c_int {
@@ -52,7 +74,7 @@ macro_rules! opens {
             mode: mode_t,
         ) -> c_int {
             // SAFETY: the caller's path.
-            if let Some(file) = unsafe { file(path) } {
+            if let Some(file) = unsafe { file(&[$($before),*], path) } {
                 return descriptor(file, flags);
             }
             let next = next!(
@@ -82,9 +104,9 @@ opens! {
 /// # Safety
 ///
 /// As for [`file()`].
-unsafe fn shown(path: *const c_char) -> Result<*const c_char, Errno> {
+unsafe fn shown(folders: &[c_int], path: *const c_char) -> Result<*const c_char, Errno> {
     // SAFETY: the caller's word.
-    match unsafe { file(path) } {
+    match unsafe { file(folders, path) } {
         Some(file) => file.look().map(|()| file.like().as_ptr()),
         None => Ok(path),
     }
@@ -101,7 +123,7 @@ macro_rules! looks {
             $($after: $a),*
         ) -> $r {
             // SAFETY: the caller's path.
-            let path = match unsafe { shown(path) } {
+            let path = match unsafe { shown(&[$($before)?], path) } {
                 Ok(path) => path,
                 Err(error) => return failed(error).into(),
             };
@@ -158,7 +180,7 @@ unsafe fn stream(file: File, mode: *const c_char) -> *mut FILE {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
     // SAFETY: the caller's path.
-    if let Some(file) = unsafe { file(path) } {
+    if let Some(file) = unsafe { file(&[], path) } {
         // SAFETY: the caller's mode.
         return unsafe { stream(file, mode) };
     }
@@ -171,7 +193,7 @@ pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
     // SAFETY: the caller's path.
-    if let Some(file) = unsafe { file(path) } {
+    if let Some(file) = unsafe { file(&[], path) } {
         // SAFETY: the caller's mode.
         return unsafe { stream(file, mode) };
     }
@@ -184,7 +206,7 @@ pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut c_char {
     // SAFETY: the caller's path.
-    if let Some(file) = unsafe { file(path) } {
+    if let Some(file) = unsafe { file(&[], path) } {
         if let Err(error) = file.look() {
             failed(error);
             return ptr::null_mut();

@@ -3,7 +3,7 @@
 //! ```text
 //!  /proc/net              the kernel's names, then ip_vs, ip_vs_conn, ...
 //!  /proc/sys/net/ipv4     the kernel's names, then vs
-//!  /proc/sys/net/ipv4/vs  rvsd's names; the stream is one of the folder above
+//!  /proc/sys/net/ipv4/vs  rvsd's names; the stream is one of another folder
 //! ```
 //!
 //! As in `hooks`, each function has the safety of that whose name it has. A stream is the C library's;
@@ -11,12 +11,15 @@
 //! readdir(3) demands.
 
 use crate::ask::Folder;
-use crate::file_hooks::{lstat, stat};
+use crate::file_hooks::{lstat, open, stat};
+use crate::folders;
 use crate::next::{next, set_errno};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use libc::{DIR, dirent, dirent64};
+use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::io::Errno;
 
 const _: () = assert!(size_of::<dirent>() == size_of::<dirent64>(), "one is the other");
 
@@ -75,18 +78,42 @@ fn stream(dir: *mut DIR) -> Option<&'static Stream> {
     STREAMS.iter().find(|stream| !dir.is_null() && stream.dir.load(Ordering::Acquire) == dir)
 }
 
-/// Keeps what a new stream shows beside the kernel's names; `false` if there is no place.
-fn keep(dir: *mut DIR, names: Vec<u8>, after_kernels: bool) -> bool {
-    let null = ptr::null_mut();
-    let is_free = |stream: &&Stream| {
-        stream.dir.compare_exchange(null, dir, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+/// What a stream of a folder shows; where all names are rvsd's it is not opened without them.
+fn listing(folder: Folder) -> Result<Listing, Errno> {
+    let names = match (folder.is_whole(), folder.names()) {
+        (false, names) => names.unwrap_or_default(),
+        (true, names) => [b".\n..\n", names?.as_slice()].concat(),
     };
-    let Some(stream) = STREAMS.iter().find(is_free) else { return false };
     // SAFETY: a structure of integers.
     let entry: dirent = unsafe { core::mem::zeroed() };
-    let listing = Listing { names, shown: 0, after_kernels, entry };
-    stream.listing.store(Box::into_raw(Box::new(listing)), Ordering::Release);
-    true
+    Ok(Listing { names, shown: 0, after_kernels: !folder.is_whole(), entry })
+}
+
+/// A place for a stream that is being opened.
+fn place() -> Option<&'static Stream> {
+    let reserved = ptr::without_provenance_mut(1);
+    STREAMS.iter().find(|stream| {
+        let null = ptr::null_mut();
+        stream.dir.compare_exchange(null, reserved, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// A place and what is shown there; none if there is no place, and the kernel's names will do.
+fn prepared(folder: Folder) -> Result<Option<(&'static Stream, Listing)>, Errno> {
+    let listing = listing(folder)?;
+    match place() {
+        Some(place) => Ok(Some((place, listing))),
+        None if listing.after_kernels => Ok(None),
+        None => Err(Errno::MFILE),
+    }
+}
+
+impl Stream {
+    /// Has a new stream show what is in `listing`.
+    fn show(&self, dir: *mut DIR, listing: Listing) {
+        self.listing.store(Box::into_raw(Box::new(listing)), Ordering::Release);
+        self.dir.store(dir, Ordering::Release);
+    }
 }
 
 type Open = unsafe extern "C" fn(*const c_char) -> *mut DIR;
@@ -95,32 +122,47 @@ type Read = unsafe extern "C" fn(*mut DIR) -> *mut dirent;
 /// opendir(3)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn opendir(path: *const c_char) -> *mut DIR {
-    let next = next!(c"opendir", Open);
     let folder = (!path.is_null()).then(|| {
         // SAFETY: the caller's path.
-        Folder::of(unsafe { CStr::from_ptr(path) }.to_bytes())
+        folders::folder_at(unsafe { CStr::from_ptr(path) }.to_bytes())
     });
-    let Some(folder) = folder.flatten() else {
+    if folder.flatten().is_none() {
+        let next = next!(c"opendir", Open);
         // SAFETY: as it came.
         return unsafe { next(path) };
-    };
-    let names = folder.names();
-    let (path, names) = match (folder.is_whole(), names) {
-        (false, names) => (path, names.unwrap_or_default()),
-        (true, Ok(names)) => (Folder::LIKE.as_ptr(), [b".\n..\n", names.as_slice()].concat()),
-        (true, Err(error)) => {
+    }
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the caller's path.
+    let fd = unsafe { open(path, flags, 0) };
+    if fd < 0 {
+        return ptr::null_mut();
+    }
+    // SAFETY: a new descriptor.
+    let dir = unsafe { fdopendir(fd) };
+    if dir.is_null() {
+        // SAFETY: nobody else's.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    dir
+}
+
+/// fdopendir(3)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fdopendir(fd: c_int) -> *mut DIR {
+    let prepared = match folders::folder(fd).map_or(Ok(None), prepared) {
+        Ok(prepared) => prepared,
+        Err(error) => {
             set_errno(error.raw_os_error());
             return ptr::null_mut();
         }
     };
-    // SAFETY: the caller's path, or another one.
-    let dir = unsafe { next(path) };
-    if !dir.is_null() && !keep(dir, names, !folder.is_whole()) && folder.is_whole() {
-        let close = next!(c"closedir", unsafe extern "C" fn(*mut DIR) -> c_int);
-        // SAFETY: opened above, and nobody else's.
-        unsafe { close(dir) };
-        set_errno(libc::EMFILE);
-        return ptr::null_mut();
+    let next = next!(c"fdopendir", unsafe extern "C" fn(c_int) -> *mut DIR);
+    // SAFETY: as it came.
+    let dir = unsafe { next(fd) };
+    match prepared {
+        Some((place, _)) if dir.is_null() => place.dir.store(dir, Ordering::Release),
+        Some((place, listing)) => place.show(dir, listing),
+        None => {}
     }
     dir
 }
@@ -165,6 +207,10 @@ pub unsafe extern "C" fn rewinddir(dir: *mut DIR) {
         // SAFETY: as in `readdir`.
         if let Some(listing) = unsafe { stream.listing.load(Ordering::Acquire).as_mut() } {
             listing.shown = 0;
+            if !listing.after_kernels {
+                // What marks its descriptor is where that is.
+                return;
+            }
         }
     }
     let next = next!(c"rewinddir", unsafe extern "C" fn(*mut DIR));

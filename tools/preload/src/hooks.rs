@@ -3,6 +3,7 @@
 //! Each has the safety of the function whose name it has: pointers that are good for the lengths that
 //! come with them. A descriptor that is no connection to rvsd goes to the C library as it came.
 
+use crate::awake;
 use crate::next::{errno, next, next_if_any, set_errno};
 use crate::swap::{self, Ours, ours, ours_for};
 use crate::wire::FAMILY_ID;
@@ -145,11 +146,15 @@ pub unsafe extern "C" fn send(
 /// Receives with `receive`, which is given flags; if rvsd has gone, what is received is an error message
 /// instead.
 fn receive(ours: &Ours, flags: c_int, receive: impl Fn(c_int) -> ssize_t) -> ssize_t {
-    let mut received = receive(flags | libc::MSG_DONTWAIT);
-    if received < 0 && errno() == libc::EAGAIN && flags & libc::MSG_DONTWAIT == 0 {
-        ours.wait_awake();
-        received = receive(flags);
-    }
+    let received = if flags & libc::MSG_DONTWAIT == 0 {
+        let look = || {
+            let received = receive(flags | libc::MSG_DONTWAIT);
+            (received >= 0 || errno() != libc::EAGAIN).then_some(received)
+        };
+        awake::look(look).unwrap_or_else(|| receive(flags))
+    } else {
+        receive(flags)
+    };
     let is_gone = received == 0
         || received < 0 && matches!(errno(), libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE);
     if !is_gone {

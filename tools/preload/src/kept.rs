@@ -66,10 +66,11 @@ impl Drop for Kept {
 }
 
 impl Kept {
-    /// Whether it is what a new connection would be, but for what the caller knows.
-    fn is_as_new(&self) -> bool {
+    /// Whether it is what a new connection would be in `place`, a socket of the program's own, but for
+    /// what the caller knows.
+    fn is_as_new(&self, place: RawFd) -> bool {
         let Some(socket) = &self.socket else { return false };
-        let is_closed = cookie_of(self.holder) != Some(self.cookie);
+        let is_closed = place == self.holder || cookie_of(self.holder) != Some(self.cookie);
         let waits = |flags: OFlags| !flags.contains(OFlags::NONBLOCK);
         is_closed
             && socket_cookie(socket) == Ok(self.cookie)
@@ -105,11 +106,11 @@ pub(crate) fn keep(socket: &OwnedFd, cookie: u64, holder: BorrowedFd) {
 pub(crate) fn give(
     place: BorrowedFd,
     is_quiet: impl FnOnce(RawFd) -> bool,
-    put: impl FnOnce(BorrowedFd) -> Result<(), Errno>,
+    put: impl FnOnce(BorrowedFd, u64) -> Result<(), Errno>,
 ) -> Option<()> {
     let mut kept = KEPT.try_lock().ok()?;
-    let it = kept.as_mut().filter(|it| is_quiet(it.holder) && it.is_as_new())?;
-    put(it.socket.as_ref()?.as_fd()).ok()?;
+    let it = kept.as_mut().filter(|it| is_quiet(it.holder) && it.is_as_new(place.as_raw_fd()))?;
+    put(it.socket.as_ref()?.as_fd(), it.cookie).ok()?;
     it.holder = place.as_raw_fd();
     Some(())
 }

@@ -22,8 +22,10 @@
 //! `ask`.
 
 mod ask;
+mod awake;
 mod file_hooks;
 mod folder_hooks;
+mod folders;
 mod hooks;
 mod kept;
 mod next;

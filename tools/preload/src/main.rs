@@ -48,6 +48,10 @@ fn main() -> ExitCode {
         print!("{USAGE}");
         return ExitCode::SUCCESS;
     }
+    if program == "--version" {
+        println!("rvs-run {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     if program == "--seccomp" {
         let Some(program) = words.next() else {
             eprint!("{USAGE}");
@@ -90,6 +94,10 @@ fn main() -> ExitCode {
 
 /// Becomes the program, or says why it cannot.
 fn execute(command: &mut Command, program: &OsStr) -> ExitCode {
+    // The program will speak of a kernel that has no IPVS.
+    if let Err(error) = wire::connect() {
+        eprintln!("rvs-run: no rvsd at {}: {error}", wire::place().display());
+    }
     let error = command.exec();
     let program = Path::new(program);
     eprintln!("rvs-run: {}: {error}", program.display());

@@ -10,21 +10,15 @@
 //! so that of two that begin to speak one does it; a claim of a thread that is gone counts for nothing.
 
 use crate::kept;
-use crate::wire::{self, connect, is_for_ipvs, is_generic_netlink, port_of};
+use crate::wire::{self, bound_generic_netlink, connect, generic_netlink, is_for_ipvs};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use core::time::Duration;
 use rustix::event::epoll::{EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use std::mem::ManuallyDrop;
-use std::time::Instant;
-
-/// How long an answer is waited for without falling asleep.
-const AWAKE: Duration = Duration::from_micros(50);
 
 /// Descriptors that can be swapped are below this.
 const SLOTS_MAX: usize = 4096;
@@ -159,13 +153,13 @@ pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
     let slot = SLOTS.get(usize::try_from(fd).ok()?)?;
     let fd = borrowed(fd)?;
     let claim = Claim::of(slot);
-    if !is_generic_netlink(fd) {
+    let Some(port) = bound_generic_netlink(fd) else {
         // Another thread was first, or it is something else.
         drop(claim);
         return ours(fd.as_raw_fd());
-    }
+    };
     let ours = Ours { fd, slot };
-    slot.port.store(port_of(fd), Ordering::Relaxed);
+    slot.port.store(port, Ordering::Relaxed);
     slot.mate.store(0, Ordering::Relaxed);
     if ours.take_over().is_some() {
         return Some(ours);
@@ -180,7 +174,7 @@ pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
 pub(crate) fn watched(epoll: RawFd, fd: RawFd, event: Option<(u32, u64)>) {
     let slot = usize::try_from(fd).ok().and_then(|at| SLOTS.get(at));
     let (Some(slot), Some(fd)) = (slot, borrowed(fd)) else { return };
-    if !is_generic_netlink(fd) && ours(fd.as_raw_fd()).is_none() {
+    if generic_netlink(fd).is_none() && ours(fd.as_raw_fd()).is_none() {
         return;
     }
     let cookie = sockopt::socket_cookie(fd).unwrap_or_default();
@@ -241,17 +235,6 @@ impl Ours {
         }
     }
 
-    /// Waits a moment for an answer without falling asleep: rvsd has most of them sooner than we
-    /// would be woken.
-    pub(crate) fn wait_awake(&self) {
-        let begun = Instant::now();
-        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        while poll(&mut fds, Some(&none)) == Ok(0) && begun.elapsed() < AWAKE {
-            std::thread::yield_now();
-        }
-    }
-
     /// rvsd went away while an answer was due.
     pub(crate) fn lost(&self) {
         let _claim = Claim::of(self.slot);
@@ -275,13 +258,14 @@ impl Ours {
 
     /// The connection of a socket that was closed in this descriptor's place.
     fn take_over(&self) -> Option<()> {
-        kept::give(self.fd, is_quiet, |socket| self.replace(socket).map(drop))
+        kept::give(self.fd, is_quiet, |socket, cookie| self.replace(socket, cookie))
     }
 
     /// A new connection in this descriptor's place.
     fn reconnect(&self) -> Result<(), Errno> {
         let socket = connect()?;
-        let cookie = self.replace(socket.as_fd())?;
+        let cookie = sockopt::socket_cookie(&socket)?;
+        self.replace(socket.as_fd(), cookie)?;
         self.take_mate(None);
         kept::keep(&socket, cookie, self.fd);
         Ok(())
@@ -297,7 +281,7 @@ impl Ours {
         )?;
         let message = wire::error(self.port(), seq, errno);
         rustix::net::send(&theirs, &message, SendFlags::NOSIGNAL)?;
-        self.replace(mine.as_fd())?;
+        self.replace(mine.as_fd(), sockopt::socket_cookie(&mine)?)?;
         self.take_mate(Some(theirs));
         Ok(())
     }
@@ -323,8 +307,8 @@ impl Ours {
         }
     }
 
-    /// Puts `socket` in this descriptor's place, with what the program has set. Its cookie.
-    fn replace(&self, socket: BorrowedFd) -> Result<u64, Errno> {
+    /// Puts `socket`, whose cookie is known, in this descriptor's place, with what the program has set.
+    fn replace(&self, socket: BorrowedFd, cookie: u64) -> Result<(), Errno> {
         let mut is_plain = true;
         let flags = rustix::fs::fcntl_getfl(self.fd)?;
         if flags.contains(OFlags::NONBLOCK) {
@@ -335,7 +319,6 @@ impl Ours {
             sockopt::set_socket_timeout(socket, Timeout::Recv, Some(timeout))?;
             is_plain = false;
         }
-        let cookie = sockopt::socket_cookie(socket)?;
         let closes = rustix::io::fcntl_getfd(self.fd)?.contains(FdFlags::CLOEXEC);
         let how =
             if closes { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
@@ -351,6 +334,6 @@ impl Ours {
         if is_watched {
             self.watch_again(cookie);
         }
-        Ok(cookie)
+        Ok(())
     }
 }

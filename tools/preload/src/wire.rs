@@ -5,6 +5,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
+use std::ffi::OsString;
 
 /// Names another socket than [`DEFAULT_SOCKET`].
 const SOCKET_VARIABLE: &str = "RVS_NETLINK";
@@ -46,31 +47,36 @@ pub(crate) fn is_for_ipvs(message: &[u8]) -> bool {
     }
 }
 
-pub(crate) fn is_generic_netlink(fd: BorrowedFd) -> bool {
-    sockopt::socket_domain(fd) == Ok(AddressFamily::NETLINK)
-        && sockopt::socket_protocol(fd) == Ok(Some(netlink::GENERIC))
+/// The port id of a socket of generic netlink, zero if it has none yet; nothing of any other descriptor.
+pub(crate) fn generic_netlink(fd: BorrowedFd) -> Option<u32> {
+    let address = SocketAddrNetlink::try_from(rustix::net::getsockname(fd).ok()?).ok()?;
+    let is_generic = sockopt::socket_protocol(fd) == Ok(Some(netlink::GENERIC));
+    is_generic.then_some(address.pid())
+}
+
+/// Where rvsd is expected.
+pub(crate) fn place() -> OsString {
+    std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into())
 }
 
 /// A new connection to rvsd, closed by exec.
 pub(crate) fn connect() -> Result<OwnedFd, Errno> {
-    let path = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let address = SocketAddrUnix::new(path)?;
+    let address = SocketAddrUnix::new(place())?;
     let cloexec = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, cloexec, None)?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket)
 }
 
-/// The port id that the kernel gave a netlink socket, or gives it now.
-pub(crate) fn port_of(fd: BorrowedFd) -> u32 {
-    let port = || {
-        let address = rustix::net::getsockname(fd).ok()?;
-        Some(SocketAddrNetlink::try_from(address).ok()?.pid())
-    };
-    port().filter(|port| *port != 0).unwrap_or_else(|| {
-        let _it_is_bound = rustix::net::bind(fd, &SocketAddrNetlink::new(0, 0));
-        port().unwrap_or_default()
-    })
+/// The same, with the port id that the kernel gives it now if it has none.
+pub(crate) fn bound_generic_netlink(fd: BorrowedFd) -> Option<u32> {
+    match generic_netlink(fd)? {
+        0 => {
+            let _it_stays_without = rustix::net::bind(fd, &SocketAddrNetlink::new(0, 0));
+            generic_netlink(fd)
+        }
+        port => Some(port),
+    }
 }
 
 /// Writes the socket's port id into all messages, as the kernel answers to the socket and not to

@@ -4,7 +4,7 @@
 
 mod bench;
 
-use bench::{Bench, assert_well};
+use bench::{Bench, assert_well, assert_well_alone};
 use std::path::Path;
 use std::process::Command;
 
@@ -41,7 +41,7 @@ fn a_static_program_reads_and_writes_the_kernels_files() {
 fn without_rvsd_there_is_no_ipvs_and_the_programs_exit_code_is_the_wrappers() {
     let bench = Bench::new("absent");
     let client = bench.client(&["-static", "-DBARE"]);
-    assert_well("absent", &bench.seccomp(&client, &["absent"]));
+    assert_well_alone("absent", &bench.seccomp(&client, &["absent"]));
     assert_eq!(bench.seccomp(&client, &["nonsense"]).status.code(), Some(2));
     assert_eq!(bench.seccomp(&client, &["reads", "/proc/net/ip_vs"]).status.code(), Some(1));
     assert_eq!(bench.seccomp(Path::new("/nowhere"), &[]).status.code(), Some(127));
@@ -105,6 +105,44 @@ fn folders_show_rvsds_names_beside_the_kernels() {
 }
 
 #[test]
+fn programs_that_walk_by_descriptors_find_rvsds_names() {
+    let bench = Bench::served("walks");
+    let folder = "/proc/sys/net/ipv4/vs";
+    let found = written(&bench, "find", &["/proc/net/", "-maxdepth", "1", "-name", "ip_vs*"]);
+    assert_eq!(found.lines().count(), 4, "{found}");
+    let found = written(&bench, "find", &["/proc/sys/net", "-path", "*/vs/*"]);
+    assert_eq!(found.lines().count(), bench.sysctls(), "{found}");
+    assert!(found.lines().any(|line| line == "/proc/sys/net/ipv4/vs/sloppy_tcp"), "{found}");
+    let found = written(&bench, "find", &[folder, "-type", "f", "-perm", "644", "-name", "*tcp"]);
+    assert!(found.contains("/vs/sloppy_tcp\n") && !found.contains("sctp"), "{found}");
+    let values = written(&bench, "grep", &["-r", ".", folder]);
+    // All but est_cpulist, which is empty.
+    assert_eq!(values.lines().count() + 1, bench.sysctls(), "{values}");
+    assert!(values.contains("/proc/sys/net/ipv4/vs/sloppy_tcp:0\n"), "{values}");
+    // A folder of the kernel's stays one, in the same program too.
+    let both = written(&bench, "find", &[folder, "/proc/sys/net/ipv4/neigh", "-maxdepth", "1"]);
+    assert!(both.contains("/neigh/default\n") && both.contains("/vs/sloppy_tcp\n"), "{both}");
+    assert_eq!(both.lines().filter(|line| line.contains("default")).count(), 1, "{both}");
+}
+
+#[test]
+fn a_path_is_seen_from_the_working_folder() {
+    let bench = Bench::served("relative");
+    let script = "cd /proc/net && cat ip_vs | head -n 1; cd /proc/sys/net; cat ipv4/vs/sloppy_tcp; \
+                  echo 1 > ./ipv4/vs/sloppy_tcp; cat ../net/core/somaxconn; ls ipv4/vs | wc -l; \
+                  cd /tmp; cat ip_vs; true";
+    let output = bench.preloaded(Path::new("bash"), &["-c", script]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.first(), Some(&"IP Virtual Server version 1.2.1 (size=4096)"), "{told}");
+    let count = bench.sysctls().to_string();
+    assert_eq!((lines.get(1), lines.get(3)), (Some(&"0"), Some(&count.as_str())), "{told}");
+    assert_eq!(bench.sloppy_tcp(), "1");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "cat: ip_vs: No such file or directory\n");
+}
+
+#[test]
 fn streams_of_folders_are_read_again_and_patterns_expanded() {
     let bench = Bench::served("streams");
     let client = bench.client(&[]);
@@ -116,11 +154,26 @@ fn streams_of_folders_are_read_again_and_patterns_expanded() {
 #[test]
 fn without_rvsd_folders_are_the_kernels() {
     let bench = Bench::new("kernels");
-    let above = written(&bench, "ls", &["/proc/sys/net/ipv4"]);
+    let output = bench.preloaded(Path::new("ls"), &["/proc/sys/net/ipv4"]);
+    assert_well_alone("ls", &output);
+    let above = String::from_utf8(output.stdout).unwrap();
     assert!(above.lines().any(|name| name == "conf") && above.lines().all(|name| name != "vs"));
     let output = bench.preloaded(Path::new("ls"), &["/proc/sys/net/ipv4/vs"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("No such file or directory"), "{told}");
+}
+
+#[test]
+fn who_forgot_rvsd_is_told_where_it_was_looked_for() {
+    let bench = Bench::new("forgotten");
+    let output = bench.preloaded(Path::new("true"), &[]);
+    let expected = format!(
+        "rvs-run: no rvsd at {}: No such file or directory (os error 2)\n",
+        bench.folder.join("netlink").display()
+    );
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), expected.as_bytes()));
+    let served = Bench::served("there");
+    assert_eq!(served.preloaded(Path::new("true"), &[]).stderr, b"");
 }
 
 #[test]
@@ -163,6 +216,7 @@ fn a_connection_is_given_on_when_it_is_as_good_as_a_new_one() {
     for (what, connections) in all.into_iter().chain(is_root.then_some(("regroups", 2))) {
         let before = bench.connections();
         assert_well(what, &bench.preloaded(&client, &[what]));
-        assert_eq!(bench.connections() - before, connections, "{what}");
+        // One is rvs-run's, which looks whether anybody is there.
+        assert_eq!(bench.connections() - before, connections + 1, "{what}");
     }
 }

@@ -93,6 +93,12 @@ fn option(written: &Written) -> Arg {
     }
 }
 
+/// What `rvsadm NAME --help` tells.
+pub(crate) fn help(name: &str) -> Option<String> {
+    let command = subcommands().into_iter().find(|command| command.get_name() == name)?;
+    Some(command.bin_name(format!("rvsadm {name}")).render_help().to_string())
+}
+
 /// The words of rvsadm's own commands.
 pub(crate) fn names() -> Vec<String> {
     subcommands().iter().map(|command| command.get_name().to_owned()).collect()

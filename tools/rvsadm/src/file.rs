@@ -81,7 +81,7 @@ fn told(name: &str, text: &str, error: &toml::de::Error) -> String {
         );
     }
     let lines: Vec<_> = error.message().lines().map(str::trim).collect();
-    let message = lines.join(", ");
+    let message = in_numbers(&lines.join(", "));
     match error.span() {
         Some(span) => {
             let (line, column) = line_and_column(text, span.start);
@@ -89,6 +89,21 @@ fn told(name: &str, text: &str, error: &toml::de::Error) -> String {
         }
         None => format!("{name}: {message}\n"),
     }
+}
+
+/// What serde expects, in the words of people who do not know its types.
+fn in_numbers(message: &str) -> String {
+    let types = [
+        ("a nonzero u32", "1 to 4294967295"),
+        ("u32", "0 to 4294967295"),
+        ("u16", "0 to 65535"),
+        ("u8", "0 to 255"),
+    ];
+    let told = types.iter().find_map(|(name, numbers)| {
+        let before = message.strip_suffix(name)?.strip_suffix("expected ")?;
+        Some(format!("{before}expected {numbers}"))
+    });
+    told.unwrap_or_else(|| message.to_owned())
 }
 
 /// What was listed, as rules.

@@ -6,7 +6,8 @@ use crate::drain::{self, Plan};
 use crate::json;
 use crate::option::{Command, Options};
 use crate::run::{Exit, FAILED, Session, is_ipvsadm};
-use rvs_api::{Reply, Request, ServiceKey, Tunable, words};
+use rvs_api::{Reply, Request, Rules, ServiceKey, Tunable, words};
+use rvs_model::Setting;
 use std::io::BufRead;
 
 /// How sysctl(8) calls what is known by its last word here.
@@ -20,6 +21,12 @@ impl Session<'_> {
         stdin: &mut dyn BufRead,
     ) -> Option<Result<(), Exit>> {
         let (command, words) = words.split_first()?;
+        if words.iter().any(|word| matches!(*word, "--help" | "-h"))
+            && let Some(text) = cli::help(command)
+        {
+            self.tell(&text);
+            return Some(Ok(()));
+        }
         match *command {
             "tunable" => Some(self.tunable(words)),
             "kill" => Some(self.kill(words)),
@@ -152,25 +159,52 @@ impl Session<'_> {
         }
     }
 
-    /// `tunable`, `tunable NAME`, `tunable NAME=VALUE`, as many as there are words.
+    /// `tunable`, `tunable NAME`, `tunable NAME=VALUE`, as many as there are words; of the latter all
+    /// or none.
     fn tunable(&mut self, words: &[&str]) -> Result<(), Exit> {
         if words.is_empty() {
             return self.told(&Request::ListTunables { name: None }, tunable_row);
         }
+        let words = words.iter().map(|word| word.strip_prefix(PREFIX).unwrap_or(word));
+        let words: Vec<_> = words.map(|word| word.split_once('=').ok_or(word)).collect();
+        if words.iter().any(|word| matches!(word, Ok(("", _)) | Err(""))) {
+            self.tell_err("tunable takes NAME and NAME=VALUE, without blanks around =\n");
+            return Err(Exit(2));
+        }
+        self.try_tunables(words.iter().filter_map(|word| word.ok()))?;
         for word in words {
-            let word = word.strip_prefix(PREFIX).unwrap_or(word);
-            match word.split_once('=') {
-                None => {
-                    let name = Some(word.to_owned());
+            match word {
+                Err(name) => {
+                    let name = Some(name.to_owned());
                     self.told(&Request::ListTunables { name }, tunable_told)?;
                 }
-                Some((name, value)) => {
-                    let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+                Ok((name, value)) => {
+                    let (name, value) = (name.to_owned(), value.trim().to_owned());
                     self.told(&Request::SetTunable { name, value }, tunable_set)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Has rvsd say whether it would take all of these.
+    fn try_tunables<'w>(
+        &mut self,
+        settings: impl Iterator<Item = (&'w str, &'w str)>,
+    ) -> Result<(), Exit> {
+        let setting =
+            |(name, value): (&str, &str)| (name.to_owned(), Setting(value.trim().to_owned()));
+        let rules = Rules { ipvs: settings.map(setting).collect(), ..Rules::default() };
+        if rules.ipvs.len() < 2 {
+            return Ok(());
+        }
+        match self.ask(&[Request::Apply { rules: Box::new(rules), dry_run: true }])?.pop() {
+            Some(Err(refusal)) => {
+                self.tell_err(&format!("{refusal}\n"));
+                Err(Exit(FAILED))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Asks, and tells of each tunable in the answer what `line` makes of it.

@@ -85,12 +85,23 @@ fn a_mistake_is_one_line_with_its_place_and_nothing_is_changed() {
     let service = "[[service]]\nprotocol = \"tcp\"\naddress = \"203.0.113.1:80\"\n";
     for (text, status, expected) in [
         ("[timeouts]\ntcp = 9\n", 2, "-:2:1: unknown field `tcp`, expected one of "),
-        ("[timeouts]\nudp = 0\n", 2, "-:2:7: invalid value: integer `0`, expected a nonzero u32"),
+        (
+            "[timeouts]\nudp = 0\n",
+            2,
+            "-:2:7: invalid value: integer `0`, expected 1 to 4294967295\n",
+        ),
         ("[[service]]\nprotocol = \"tcp\"\n", 2, "-:1:1: a service needs `protocol` and "),
         (
             "[[service]]\nprotocol = \"tcp\"\naddress = \"203.0.113.1\"\n",
             2,
-            "-:3:11: invalid socket address syntax",
+            "-:3:11: address is \"203.0.113.1\", expected ADDRESS:PORT like \"203.0.113.1:80\" or ",
+        ),
+        (
+            &format!(
+                "{service}[[service.dest]]\naddress = \"192.0.2.1:1\"\nmethod = \"direct\"\nweight = -1\n"
+            ),
+            2,
+            "-:7:10: invalid value: integer `-1`, expected 0 to 4294967295\n",
         ),
         ("-A -t 203.0.113.1:80 -s wlc\n", 2, "-: these are lines of -S, which -R takes: apply "),
         ("[ipvs]\nconn_reuse_mode = 9\n", 255, "rvsd: conn_reuse_mode is 9, expected 0 to 3"),

@@ -56,12 +56,38 @@ fn a_wrong_name_or_value_is_one_line_and_changes_nothing() {
         ("tunable sync_ports=3", "rvsd: sync_ports is 3, expected a power of two from 1 to 64\n"),
         ("tunable tcp_fin=1", "rvsd: net.ipv4.vs has no \"tcp_fin\"\n"),
         ("tunable tcp_fin", "rvsd: net.ipv4.vs has no \"tcp_fin\"\n"),
+        ("tunable sloppy_tcp=1 drop_entry=9", "rvsd: drop_entry is 9, expected 0 to 3\n"),
+        ("tunable sloppy_tcp=1 tcp_fin=9", "rvsd: net.ipv4.vs has no \"tcp_fin\"\n"),
     ] {
         let before = table.state.version();
         let said = say(&mut table, line);
         assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (255, "", err));
         assert_eq!(table.state.version(), before);
     }
+}
+
+#[test]
+fn an_assignment_with_blanks_is_a_mistake_and_sets_nothing() {
+    let mut table = Table::new(State::new(LIMITS));
+    let before = table.state.version();
+    let said = as_rvsadm(&mut table, "tunable sloppy_tcp = 1");
+    let expected = "tunable takes NAME and NAME=VALUE, without blanks around =\n";
+    assert_eq!((said.status, said.err.as_str(), said.out.as_str()), (2, expected, ""));
+    assert_eq!(table.state.version(), before);
+}
+
+#[test]
+fn every_command_of_our_own_has_help() {
+    let mut table = Table::new(State::new(LIMITS));
+    for name in ["apply", "save", "tunable", "drain", "kill", "completions", "man"] {
+        for help in ["--help", "-h"] {
+            let said = as_rvsadm(&mut table, &format!("{name} {help}"));
+            assert_eq!((said.status, said.err.as_str()), (0, ""), "{name}");
+            assert!(said.out.contains(&format!("Usage: rvsadm {name}")), "{}", said.out);
+        }
+    }
+    let said = as_rvsadm(&mut table, "drain --help");
+    assert!(said.out.contains("--deadline <deadline>"), "{}", said.out);
 }
 
 fn served() -> Table {

@@ -7,7 +7,7 @@
 use super::launch::NUMBERS;
 use super::notify::{Call, End, Notifier, watch};
 use crate::ask::File;
-use crate::wire::{self, connect, is_for_ipvs, is_generic_netlink, port_of};
+use crate::wire::{self, bound_generic_netlink, connect, generic_netlink, is_for_ipvs};
 use core::time::Duration;
 use libc::{c_int, c_long};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -235,7 +235,7 @@ impl Supervisor {
         let mut message = message;
         let len = message.len();
         ours.known.seq = wire::address(ours.known.port, &mut message);
-        let is_alone = ours.known.mate.is_some() || is_generic_netlink(ours.socket.as_fd());
+        let is_alone = ours.known.mate.is_some() || generic_netlink(ours.socket.as_fd()).is_some();
         let transmit =
             |ours: &Ours| rustix::net::send(&ours.socket, &message, SendFlags::NOSIGNAL).map(drop);
         let sent = if is_alone { Err(Errno::PIPE) } else { transmit(&ours) };
@@ -253,7 +253,7 @@ impl Supervisor {
     fn begun(&self, call: Call, message: &[u8]) -> Option<Ours> {
         let fd = call.int(0);
         let socket = is_for_ipvs(message).then(|| call.file(fd))??;
-        let port = is_generic_netlink(socket.as_fd()).then(|| port_of(socket.as_fd()))?;
+        let port = bound_generic_netlink(socket.as_fd())?;
         let mut ours = Ours { fd, socket, known: Known { port, ..Known::default() } };
         // The send that follows tries again.
         let _not_there = self.reconnect(call, &mut ours);

@@ -155,6 +155,15 @@ fn library() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_rvs-run")).with_file_name("librvs_preload.so")
 }
 
+#[track_caller]
 pub fn assert_well(what: &str, output: &Output) {
     assert!(output.status.success() && output.stderr.is_empty(), "{what}: {output:?}");
+}
+
+/// The same where nobody serves, which `rvs-run` tells first.
+#[track_caller]
+pub fn assert_well_alone(what: &str, output: &Output) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.starts_with("rvs-run: no rvsd at "), "{what}: {told}");
+    assert_eq!(told.lines().count(), 1, "{what}: {told}");
 }
