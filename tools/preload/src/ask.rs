@@ -63,8 +63,7 @@ impl Below {
             if part == b".." {
                 return None;
             }
-            if below.len == 0 && (matches!(part, b"self" | b"thread-self") || is_own_process(part))
-            {
+            if below.len == 0 && is_process(part) {
                 continue;
             }
             if below.len > 0 {
@@ -86,9 +85,9 @@ impl Below {
     }
 }
 
-fn is_own_process(part: &[u8]) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero();
-    core::str::from_utf8(part).is_ok_and(|text| text.parse() == Ok(own))
+/// Whether a folder of `/proc` is a process's: what they see of networks is the same with rvsd.
+fn is_process(part: &[u8]) -> bool {
+    matches!(part, b"self" | b"thread-self") || part.iter().all(u8::is_ascii_digit)
 }
 
 /// A file that rvsd answers for, or the folder of its sysctls.

@@ -100,7 +100,7 @@ fn folders_show_rvsds_names_beside_the_kernels() {
         "/proc/net/ip_vs /proc/net/ip_vs_conn /proc/net/ip_vs_conn_sync /proc/net/ip_vs_stats \
          /proc/sys/net/ipv4/vs/sloppy_sctp /proc/sys/net/ipv4/vs/sloppy_tcp\n0\n"
     );
-    let all = written(&bench, "cat", &["/proc/net/ip_vs", "/proc/net/ip_vs_stats"]);
+    let all = written(&bench, "cat", &["/proc/1/net/ip_vs", "/proc/net/ip_vs_stats"]);
     assert!(all.contains("Prot LocalAddress:Port") && all.contains("Conns/s"), "{all}");
 }
 

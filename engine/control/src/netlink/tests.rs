@@ -209,3 +209,19 @@ fn a_client_that_goes_without_reading_leaves_the_server_alone() {
     say(&client, &request(1, GET_INFO, &[]));
     assert!(!hear(&client).is_empty());
 }
+
+#[test]
+fn who_watches_in_vain_sleeps_longer_and_longer_until_it_is_worth_it_again() {
+    let mut watch = Watch::default();
+    let mut watched = 0;
+    for _ in 0..1000 {
+        if watch.begin() {
+            watched += 1;
+            watch.was_in_vain();
+        }
+    }
+    assert!(watched < 16, "{watched} of 1000");
+    while !watch.begin() {}
+    watch.was_worth_it();
+    assert!((0..1000).all(|_| watch.begin()));
+}
