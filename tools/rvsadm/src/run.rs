@@ -46,8 +46,18 @@ pub fn run(
     // ipvsadm has no such option.
     let json = !is_ipvsadm(program) && argv.contains(&JSON);
     let argv: Vec<&str> = argv.into_iter().filter(|word| !json || *word != JSON).collect();
-    let mut session =
-        Session { program, transport, names, out, err, pending: Vec::new(), status: 0, json };
+    let mut session = Session {
+        program,
+        transport,
+        names,
+        out,
+        err,
+        line: 0,
+        pending: Vec::new(),
+        pending_lines: Vec::new(),
+        status: 0,
+        json,
+    };
     let words = argv.get(1..).unwrap_or_default();
     let done = if json && words.first().is_some_and(|word| !can_be_json(word)) {
         session.tell_err("--json goes with -L and tunable\n");
@@ -72,8 +82,12 @@ pub(crate) struct Session<'a> {
     pub(crate) names: &'a dyn Names,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
+    /// The line of `-R` that is read, if faults are to name it; else 0.
+    line: u32,
     /// Changes that were read and not sent yet. They are before anything that is told or listed.
     pending: Vec<Request>,
+    /// Their lines.
+    pending_lines: Vec<u32>,
     /// What the last line came to: the program's status, if it ends by itself.
     status: i32,
     pub(crate) json: bool,
@@ -96,6 +110,7 @@ impl Session<'_> {
         };
         if let Some(request) = change(&line) {
             self.pending.push(request);
+            self.pending_lines.push(self.line);
             return Ok(None);
         }
         self.send_pending()?;
@@ -106,7 +121,7 @@ impl Session<'_> {
         self.send_pending()?;
         match stop {
             Stop::Exit(status, text) => {
-                self.tell_err(&text);
+                self.tell_err(&format!("{}{text}", place(self.line)));
                 Err(Exit(if status < 0 { FAILED } else { status }))
             }
             Stop::Tell(text) => {
@@ -114,7 +129,7 @@ impl Session<'_> {
                 Err(Exit(0))
             }
             Stop::GiveUp(text) => {
-                self.tell_err(&text);
+                self.tell_err(&format!("{}{text}", place(self.line)));
                 self.status = FAILED;
                 Ok(())
             }
@@ -142,7 +157,9 @@ impl Session<'_> {
                 None => 0,
             };
             let rest = text.split_off(whole);
-            for line in text.split(|octet| *octet == b'\n') {
+            for line in text.split_inclusive(|octet| *octet == b'\n') {
+                // ipvsadm does not tell.
+                self.line += u32::from(!is_ipvsadm(self.program));
                 self.restore_line(line)?;
             }
             text = rest;
@@ -156,7 +173,8 @@ impl Session<'_> {
     fn restore_line(&mut self, line: &[u8]) -> Result<(), Exit> {
         let line = String::from_utf8_lossy(line);
         // The name of the program may stand in front, or anywhere.
-        let words = line.split([' ', '\t', '\r']).filter(|word| !matches!(*word, "" | "ipvsadm"));
+        let words =
+            line.split([' ', '\t', '\r', '\n']).filter(|word| !matches!(*word, "" | "ipvsadm"));
         let argv: Vec<&str> = core::iter::once(self.program).chain(words).collect();
         if argv.len() <= 1 {
             return Ok(());
@@ -176,12 +194,14 @@ impl Session<'_> {
             return Ok(());
         }
         let requests = core::mem::take(&mut self.pending);
+        let lines = core::mem::take(&mut self.pending_lines);
         let outcomes = self.ask(&requests)?;
-        for (request, outcome) in requests.iter().zip(outcomes) {
+        for ((request, line), outcome) in requests.iter().zip(lines).zip(outcomes) {
             self.status = match outcome {
                 Ok(_) => 0,
                 Err(refusal) => {
-                    self.tell_err(&format!("{}\n", words::text(request.into(), &refusal)));
+                    let text = words::text(request.into(), &refusal);
+                    self.tell_err(&format!("{}{text}\n", place(line)));
                     FAILED
                 }
             };
@@ -280,6 +300,11 @@ impl Session<'_> {
     pub(crate) fn tell_err(&mut self, text: &str) {
         let _ = self.err.write_all(text.as_bytes());
     }
+}
+
+/// What stands before a fault of a line of `-R`.
+fn place(line: u32) -> String {
+    if line == 0 { String::new() } else { format!("line {line}: ") }
 }
 
 /// What a line changes, if it changes something.

@@ -77,6 +77,30 @@ fn an_assignment_with_blanks_is_a_mistake_and_sets_nothing() {
 }
 
 #[test]
+fn a_fault_of_restore_names_its_line_and_ipvsadm_does_not() {
+    let text =
+        "-A -t 203.0.113.1:80 -s rr\n\n-A -t 203.0.113.1:80\n-A -t 203.0.113.2:80\n-D -t x\n";
+    let restore = |program: &str| {
+        let mut table = Table::new(State::new(LIMITS));
+        let argv = [program.to_owned(), "-R".to_owned()];
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let names = RecordedNames::default();
+        let status = run(&argv, &mut text.as_bytes(), &mut table, &names, &mut out, &mut err);
+        assert_eq!((status, table.state.services().count()), (2, 2));
+        String::from_utf8(err).unwrap()
+    };
+    assert_eq!(
+        restore("rvsadm"),
+        "line 3: Service already exists\n\
+         line 5: illegal virtual server address[:port] specified\n"
+    );
+    assert_eq!(
+        restore("ipvsadm"),
+        "Service already exists\nillegal virtual server address[:port] specified\n"
+    );
+}
+
+#[test]
 fn every_command_of_our_own_has_help() {
     let mut table = Table::new(State::new(LIMITS));
     for name in ["apply", "save", "tunable", "drain", "kill", "completions", "man"] {
