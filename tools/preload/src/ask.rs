@@ -3,9 +3,10 @@
 //! The messages are those of `engine/netlink/src/files.rs`.
 
 use crate::wire::connect;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_cookie};
@@ -27,6 +28,13 @@ const DATAGRAM_OCTETS: usize = 64 << 10;
 const PATH_OCTETS: usize = 128;
 /// The folder in which rvsd's sysctls are.
 pub(crate) const SYSCTLS: &[u8] = b"sys/net/ipv4/vs";
+
+/// Files of the kernel's that rvsd's look like.
+const LIKE_FILE: &CStr = c"/proc/version";
+const LIKE_SYSCTL: &CStr = c"/proc/sys/kernel/hostname";
+
+/// Whether a file of rvsd's was read: a look at this before each fstat(2).
+static IS_READ: AtomicBool = AtomicBool::new(false);
 
 /// What can be asked.
 #[derive(Clone, Copy)]
@@ -111,13 +119,30 @@ impl File {
     }
 
     /// Another file of `/proc` with the same type and permissions, for those who only look.
-    pub(crate) fn like(self) -> &'static core::ffi::CStr {
+    pub(crate) fn like(self) -> &'static CStr {
         if self.is_folder() {
             Folder::LIKE
-        } else if self.0.as_slice().starts_with(b"net/") {
-            c"/proc/version"
+        } else if self.is_sysctl() {
+            LIKE_SYSCTL
         } else {
-            c"/proc/sys/kernel/hostname"
+            LIKE_FILE
+        }
+    }
+
+    fn is_sysctl(&self) -> bool {
+        self.0.as_slice().starts_with(SYSCTLS)
+    }
+
+    /// What a descriptor that [`Self::read`] made is like.
+    pub(crate) fn like_of(fd: RawFd) -> Option<&'static CStr> {
+        if !IS_READ.load(Ordering::Relaxed) {
+            return None;
+        }
+        let link = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).ok()?;
+        match link.to_bytes() {
+            b"/memfd:rvs-file (deleted)" => Some(LIKE_FILE),
+            b"/memfd:rvs-sysctl (deleted)" => Some(LIKE_SYSCTL),
+            _ => None,
         }
     }
 
@@ -131,7 +156,9 @@ impl File {
         if self.is_folder() {
             return self.look().and(Err(Errno::ISDIR));
         }
-        let file = rustix::fs::memfd_create(c"rvs", MemfdFlags::CLOEXEC)?;
+        let name = if self.is_sysctl() { c"rvs-sysctl" } else { c"rvs-file" };
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        IS_READ.store(true, Ordering::Relaxed);
         ask(self.0, Ask::Read, |mut piece| {
             while let Some(rest) = piece.get(rustix::io::write(&file, piece)?..)
                 && !rest.is_empty()
@@ -172,7 +199,7 @@ pub(crate) struct Folder(Below);
 impl Folder {
     /// A folder of the kernel's with the same type and permissions as that of the sysctls, beside it: one
     /// that it is in would look like a loop to who walks through all.
-    pub(crate) const LIKE: &'static core::ffi::CStr = c"/proc/sys/net/ipv4/neigh";
+    pub(crate) const LIKE: &'static CStr = c"/proc/sys/net/ipv4/neigh";
 
     /// The folder that a path names.
     pub(crate) fn of(path: &[u8]) -> Option<Self> {

@@ -157,6 +157,28 @@ looks! {
     c"lgetxattr" lgetxattr(; name: *const c_char, to: *mut c_void, len: size_t);
 }
 
+/// fstat(2) and its like: who copies compares what is open with what the path named.
+macro_rules! looks_at_open {
+    ($($symbol:literal $name:ident as $by_path:ident;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: an open file of IPVS is shown as by its path.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(fd: c_int, to: *mut c_void) -> c_int {
+            if let Some(like) = File::like_of(fd) {
+                // SAFETY: a path, and the caller's room.
+                return unsafe { $by_path(like.as_ptr(), to) };
+            }
+            let next = next!($symbol, unsafe extern "C" fn(c_int, *mut c_void) -> c_int);
+            // SAFETY: as it came.
+            unsafe { next(fd, to) }
+        }
+    )*};
+}
+
+looks_at_open! {
+    c"fstat" fstat as stat;
+    c"fstat64" fstat64 as stat64;
+}
+
 type FOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
 
 /// The stream of a file of IPVS.

@@ -119,6 +119,13 @@ fn programs_that_walk_by_descriptors_find_rvsds_names() {
     // All but est_cpulist, which is empty.
     assert_eq!(values.lines().count() + 1, bench.sysctls(), "{values}");
     assert!(values.contains("/proc/sys/net/ipv4/vs/sloppy_tcp:0\n"), "{values}");
+    // Copies are made of what is open, if that is what the path named.
+    let copy = bench.folder.join("copy");
+    written(&bench, "cp", &["-r", folder, copy.to_str().unwrap()]);
+    assert_eq!(std::fs::read(copy.join("sloppy_tcp")).unwrap(), b"0\n");
+    assert_eq!(std::fs::read_dir(&copy).unwrap().count(), bench.sysctls());
+    written(&bench, "cp", &["/proc/net/ip_vs", copy.to_str().unwrap()]);
+    assert!(std::fs::read(copy.join("ip_vs")).unwrap().starts_with(b"IP Virtual Server"));
     // A folder of the kernel's stays one, in the same program too.
     let both = written(&bench, "find", &[folder, "/proc/sys/net/ipv4/neigh", "-maxdepth", "1"]);
     assert!(both.contains("/neigh/default\n") && both.contains("/vs/sloppy_tcp\n"), "{both}");
