@@ -26,7 +26,17 @@ pub(crate) fn file(folder: RawFd, path: &[u8]) -> Option<File> {
     if !may_be_ours {
         return None;
     }
-    File::of(&[path_of(folder)?.as_slice(), b"/", path].concat())
+    File::of(&seen_from(folder, path)?)
+}
+
+/// A path as seen from a folder, from the root.
+fn seen_from(folder: RawFd, path: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = path_of(folder)?;
+    if whole != b"/" {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path);
+    Some(whole)
 }
 
 /// The folder in which rvsd has names that a path names.
@@ -34,7 +44,7 @@ pub(crate) fn folder_at(path: &[u8]) -> Option<Folder> {
     if path.first().is_none_or(|first| *first == b'/') {
         return Folder::of(path);
     }
-    Folder::of(&[path_of(libc::AT_FDCWD)?.as_slice(), b"/", path].concat())
+    Folder::of(&seen_from(libc::AT_FDCWD, path)?)
 }
 
 /// The folder in which rvsd has names that is open in a descriptor.

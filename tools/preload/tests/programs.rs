@@ -137,6 +137,7 @@ fn a_path_is_seen_from_the_working_folder() {
     let bench = Bench::served("relative");
     let script = "cd /proc/net && cat ip_vs | head -n 1; cd /proc/sys/net; cat ipv4/vs/sloppy_tcp; \
                   echo 1 > ./ipv4/vs/sloppy_tcp; cat ../net/core/somaxconn; ls ipv4/vs | wc -l; \
+                  cd /; cat proc/sys/net/ipv4/vs/sloppy_tcp; \
                   cd /tmp; cat ip_vs; true";
     let output = bench.preloaded(Path::new("bash"), &["-c", script]);
     let told = String::from_utf8(output.stdout).unwrap();
@@ -144,6 +145,7 @@ fn a_path_is_seen_from_the_working_folder() {
     assert_eq!(lines.first(), Some(&"IP Virtual Server version 1.2.1 (size=4096)"), "{told}");
     let count = bench.sysctls().to_string();
     assert_eq!((lines.get(1), lines.get(3)), (Some(&"0"), Some(&count.as_str())), "{told}");
+    assert_eq!(lines.get(4), Some(&"1"), "{told}");
     assert_eq!(bench.sloppy_tcp(), "1");
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(told, "cat: ip_vs: No such file or directory\n");
