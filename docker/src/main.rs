@@ -316,7 +316,7 @@ fn run_in_containers(
     names.extend(topology::variants()?);
     for name in names.iter().filter(|name| topology.is_none_or(|it| it == *name)) {
         let (topology, requests) = (Topology::load(name)?, options.requests);
-        if !topology.fits_containers() {
+        if !topology.fits_containers(options.link) {
             continue;
         }
         let found = (only, &mut shown);

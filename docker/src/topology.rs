@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::director::Driver;
+
 /// The topologies that come with the program, by name.
 pub const BUILT_IN: [(&str, &str); 3] = [
     ("nat", include_str!("../topologies/nat.toml")),
@@ -371,10 +373,13 @@ impl Topology {
         self.cables.values().all(|cable| !cable.is_bad())
     }
 
-    /// Whether containers can be it: `apart` is about interfaces that an engine makes by itself.
+    /// Whether containers can be it, with links of `driver`'s: `apart` is about interfaces that an engine
+    /// makes by itself.
     #[must_use]
-    pub fn fits_containers(&self) -> bool {
-        self.cables.values().all(|cable| !cable.apart)
+    pub fn fits_containers(&self, driver: Driver) -> bool {
+        // DPDK's net_tap takes no longer packets.
+        let most = if driver == Driver::Dpdk { Cable::default().mtu } else { u16::MAX };
+        self.cables.values().all(|cable| !cable.apart && cable.mtu <= most)
     }
 
     /// The networks whose cable takes a program.

@@ -30,12 +30,12 @@ fn compose_files_are_current() {
 #[test]
 fn longer_packets_are_asked_of_the_engines_networks() {
     let jumbo = Topology::load("jumbo").unwrap();
-    assert!(jumbo.fits_containers());
+    assert!(jumbo.fits_containers(Driver::Tap) && !jumbo.fits_containers(Driver::Dpdk));
     let files = Files::of(&jumbo, Driver::Tap).unwrap();
     let mtu = "com.docker.network.driver.mtu: \"9000\"";
     assert_eq!(files.compose.matches(mtu).count(), 2, "{}", files.compose);
     assert_eq!(files.rvsd.matches("mtu = 9000").count(), 2, "{}", files.rvsd);
-    assert!(!Topology::load("apart").unwrap().fits_containers());
+    assert!(!Topology::load("apart").unwrap().fits_containers(Driver::Tap));
 }
 
 #[test]
