@@ -38,8 +38,11 @@ use std::{
 /// Queues of one device at most. Linux 6.12 drivers/net/tun.c `MAX_TAP_QUEUES`.
 pub const QUEUES_MAX: u16 = 256;
 
-/// Long frames that one call takes in: as many octets as a burst of short ones is not.
+/// Long frames that one call takes in, as there are not many rooms for them.
 const LONG_MOST: usize = 8;
+/// Octets of long frames after which one call takes in no more: the kernel copies each frame once more
+/// when it is sent, which should find it in the processor's own cache.
+const LONG_OCTETS: usize = 96 * 1024;
 
 /// Where TAP devices come from.
 const CONTROL: &str = "/dev/net/tun";
@@ -301,16 +304,19 @@ impl Queue for TapQueue {
         if self.silent.take() {
             return 0;
         }
-        let (before, mut long) = (burst.len(), 0);
+        let (before, mut long, mut long_octets) = (burst.len(), 0, 0);
         // A frame that is too long costs a turn as well: the breath stays bounded.
         for _ in 0..most.min(burst.remaining_capacity()) {
             let Some(mut frame) = pool.take() else { break };
             if self.leaves {
                 match self.read_unfinished(pool, frame) {
                     Read::Frame(frame, is_long) => {
+                        if is_long {
+                            long += 1;
+                            long_octets += frame.octets().len();
+                        }
                         burst.push(frame);
-                        long += usize::from(is_long);
-                        if long == LONG_MOST {
+                        if long == LONG_MOST || long_octets >= LONG_OCTETS {
                             break;
                         }
                     }

@@ -346,6 +346,34 @@ fn without_large_frames_long_ones_are_counted_and_others_come() {
 }
 
 #[test]
+fn a_call_takes_in_no_more_long_frames_than_a_cache_holds_and_the_rest_comes_next() {
+    in_namespace(|| {
+        let end = HostEnd { leaves: true, mtu: Some(65_000), ..HostEnd::default() };
+        let mut queue = tap::open(NAME, 1, &end).unwrap().remove(0);
+        let mut pool = Reserve::new(512, 1514).with_large(32).pool();
+        let host = Host::new(NAME);
+        let mut calls = |sent: &[usize]| {
+            for octets in sent {
+                host.send(&frame(0, *octets)).unwrap();
+            }
+            let mut received = || {
+                let mut burst = Burst::new();
+                queue.receive(&mut pool, &mut burst, usize::MAX);
+                let lens: Vec<_> = burst.iter().map(|frame| frame.octets().len()).collect();
+                burst.drain(..).for_each(|frame| pool.give(frame));
+                lens
+            };
+            [received(), received()]
+        };
+        assert_eq!(
+            calls(&[60_000, 60, 60_000, 60, 60_000]),
+            [vec![60_000, 60, 60_000], vec![60, 60_000]]
+        );
+        assert_eq!(calls(&[3000; 10]), [vec![3000; 8], vec![3000; 2]]);
+    });
+}
+
+#[test]
 fn a_queue_that_poll_found_silent_is_not_asked_once() {
     in_namespace(|| {
         for leaves in [false, true] {
