@@ -26,7 +26,7 @@ mod sys;
 use crate::netdevice::{Request, ioctl};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use group::{Group, Heard, Member};
-use rings::{Chunks, Inbox, Outbox, Ring};
+use rings::{Chunks, Inbox, Kicked, Outbox, Ring};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -582,32 +582,6 @@ impl AfXdpQueue {
         }
         put
     }
-
-    /// Lets the kernel send. `false` when it refuses altogether.
-    fn kick(&mut self, frames: usize) -> bool {
-        // A driver that does not copy may be at work already, and says whether it is.
-        for _ in 0..=frames / SENT_BY_CALL {
-            if !self.transmit.wants_call() {
-                return true;
-            }
-            match sys::call(&self.socket, &Call::Send) {
-                Ok(()) => return true,
-                Err(error) => match error.raw_os_error() {
-                    // There is more to send, or no place at the moment.
-                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS) => {
-                        if !self.transmit.is_waiting() {
-                            return true;
-                        }
-                    }
-                    fault => {
-                        self.fault = fault;
-                        return false;
-                    }
-                },
-            }
-        }
-        true
-    }
 }
 
 impl Queue for AfXdpQueue {
@@ -639,9 +613,10 @@ impl Queue for AfXdpQueue {
             return 0;
         }
         self.transmit.publish();
-        // Where frames are copied the kernel looks at the ring during our calls only: what it refused
-        // altogether it has not seen.
-        if !self.kick(put) && self.copies {
+        let Kicked { fault, is_unseen } =
+            self.transmit.kick(1 + put / SENT_BY_CALL, || sys::call(&self.socket, &Call::Send));
+        self.fault = fault.or(self.fault);
+        if is_unseen && self.copies {
             self.transmit.take_back(u32::try_from(put).unwrap_or_default());
             return 0;
         }

@@ -175,6 +175,16 @@ impl<T: Copy> Ring<T> {
     }
 }
 
+/// How calls of the kernel went.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Kicked {
+    /// Why it refused, unless asking again helps.
+    pub(super) fault: Option<i32>,
+    /// Whether it refused before it looked at the ring: what was published last can be taken back. Else
+    /// it takes that sooner or later.
+    pub(super) is_unseen: bool,
+}
+
 /// A ring that we put entries into: fill, transmit.
 #[derive(Debug)]
 pub(super) struct Outbox<T> {
@@ -211,14 +221,42 @@ impl<T: Copy> Outbox<T> {
         self.ring.producer().store(self.next, Ordering::Release);
     }
 
-    /// Takes back the last `count` entries, which the kernel has surely not looked at.
+    /// Has the kernel take what was published, by `call`, `calls` times at most.
+    pub(super) fn kick(&self, calls: usize, mut call: impl FnMut() -> io::Result<()>) -> Kicked {
+        for number in 0..calls {
+            // A driver that does not copy may be at work already, and says whether it is.
+            if !self.wants_call() {
+                break;
+            }
+            let Err(error) = call() else { break };
+            match error.raw_os_error() {
+                // There is more to send, or no place at the moment.
+                Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS) => {
+                    if !self.is_waiting() {
+                        break;
+                    }
+                }
+                // Linux 6.1 net/xdp/xsk.c xsk_check_common(): before it looks at the ring.
+                fault @ Some(libc::ENETDOWN | libc::ENXIO) => {
+                    return Kicked { fault, is_unseen: number == 0 };
+                }
+                fault => return Kicked { fault, is_unseen: false },
+            }
+        }
+        Kicked::default()
+    }
+
+    /// Takes back the last `count` entries. Only for those that the kernel has not seen, whether it
+    /// took them or not: it remembers how far the ring was filled when it looked (Linux 6.1
+    /// `net/xdp/xsk_queue.h` `cached_prod`), and shows how far it has come only when it looks again,
+    /// so neither index here tells.
     pub(super) fn take_back(&mut self, count: u32) {
         self.next = self.next.wrapping_sub(count);
         self.publish();
     }
 
-    /// Whether the kernel has not taken all of it yet.
-    pub(super) fn is_waiting(&self) -> bool {
+    /// Whether the kernel has not said yet that it took all of it.
+    fn is_waiting(&self) -> bool {
         self.ring.consumer().load(Ordering::Acquire) != self.next
     }
 
@@ -267,5 +305,128 @@ impl<T: Copy> Inbox<T> {
     #[inline]
     pub(super) fn publish(&mut self) {
         self.ring.consumer().store(self.next, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u32 = 128;
+
+    /// The kernel's side of the transmit ring where frames are copied. It looks ahead, and shows what it
+    /// took when it looks again: Linux 6.1 `net/xdp/xsk_queue.h` `xskq_cons_peek_desc()`.
+    struct Kernel {
+        producer: NonNull<AtomicU32>,
+        consumer: NonNull<AtomicU32>,
+        entries: NonNull<u64>,
+        seen: u32,
+        next: u32,
+        taken: Vec<u64>,
+    }
+
+    impl Kernel {
+        fn peek(&mut self) -> Option<u64> {
+            // SAFETY: the outbox has the pages as long as the test runs, and is on this thread.
+            let (producer, consumer) = unsafe { (self.producer.as_ref(), self.consumer.as_ref()) };
+            if self.seen == self.next {
+                consumer.store(self.next, Ordering::Release);
+                self.seen = producer.load(Ordering::Acquire);
+            }
+            let at = usize::try_from(self.next % SIZE).unwrap();
+            // SAFETY: as above, and `at` is within the ring.
+            (self.seen != self.next).then(|| unsafe { self.entries.add(at).read() })
+        }
+
+        /// `__xsk_generic_xmit()`, and what is checked before.
+        fn send(&mut self, device_is_up: bool) -> io::Result<()> {
+            if !device_is_up {
+                return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+            }
+            for _ in 0..32 {
+                let Some(entry) = self.peek() else { return Ok(()) };
+                self.taken.push(entry);
+                self.next = self.next.wrapping_add(1);
+            }
+            let more = self.peek().map(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+            more.unwrap_or(Ok(()))
+        }
+    }
+
+    /// Both ends of a ring whose indexes are at `start`.
+    fn ring(start: u32) -> (Outbox<u64>, Kernel) {
+        let pages = Mapping::new(4096, None).unwrap();
+        let ring = Ring {
+            producer: pages.at::<AtomicU32>(0, 1).unwrap(),
+            consumer: pages.at::<AtomicU32>(64, 1).unwrap(),
+            flags: pages.at::<AtomicU32>(128, 1).unwrap(),
+            entries: pages.at(192, usize::try_from(SIZE).unwrap()).unwrap(),
+            size: SIZE,
+            _pages: pages,
+            _entries: PhantomData,
+        };
+        ring.producer().store(start, Ordering::Relaxed);
+        ring.consumer().store(start, Ordering::Relaxed);
+        // SAFETY: as in `Ring::wants_call`.
+        let flags = unsafe { ring.flags.as_ref() };
+        flags.store(libc::XDP_RING_NEED_WAKEUP, Ordering::Relaxed);
+        let (producer, consumer, entries) = (ring.producer, ring.consumer, ring.entries);
+        let kernel =
+            Kernel { producer, consumer, entries, seen: start, next: start, taken: Vec::new() };
+        (Outbox { ring, next: start, taken: start }, kernel)
+    }
+
+    /// Sends these as the queue does, while the device is up for the calls that `up` says; whether they
+    /// are the kernel's now.
+    fn flush(
+        outbox: &mut Outbox<u64>,
+        kernel: &mut Kernel,
+        entries: core::ops::Range<u64>,
+        mut up: impl Iterator<Item = bool>,
+    ) -> bool {
+        let count = u32::try_from(entries.end - entries.start).unwrap();
+        entries.for_each(|entry| assert!(outbox.push(entry)));
+        outbox.publish();
+        let kicked = outbox.kick(4, || kernel.send(up.next().unwrap()));
+        if kicked.is_unseen {
+            assert_eq!(kicked.fault, Some(libc::ENETDOWN));
+            outbox.take_back(count);
+        }
+        !kicked.is_unseen
+    }
+
+    /// Where indexes begin: at 0, and just before they wrap.
+    const STARTS: [u32; 2] = [0, u32::MAX - 40];
+
+    #[test]
+    fn what_the_kernel_has_seen_is_its_own_though_the_device_goes_down_before_it_took_all() {
+        for start in STARTS {
+            let (mut outbox, mut kernel) = ring(start);
+            let up = [true, false].into_iter();
+            assert!(flush(&mut outbox, &mut kernel, 0..64, up), "from {start}");
+            assert_eq!(kernel.taken.len(), 32);
+            // Down still, and so nothing more is the kernel's.
+            assert!(!flush(&mut outbox, &mut kernel, 500..510, core::iter::once(false)));
+            assert!(flush(&mut outbox, &mut kernel, 64..70, core::iter::repeat(true)));
+            assert_eq!(kernel.taken, Vec::from_iter(0..70), "each once, in order");
+            assert!(!outbox.is_waiting(), "from {start}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_its_places_to_what_comes_next() {
+        for start in STARTS {
+            let (mut outbox, mut kernel) = ring(start);
+            for round in 0..5 {
+                let first = round * 100;
+                let down = core::iter::once(false);
+                assert!(!flush(&mut outbox, &mut kernel, first..first + 60, down));
+                let up = core::iter::repeat(true);
+                assert!(flush(&mut outbox, &mut kernel, first + 60..first + 100, up));
+            }
+            let expected: Vec<u64> = (0..500).filter(|entry| entry % 100 >= 60).collect();
+            assert_eq!(kernel.taken, expected, "from {start}");
+            assert!(!outbox.is_waiting(), "from {start}");
+        }
     }
 }
