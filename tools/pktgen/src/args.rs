@@ -3,10 +3,10 @@
 use crate::Trouble;
 use crate::link::Spec;
 use crate::parse::{Addresses, Mix, Rate, Sizes, duration, share};
-use crate::scenario::{Choice, Director, Scenario};
+use crate::scenario::{Choice, Director, FCS, Scenario};
 use crate::trial::Plan;
 use clap::{Args, Parser, Subcommand};
-use rvs_io::BURST_MAX;
+use rvs_io::{BURST_MAX, af_xdp};
 use rvs_wire::mac::MacAddr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -247,6 +247,13 @@ impl Scene {
         if let Some(director) = self.director.filter(|it| it.is_ipv4() != self.vip.is_ipv4()) {
             let vip = self.vip.ip();
             return asked(&format!("--director {director} and --vip {vip} are of two families"));
+        }
+        let most = af_xdp::FRAME_OCTETS_MAX + FCS;
+        let longest = self.size.0.iter().map(|(size, _)| usize::from(*size)).max();
+        if let Some(size) = longest.filter(|size| *size > most)
+            && matches!(self.client, Spec::AfXdp(_))
+        {
+            return asked(&format!("--size is {size}, expected at most {most} on AF_XDP devices"));
         }
         scenario.check()
     }

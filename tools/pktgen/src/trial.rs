@@ -19,7 +19,7 @@ use crate::scenario::{Director, Scenario};
 use crate::sender::{Came, Sender};
 use crate::sink::{Fate, Sink, Tally};
 use crate::template;
-use rvs_io::{Burst, Lost, Pool, Queue};
+use rvs_io::{Burst, Frame as _, Lost, Pool, Queue};
 use rvs_wire::mac::MacAddr;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -466,9 +466,13 @@ impl<C: Queue, S: Queue<Frame = C::Frame, Pool = C::Pool>> Traffic<C, S> {
     fn result(&mut self, plan: &Plan, seconds: f64, unsent: u64, samples: Vec<Sample>) -> Trial {
         let sent = self.client.sent;
         let (made, octets) = self.sender.made();
-        let left = self.client.data.len();
-        self.client.data.drain(..).for_each(|frame| self.pool.give(frame));
-        let fcs = made * count(crate::scenario::FCS);
+        let (mut left, mut left_octets) = (0, 0);
+        for frame in self.client.data.drain(..) {
+            left += 1;
+            left_octets += count(frame.octets().len());
+            self.pool.give(frame);
+        }
+        let fcs = (made - left) * count(crate::scenario::FCS);
         let servers = self.servers.as_ref().map(|port| {
             let verdict = self.sink.verdict();
             Arrived {
@@ -494,8 +498,8 @@ impl<C: Queue, S: Queue<Frame = C::Frame, Pool = C::Pool>> Traffic<C, S> {
             asked_pps: plan.rate,
             seconds,
             sent,
-            sent_octets: octets + fcs,
-            unsent: unsent + count(left),
+            sent_octets: octets - left_octets + fcs,
+            unsent: unsent + left,
             servers,
             clients,
             lag: self.sender.lag_mut().all(),
@@ -607,5 +611,44 @@ impl Samples {
         self.next = self.start.saturating_add(next);
         self.all.push(sample);
         sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rvs_io::{Reserve, memory};
+
+    /// A microsecond from look to look.
+    struct Steps(u64);
+
+    impl Clock for Steps {
+        fn now(&mut self) -> u64 {
+            self.0 += 1000;
+            self.0
+        }
+    }
+
+    #[test]
+    fn what_a_link_did_not_take_counts_as_unsent_only() {
+        let scenario = Scenario { sizes: vec![(100, 1)], ..crate::scenario::tests::scenario() };
+        let reserve = Reserve::new(1024, 1518);
+        // Nobody takes anything out at its other end.
+        let (mut near, _far) = memory::link(1, 40, reserve.pool(), |_| 0);
+        let near = near.pop().unwrap();
+        let mut clock = Steps(0);
+        let traffic = Traffic::start(scenario, near, None, reserve.pool(), &mut clock);
+        let mut traffic: Traffic<_, memory::MemoryQueue> = traffic.unwrap();
+        let plan = Plan {
+            rate: None,
+            duration: Duration::from_millis(1),
+            warm_up: Duration::ZERO,
+            drain: Duration::from_millis(1),
+            burst: 32,
+            sample: Duration::from_millis(1),
+        };
+        let trial = traffic.trial(&plan, &mut clock, |_| {}).unwrap();
+        assert!(trial.sent > 0 && trial.unsent > 0, "{trial}");
+        assert_eq!(trial.sent_octets, trial.sent * 100);
     }
 }

@@ -210,8 +210,10 @@ fn through_af_xdp_on_a_veth_everything_arrives() {
 #[test]
 fn what_cannot_be_is_one_line_and_a_failure() {
     let with = |more: &[&str]| {
-        let ends = ["run", "--client", "pcap:/nowhere/x", "--clients", "192.0.2.1"];
-        let ended = pktgen(&[&ends[..], &["--vip", "203.0.113.1:80"], more].concat());
+        let client =
+            if more.contains(&"--client") { &[][..] } else { &["--client", "pcap:/nowhere/x"] };
+        let ends = ["run", "--clients", "192.0.2.1", "--vip", "203.0.113.1:80"];
+        let ended = pktgen(&[&ends[..], client, more].concat());
         (ended.status.code(), text(&ended.stderr))
     };
     for (more, expected) in [
@@ -221,6 +223,10 @@ fn what_cannot_be_is_one_line_and_a_failure() {
         (&["--servers", "tap:x", "--real", "192.0.2.9"], "rvs-pktgen: both links must be of one"),
         (&["--director", "2001:db8::1"], "rvs-pktgen: --director 2001:db8::1 and --vip"),
         (&["--burst", "0"], "rvs-pktgen: --burst is 0, expected 1 to 256"),
+        (
+            &["--client", "af_xdp:x", "--size", "9018"],
+            "rvs-pktgen: --size is 9018, expected at most 3844 on AF_XDP devices",
+        ),
         (&[], "rvs-pktgen: capture /nowhere/x: cannot open the capture: No such file"),
     ] {
         let (code, line) = with(more);
