@@ -125,7 +125,8 @@ impl Guest {
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
         let mut director = Director::new(&config, shared.clone());
         if let Some(path) = &config.control.state {
-            director.keep_in(path, config.control.sync)?;
+            let left_out = director.keep_in(path, config.control.sync)?;
+            left_out.iter().for_each(|lines| log(format_args!("rvsd: {lines}")));
         }
         let (mesh, steering, start) = (Mesh::new(count), Steering::new(count), Instant::now());
         let done = Done::default();

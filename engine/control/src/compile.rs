@@ -48,6 +48,8 @@ pub struct Compiler {
     lent: Vec<Maps>,
     /// Whether workers are to end connections of destinations that are marked so.
     purges: bool,
+    /// Destinations whose connections workers are ending.
+    ending: HashSet<DestId>,
     /// The version of the state that `last` is of.
     seen: u64,
     /// Virtual addresses, and how many services each has.
@@ -113,6 +115,7 @@ impl Compiler {
             lines,
             lent: Vec::new(),
             purges: false,
+            ending: HashSet::new(),
             seen: 0,
             vips: BTreeMap::new(),
             persistent: 0,
@@ -201,7 +204,7 @@ impl Compiler {
         follow.gone.extend(missing.map(|id| Gone { id, flags: of_stale }));
         for candidate in &new.candidates {
             let drained = !candidate.weight.is_eligible();
-            let more = if drained { DestLine::DRAINED | of_stale } else { 0 };
+            let more = if drained { self.draining(candidate.id) | of_stale } else { 0 };
             self.flag(candidate.id, DestLine::AVAILABLE | more);
             self.purges |= more & DestLine::ENDS_UDP != 0;
         }
@@ -224,10 +227,19 @@ impl Compiler {
     /// Marks a destination so that the next purge ends all its connections; with `resets`, so that
     /// those of TCP are reset with their next packet.
     pub fn end_conns(&mut self, id: DestId, resets: bool) {
-        let line = place_of(id).and_then(|place| self.lines.first()?.get(place));
         let more = if resets { DestLine::RESETS } else { DestLine::ENDS };
-        self.flag(id, line.map(DestLine::flags).unwrap_or_default() | more);
-        self.purges |= !resets;
+        self.flag(id, self.flags(id) | more);
+        if !resets {
+            self.ending.insert(id);
+            self.purges = true;
+        }
+    }
+
+    /// All that was to be ended is: what begins from now on goes on, on a drained destination too.
+    pub fn ended(&mut self) {
+        for id in core::mem::take(&mut self.ending) {
+            self.flag(id, self.flags(id) & !DestLine::ENDS);
+        }
     }
 
     /// Whether a purge is due since this was asked last.
@@ -301,6 +313,20 @@ impl Compiler {
         } else if !more.is_empty() {
             next.network = Arc::new(next.network.with_vips(more));
         }
+    }
+
+    /// What the lines of a drained destination say: connections that are being ended go on ending
+    /// whatever else of their service is edited.
+    fn draining(&self, id: DestId) -> u32 {
+        let flags = self.flags(id);
+        let was_drained = flags & DestLine::DRAINED != 0;
+        let ending = if was_drained { flags & (DestLine::ENDS | DestLine::RESETS) } else { 0 };
+        DestLine::DRAINED | ending
+    }
+
+    fn flags(&self, id: DestId) -> u32 {
+        let line = place_of(id).and_then(|place| self.lines.first()?.get(place));
+        line.map(DestLine::flags).unwrap_or_default()
     }
 
     fn flag(&self, id: DestId, flags: u32) {

@@ -7,11 +7,13 @@ use crate::compile::Compiler;
 use crate::config::Config;
 use crate::rates::STEP_SECONDS;
 use crate::state::{Limits, Readings, State};
-use crate::store::{Store, StoreError, Sync};
+use crate::store::{LeftOut, Store, StoreError, Sync};
 use crate::tally::{self, Tally};
 use core::net::SocketAddr;
 use core::time::Duration;
-use rvs_api::{Outcome, Refusal, Reply, Request, Rules, ServiceAttributes, ServiceKey, Totals};
+use rvs_api::{
+    Errno, Outcome, Refusal, Reply, Request, Rules, ServiceAttributes, ServiceKey, Totals,
+};
 use rvs_model::{DestId, DestLine, Load, Sysctls, Timeouts};
 use rvs_plane::shared::Shared;
 use rvs_plane::{Publisher, Reader, Snapshot};
@@ -122,26 +124,34 @@ impl Director {
         self.publisher.reader()
     }
 
-    /// Makes the table that is kept in a file, and keeps it there from now on. To be called before
-    /// anything else is asked.
+    /// Makes the table that is kept in a file, and keeps it there from now on; tells of lines that
+    /// count for nothing. To be called before workers start and anything else is asked.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; the file is as it was.
-    pub fn keep_in(&mut self, path: &Path, sync: Sync) -> Result<(), StoreError> {
+    pub fn keep_in(&mut self, path: &Path, sync: Sync) -> Result<Option<LeftOut>, StoreError> {
         let (mut store, kept) = Store::open(path, sync)?;
+        let mut left_out: Option<LeftOut> = None;
+        // No time passes from line to line, in which places would become free; and there are no
+        // connections that need them.
+        self.state.keep_trash(false);
         for (line, request) in kept {
-            self.change(request).map_err(|refusal| StoreError::Refused {
-                path: path.to_owned(),
-                line,
-                refusal,
-            })?;
+            let Err(refusal) = self.change(request) else { continue };
+            if !is_as_before(refusal.errno) {
+                return Err(StoreError::Refused { path: path.to_owned(), line, refusal });
+            }
+            match &mut left_out {
+                Some(known) => known.lines += 1,
+                None => left_out = Some(store.leave_out(line, refusal)?),
+            }
         }
+        self.state.keep_trash(true);
         self.state.go_on_from(&tally::take(path));
         self.publish();
         store.rewrite(&self.state.as_requests(&self.timeouts, &self.sysctls))?;
         self.store = Some(store);
-        Ok(())
+        Ok(left_out)
     }
 
     /// Keeps what was counted for the next start, if the table is kept. To be called last of all.
@@ -194,6 +204,9 @@ impl Director {
             self.breaths = breaths;
             self.state.reclaim(now.as_secs(), &self.lines);
         }
+        if self.workers.iter().all(Shared::has_purged) {
+            self.compiler.ended();
+        }
         self.publisher.reclaim();
         self.untold.take().map_or_else(|| self.tend(), Err)
     }
@@ -229,7 +242,9 @@ impl Director {
                     store.conclude(&mut written, &request, outcome.is_err());
                     outcome
                 };
-                requests.into_iter().map(carry_out).collect()
+                let outcomes = requests.into_iter().map(carry_out).collect();
+                store.finish(&written);
+                outcomes
             }
             Err(refusal) => {
                 let carry_out = |request: Request| {
@@ -324,6 +339,12 @@ impl Director {
             self.workers.iter().for_each(Shared::purge);
         }
     }
+}
+
+/// Whether what is refused so in a file was refused already when it was asked for, the answer being the
+/// same under any configuration; all others were taken, when there was more room or another link.
+fn is_as_before(errno: Errno) -> bool {
+    matches!(errno, Errno::Exist | Errno::NoEnt | Errno::Srch | Errno::Inval | Errno::Range)
 }
 
 /// The service that a request may leave changed, and whether its destinations are what changes.

@@ -102,6 +102,8 @@ pub struct State {
     service_at: HashMap<ServiceKey, ServiceId>,
     dest_at: HashMap<(ServiceId, SocketAddr), DestId>,
     daemons: Daemons,
+    /// Whether what was deleted keeps its place for a while.
+    keeps_trash: bool,
     version: u64,
     log: Log,
 }
@@ -121,6 +123,7 @@ impl State {
             service_at: HashMap::new(),
             dest_at: HashMap::new(),
             daemons: Daemons::default(),
+            keeps_trash: true,
             version: 1,
             log: Log::default(),
         }
@@ -148,6 +151,12 @@ impl State {
         self
     }
 
+    /// Whether deleted destinations keep their places while connections may lead to them. They need not
+    /// while there is no worker; those that are in the trash already stay there.
+    pub fn keep_trash(&mut self, keeps: bool) {
+        self.keeps_trash = keeps;
+    }
+
     /// Carries out one request.
     ///
     /// # Errors
@@ -162,9 +171,9 @@ impl State {
             }
             Request::DeleteService { service } => {
                 let id = self.find(&service)?;
-                self.delete_service(id);
+                self.delete_service(id, readings);
             }
-            Request::Flush => self.flush(),
+            Request::Flush => self.flush(readings),
             Request::AddDest { service, dest, attributes } => {
                 self.add_dest(&service, plain(dest), attributes, readings)?;
             }

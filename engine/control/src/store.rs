@@ -13,14 +13,16 @@
 //! end of the old one; what came meanwhile is put behind when the new one takes its place.
 //!
 //! A change is written before it is made, so that one that cannot be kept is refused and not made; if
-//! the table then refuses it, one octet strikes its line out, which needs no room on a full disk. What
-//! is written survives the end of this process, whatever ends it; whether an answer also waits for the
+//! the table then refuses it, one octet strikes its line out, which needs no room on a full disk. A
+//! crash between the two leaves a line that is refused once more when the file is read: it is left out
+//! then, and told of ([`LeftOut`]). What is written survives the end of this process, whatever ends it; whether an answer also waits for the
 //! disk itself is [`Sync`]'s to say. A line without an end is from a moment at which nobody had an
 //! answer yet, and counts for nothing.
 
 use core::time::Duration;
 use rvs_api::{Errno, Refusal, Request};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -102,6 +104,22 @@ pub enum StoreError {
     },
 }
 
+/// Lines that were refused when the file was read, as they were when they were written: a crash kept them
+/// from being struck out. `Display` is one line.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "state {}: {lines} of its lines count for nothing, the first is line {first}: it was refused \
+     ({refusal}) when a crash came; the file as it was is {}",
+    path.display(), refused(path).display()
+)]
+pub struct LeftOut {
+    path: PathBuf,
+    /// How many there are.
+    pub lines: usize,
+    first: usize,
+    refusal: Refusal,
+}
+
 /// A request of the file, and its line.
 pub type Kept = (usize, Request);
 
@@ -135,9 +153,13 @@ struct Full {
     until: Instant,
 }
 
-/// Where lines begin that were written for one batch.
+/// What was written for one batch.
 #[derive(Debug, Default)]
-pub struct Written(std::collections::VecDeque<u64>);
+pub struct Written {
+    /// Where those of its lines begin that were not concluded.
+    lines: VecDeque<u64>,
+    has_struck: bool,
+}
 
 impl Store {
     /// Opens the file, and tells what is in it; there need not be one.
@@ -199,7 +221,7 @@ impl Store {
     ) -> Result<Written, Refusal> {
         let (mut lines, mut written) = (Vec::new(), Written::default());
         for request in requests.into_iter().filter(|request| request.is_kept()) {
-            written.0.push_back(self.len + u64::try_from(lines.len()).unwrap_or_default());
+            written.lines.push_back(self.len + u64::try_from(lines.len()).unwrap_or_default());
             append(&mut lines, request);
         }
         if lines.is_empty() {
@@ -232,16 +254,36 @@ impl Store {
     }
 
     /// Takes note of how the next of `written`'s requests ended. To be called for each of the batch, in
-    /// order.
+    /// order, and then [`Store::finish`].
     pub fn conclude(&self, written: &mut Written, request: &Request, was_refused: bool) {
         if !request.is_kept() {
             return;
         }
-        if let Some(line) = written.0.pop_front().filter(|_| was_refused) {
-            // The octet is there already, so there is room for it. Were it lost all the same, the
-            // table would refuse the line again.
+        if let Some(line) = written.lines.pop_front().filter(|_| was_refused) {
+            // The octet is there already, so there is room for it.
             let _struck = self.file.write_all_at(&[STRUCK], line);
+            written.has_struck = true;
         }
+    }
+
+    /// All of the batch was concluded: what was struck out is as safe as the lines were.
+    pub fn finish(&self, written: &Written) {
+        match self.sync {
+            _ if !written.has_struck => {}
+            Sync::Soon => self.syncer.tell(),
+            // The refusal stands, whatever becomes of this: see `LeftOut`.
+            Sync::Always => drop(self.file.sync_data()),
+        }
+    }
+
+    /// Puts a copy of the file aside, because lines of it will be left out; `first` is the first.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be copied.
+    pub fn leave_out(&self, first: usize, refusal: Refusal) -> Result<LeftOut, StoreError> {
+        std::fs::copy(&self.path, refused(&self.path)).map_err(|error| self.failed(error))?;
+        Ok(LeftOut { path: self.path.clone(), lines: 1, first, refusal })
     }
 
     /// Whether the file is much longer than what it tells.
@@ -350,6 +392,11 @@ fn write_anew(path: &Path, requests: &[Request]) -> Result<File, StoreError> {
 
 fn temporary(path: &Path) -> PathBuf {
     path.with_extension("tmp")
+}
+
+/// Where the file is as it was before lines of it were left out.
+fn refused(path: &Path) -> PathBuf {
+    path.with_extension("refused")
 }
 
 /// The folder of a file.

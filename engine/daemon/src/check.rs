@@ -24,7 +24,7 @@ impl Display for Told<'_> {
             f,
             "workers    {}; bursts of {}, idle {idle}",
             placement(self.config),
-            workers.burst
+            self.config.limits().burst_for(links.count())
         )?;
         writeln!(
             f,

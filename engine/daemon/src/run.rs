@@ -99,7 +99,8 @@ impl<'c, D: Device> Running<'c, D> {
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
         let mut director = Director::new(config, shared.clone());
         if let Some(path) = &config.control.state {
-            director.keep_in(path, config.control.sync)?;
+            let left_out = director.keep_in(path, config.control.sync)?;
+            left_out.iter().for_each(|lines| log(format_args!("rvsd: {lines}")));
         }
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let mesh = Mesh::with_bells(shared.iter().map(|shared| Arc::clone(&shared.bell)));
@@ -140,7 +141,7 @@ impl<'c, D: Device> Running<'c, D> {
             server::serve(control, Arc::clone(&desk))?,
             netlink::serve(netlink, Arc::clone(&desk))?,
         ];
-        spreading(config).into_iter().for_each(log);
+        spreading(config).into_iter().chain(fewer(config)).for_each(log);
         log(format_args!(
             "rvsd: ready: {}; {} {} {}; a connection is its client's address and port, whose hash \
              names the worker",
@@ -341,6 +342,15 @@ fn spreading(config: &Config) -> Option<String> {
             "rvsd: {kind} links: {by}; those of another worker's connections, {others} of {count}, \
              are handed over to it"
         )
+    })
+}
+
+/// What is not as `burst` says.
+fn fewer(config: &Config) -> Option<String> {
+    let (wanted, links) = (config.workers.burst, config.links.count());
+    let has = config.limits().burst_for(links);
+    (has < wanted).then(|| {
+        format!("rvsd: burst is {has} instead of {wanted}: no more fits with {links} links")
     })
 }
 

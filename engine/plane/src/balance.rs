@@ -566,3 +566,24 @@ fn stand_in<F: Family>(peer: u32) -> F::Addr {
     let either = F::address(short.into()).or_else(|| F::address(long.into()));
     either.unwrap_or_else(|| F::Ends::default().source().0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_says_how_much_memory_a_place_for_a_service_and_a_destination_takes() {
+        let manual = include_str!("../../../docs/manual/configuration.md");
+        // With its place in the list of those that have a map.
+        let service = size_of::<Turn>() + size_of::<u32>();
+        // A sum of the other workers' counts among them.
+        let dest =
+            size_of::<DestLine>() + size_of::<Load>() + Latches::OCTETS_EACH + Paths::OCTETS_EACH;
+        for (key, octets) in [("services", service), ("dests", dest)] {
+            let line = manual.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            let line = line.unwrap();
+            let said = format!("{octets} octets each in every worker");
+            assert!(line.contains(&said), "{line}, and it is {said}");
+        }
+    }
+}

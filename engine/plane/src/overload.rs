@@ -88,6 +88,10 @@ pub(crate) struct Latches {
 }
 
 impl Latches {
+    /// Of a destination.
+    #[cfg(test)]
+    pub(crate) const OCTETS_EACH: usize = size_of::<Cell<Latch>>();
+
     /// For so many destinations, by [`DestId`].
     pub(crate) fn new(dests: usize, is_alone: bool) -> Self {
         Self { all: (0..dests).map(|_| Cell::default()).collect(), is_alone }

@@ -91,6 +91,10 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// Of a destination.
+    #[cfg(test)]
+    pub(crate) const OCTETS_EACH: usize = size_of::<Option<Path>>();
+
     /// `seed` is secret, and the same for all workers.
     pub(crate) fn new(dests_max: usize, idents: Idents, seed: u64) -> Self {
         Self { all: vec![None; dests_max], mtus: PathMtus::new(), idents, seed: seed | 1 }

@@ -318,6 +318,8 @@ pub struct Shared {
     pub bell: Arc<Bell>,
     /// How often connections of some destinations were to be ended at once.
     purges: Arc<AtomicU32>,
+    /// How many of these are over.
+    purged: Arc<AtomicU32>,
 }
 
 impl Shared {
@@ -331,6 +333,7 @@ impl Shared {
             replies: Arc::new(ArrayQueue::new(64)),
             bell: Arc::default(),
             purges: Arc::default(),
+            purged: Arc::default(),
         }
     }
 
@@ -357,5 +360,17 @@ impl Shared {
     #[inline]
     pub(crate) fn purges(&self) -> u32 {
         self.purges.load(Acquire)
+    }
+
+    /// For the worker: it has done what was asked by the purge of this number, the last that it saw.
+    pub fn note_purged(&self, number: u32) {
+        // Release: pairs with the Acquire in `has_purged`.
+        self.purged.store(number, Release);
+    }
+
+    /// Whether all connections that were to be ended have ended.
+    #[must_use]
+    pub fn has_purged(&self) -> bool {
+        self.purged.load(Acquire) == self.purges.load(Relaxed)
     }
 }

@@ -72,6 +72,15 @@ pub struct Limits {
     pub huge_pages: bool,
 }
 
+impl Limits {
+    /// Frames that a breath takes from each of so many links: so few that every link and the other
+    /// workers find room in its burst.
+    #[must_use]
+    pub fn burst_for(&self, links: usize) -> usize {
+        self.burst.clamp(1, (BURST_MAX / (links + 1)).max(1))
+    }
+}
+
 /// What a worker is made of.
 pub struct Setup<Q: Queue> {
     /// Its number, from 0.
@@ -156,8 +165,7 @@ impl<Q: Queue> Worker<Q> {
         let snapshot = setup.reader.refresh();
         let (timeouts, seed, now) = (snapshot.timeouts, Seed(setup.seed), setup.now);
         let ports = ports(&snapshot.network, setup.queues.len());
-        // So few that every link and the other workers find room in each burst.
-        let burst_most = limits.burst.clamp(1, (BURST_MAX / (setup.queues.len() + 1)).max(1));
+        let burst_most = limits.burst_for(setup.queues.len());
         let capacity = |conns| Capacity::new(conns, 2);
         let huge = limits.huge_pages;
         let v4 = Conns::new(capacity(limits.conns4)?, seed, &timeouts, now, huge);
@@ -590,6 +598,9 @@ impl<Q: Queue> Core<Q> {
         let [v4, v6] = &mut self.purge.from;
         *v4 = v4.and_then(|from| purge(&mut self.v4.conns, lines, from));
         *v6 = v6.and_then(|from| purge(&mut self.v6.conns, lines, from));
+        if self.purge.from == [None; 2] {
+            self.shared.note_purged(self.purge.seen);
+        }
     }
 
     /// Everything that waits is dropped by name.

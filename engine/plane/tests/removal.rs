@@ -73,9 +73,11 @@ fn a_purge_ends_connections_of_deleted_destinations_within_few_breaths_and_no_ot
     rig.shared[0].purge();
     rig.settle();
     assert!(rig.workers[0].conns()[0] > 0, "not all in one breath");
+    assert!(!rig.shared[0].has_purged());
     for _ in 0..100 {
         rig.settle();
     }
     assert_eq!(rig.workers[0].conns(), [0, 0]);
+    assert!(rig.shared[0].has_purged());
     assert_eq!(rig.shared[0].lines[0].load().total(), 0);
 }

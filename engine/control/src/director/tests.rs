@@ -340,3 +340,117 @@ fn changes_that_belong_together_are_kept_all_or_none_wherever_a_crash_cuts_the_f
         assert_eq!(list(&mut again), expected, "{len} octets");
     }
 }
+
+fn delete_dest(last: u8) -> Request {
+    Request::DeleteDest { service: vip(), dest: ([192, 0, 2, last], 80).into() }
+}
+
+fn write_lines<'r>(path: &Path, requests: impl IntoIterator<Item = &'r Request>) {
+    let lines = requests.into_iter().map(|it| serde_json::to_string(it).unwrap());
+    let text: Vec<_> = core::iter::once("{\"rvs_state\":1}".to_owned()).chain(lines).collect();
+    std::fs::write(path, text.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn however_many_destinations_and_services_came_and_went_there_is_room_for_those_that_stay() {
+    let file = File::new("churn");
+    let mut lines = vec![add_service()];
+    // Of 4 places for services and 8 for destinations.
+    for last in 1..=100 {
+        lines.extend([add_dest(last), delete_dest(last)]);
+    }
+    for port in 1..=20 {
+        let address = ([203, 0, 113, 2], port).into();
+        let service = ServiceKey::Address { protocol: Protocol::Tcp, address };
+        let Request::AddService { attributes, .. } = add_service() else { unreachable!() };
+        let Request::AddDest { dest, attributes: how, .. } = add_dest(1) else { unreachable!() };
+        let added = [
+            Request::AddService { service, attributes },
+            Request::AddDest { service, dest, attributes: how },
+        ];
+        // All or none, by itself, and with all others.
+        lines.push(Request::Together(added.into()));
+        if port % 2 == 0 {
+            lines.push(Request::DeleteService { service });
+        } else {
+            lines.extend([Request::Flush, add_service()]);
+        }
+    }
+    lines.push(add_dest(101));
+    write_lines(&file.0, &lines);
+
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    assert_eq!(director.keep_in(&file.0, Sync::Always).unwrap(), None);
+    let Ok(Reply::Services(services)) = list(&mut director) else { unreachable!() };
+    assert_eq!((services.len(), services[0].dests.len()), (1, 1));
+    let outcomes = director.apply((102..=108).map(add_dest));
+    assert!(outcomes.iter().all(Result::is_ok), "no place is lost: {outcomes:?}");
+    let available = |line: &&DestLine| line.has(DestLine::AVAILABLE);
+    assert_eq!(workers[0].lines.iter().filter(available).count(), 8);
+    // From now on there may be connections.
+    director.apply([delete_dest(108)]);
+    assert_eq!(director.apply([add_dest(109)])[0].as_ref().unwrap_err().errno, Errno::NoMem);
+}
+
+#[test]
+fn what_was_refused_when_a_crash_came_is_left_out_once_and_told() {
+    let file = File::new("crashed");
+    let aside = file.0.with_extension("refused");
+    let mut first = director(&[Shared::new(8)]);
+    first.keep_in(&file.0, Sync::Always).unwrap();
+    first.apply([add_service(), add_dest(11)]);
+    let before = list(&mut first);
+    // Written, and nobody lived to strike it out.
+    let refused = [add_service(), delete_dest(12), Request::Together([add_dest(11)].into())];
+    first.store.as_mut().unwrap().write(&refused).unwrap();
+    drop(first);
+    let text = std::fs::read(&file.0).unwrap();
+
+    let mut second = director(&[Shared::new(8)]);
+    let told = second.keep_in(&file.0, Sync::Always).unwrap().unwrap().to_string();
+    let expected = format!(
+        "state {}: 3 of its lines count for nothing, the first is line 4: it was refused (File \
+         exists) when a crash came; the file as it was is {}",
+        file.0.display(),
+        aside.display()
+    );
+    assert_eq!(told, expected);
+    assert_eq!(list(&mut second), before);
+    assert_eq!(std::fs::read(&aside).unwrap(), text);
+    std::fs::remove_file(aside).unwrap();
+    drop(second);
+    assert_eq!(director(&[Shared::new(8)]).keep_in(&file.0, Sync::Always).unwrap(), None, "once");
+}
+
+#[test]
+fn connections_go_on_ending_while_their_service_is_edited_and_no_longer_than_that() {
+    let workers = [Shared::new(8)];
+    let mut director = director(&workers);
+    director.apply([add_service(), add_dest(11), add_dest(12)]);
+    let edit = |last: u8, weight: u32| {
+        let attributes = DestAttributes::new(ForwardMethod::Direct, Weight(weight));
+        Request::EditDest { service: vip(), dest: ([192, 0, 2, last], 80).into(), attributes }
+    };
+    let end = |resets| {
+        let dest = ([192, 0, 2, 11], 80).into();
+        Request::EndConns { service: vip(), dest, resets }
+    };
+    let drained = DestLine::AVAILABLE | DestLine::DRAINED;
+    let flags = || workers[0].lines[0].flags();
+    director.apply([edit(11, 0)]);
+    director.apply([end(true)]);
+    director.apply([edit(12, 5)]);
+    assert_eq!(flags(), drained | DestLine::RESETS);
+    director.apply([end(false)]);
+    director.apply([edit(12, 6)]);
+    director.tick(Duration::from_secs(1)).unwrap();
+    assert_eq!(flags(), drained | DestLine::RESETS | DestLine::ENDS);
+    workers[0].note_purged(1);
+    director.tick(Duration::from_secs(2)).unwrap();
+    assert_eq!(flags(), drained | DestLine::RESETS, "all that was there has ended");
+    director.apply([edit(11, 1)]);
+    assert_eq!(flags(), DestLine::AVAILABLE);
+    director.apply([edit(11, 0)]);
+    assert_eq!(flags(), drained, "it is another time");
+}

@@ -121,6 +121,9 @@ impl State {
             service.dests.retain(|other| *other != id);
             service.trash += 1;
         }
+        if !self.keeps_trash {
+            self.free_dest(id, readings);
+        }
         self.touch(service);
         Ok(())
     }

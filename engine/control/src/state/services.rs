@@ -66,25 +66,28 @@ impl State {
     }
 
     /// Its destinations go to the trash; their connections stay.
-    pub(super) fn delete_service(&mut self, id: ServiceId) {
+    pub(super) fn delete_service(&mut self, id: ServiceId, readings: &impl Readings) {
         let Some(service) = self.services.get_mut(id.0) else { return };
         service.life = None;
-        for dest in &service.dests {
+        let dests = core::mem::take(&mut service.dests);
+        service.trash += dests.len();
+        for dest in &dests {
             if let Some(dest) = self.dests.get_mut(dest.0) {
                 dest.trash = Some(Trash::default());
             }
         }
-        service.trash += service.dests.len();
-        service.dests.clear();
+        if !self.keeps_trash {
+            dests.into_iter().for_each(|dest| self.free_dest(dest, readings));
+        }
         self.free_service_if_gone(id);
         self.version += 1;
         self.log.note(self.version, id);
     }
 
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, readings: &impl Readings) {
         let all: Vec<ServiceId> = self.services().map(Service::id).collect();
         for id in all {
-            self.delete_service(id);
+            self.delete_service(id, readings);
         }
     }
 

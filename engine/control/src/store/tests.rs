@@ -41,6 +41,7 @@ fn batch(store: &mut Store, requests: &[Request], refused: &[usize]) {
     for (number, request) in requests.iter().enumerate() {
         store.conclude(&mut written, request, refused.contains(&number));
     }
+    store.finish(&written);
 }
 
 #[test]
