@@ -77,7 +77,9 @@ impl State {
             }
         }
         if !self.keeps_trash {
-            dests.into_iter().for_each(|dest| self.free_dest(dest, readings));
+            for dest in dests {
+                self.free_dest(dest, readings);
+            }
         }
         self.free_service_if_gone(id);
         self.version += 1;

@@ -327,15 +327,19 @@ mod tests {
 
     impl Kernel {
         fn peek(&mut self) -> Option<u64> {
-            // SAFETY: the outbox has the pages as long as the test runs, and is on this thread.
-            let (producer, consumer) = unsafe { (self.producer.as_ref(), self.consumer.as_ref()) };
+            // SAFETY: the outbox has the pages as long as the test runs.
+            let producer = unsafe { self.producer.as_ref() };
+            // SAFETY: as above.
+            let consumer = unsafe { self.consumer.as_ref() };
             if self.seen == self.next {
                 consumer.store(self.next, Ordering::Release);
                 self.seen = producer.load(Ordering::Acquire);
             }
             let at = usize::try_from(self.next % SIZE).unwrap();
             // SAFETY: as above, and `at` is within the ring.
-            (self.seen != self.next).then(|| unsafe { self.entries.add(at).read() })
+            let place = unsafe { self.entries.add(at) };
+            // SAFETY: as above; the outbox is on this thread.
+            (self.seen != self.next).then(|| unsafe { place.read() })
         }
 
         /// `__xsk_generic_xmit()`, and what is checked before.
@@ -408,7 +412,8 @@ mod tests {
             // Down still, and so nothing more is the kernel's.
             assert!(!flush(&mut outbox, &mut kernel, 500..510, core::iter::once(false)));
             assert!(flush(&mut outbox, &mut kernel, 64..70, core::iter::repeat(true)));
-            assert_eq!(kernel.taken, Vec::from_iter(0..70), "each once, in order");
+            let expected: Vec<u64> = (0..70).collect();
+            assert_eq!(kernel.taken, expected, "each once, in order");
             assert!(!outbox.is_waiting(), "from {start}");
         }
     }
