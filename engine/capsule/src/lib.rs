@@ -124,9 +124,10 @@ impl Guest {
         let count = config.workers.count();
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
         let mut director = Director::new(&config, shared.clone());
-        if let Some(path) = &config.control.state {
-            let left_out = director.keep_in(path, config.control.sync)?;
-            left_out.iter().for_each(|lines| log(format_args!("rvsd: {lines}")));
+        if let Some(path) = &config.control.state
+            && let Some(left_out) = director.keep_in(path, config.control.sync)?
+        {
+            log(format_args!("rvs-capsule: {left_out}"));
         }
         let (mesh, steering, start) = (Mesh::new(count), Steering::new(count), Instant::now());
         let done = Done::default();

@@ -98,9 +98,10 @@ impl<'c, D: Device> Running<'c, D> {
 
         let shared: Vec<_> = (0..count).map(|_| Shared::new(config.tables.dests)).collect();
         let mut director = Director::new(config, shared.clone());
-        if let Some(path) = &config.control.state {
-            let left_out = director.keep_in(path, config.control.sync)?;
-            left_out.iter().for_each(|lines| log(format_args!("rvsd: {lines}")));
+        if let Some(path) = &config.control.state
+            && let Some(left_out) = director.keep_in(path, config.control.sync)?
+        {
+            log(format_args!("rvsd: {left_out}"));
         }
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let mesh = Mesh::with_bells(shared.iter().map(|shared| Arc::clone(&shared.bell)));
