@@ -2,8 +2,12 @@
 //! keep the table full until their timers ring.
 //!
 //! Linux 6.1 `ip_vs_conn.c` `ip_vs_random_dropentry()`: looks at random places of the table, ends
-//! what never became a connection, and of those that are idle and had few packets one in as many.
-//! Who looks how often is the plane's business; each look is one line.
+//! what never became a connection, and of those that are idle and had few packets one in as many. A
+//! template goes if it has no connection and never had one established, and with the last connection
+//! that had to go. Who looks how often is the plane's business; each look is one line.
+//!
+//! DIFFERS from Linux in templates of one-packet services, which count no packets and so are never
+//! ended there: a flood of spoofed datagrams leaves nothing but them, so here they go like others.
 
 use crate::conn::Conn;
 use crate::conns::Conns;
@@ -51,8 +55,8 @@ impl Ageing {
         }
         for index in looks {
             let is_over = conns.table().conn(index).is_some_and(|conn| self.abandons(conn, now));
-            if is_over && let Some(conn) = conns.remove(index) {
-                gone(&conn);
+            if is_over {
+                conns.end(index, &mut gone);
             }
         }
     }
@@ -70,6 +74,7 @@ impl Ageing {
     fn abandons<F: Family>(&mut self, conn: &Conn<F>, now: Tick) -> bool {
         match conn.state {
             _ if !conn.is_live() => false,
+            state if conn.is_template() => state == State::None && conn.control == 0,
             State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
             State::Established | State::SctpEstablished | State::Udp => self.is_idle(conn, now),
             _ => false,
@@ -114,6 +119,22 @@ mod tests {
             assert_eq!(ageing.abandons(&conn(state, 1), ticks(59)), goes, "{state:?}");
         }
         assert!(!ageing.abandons(&Conn::<V4>::default(), ticks(99)), "a free line");
+    }
+
+    #[test]
+    fn a_template_goes_unless_it_has_connections_or_had_one_established() {
+        let mut ageing = Ageing::new(1);
+        for (state, control, goes) in [
+            (State::None, 0, true),
+            (State::None, 1, false),
+            (State::Established, 0, false),
+            (State::Established, 1, false),
+        ] {
+            // Of a time-out that would be few packets.
+            let protocol = crate::template::number(6).unwrap();
+            let template = Conn { protocol, control, ..conn(state, 1) };
+            assert_eq!(ageing.abandons(&template, ticks(60)), goes, "{state:?} {control}");
+        }
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub struct Conn<F: Family> {
     pub packets: u32,
     /// The destination: its counters, its tunnel.
     pub dest: DestId,
-    /// Ethernet header of inbound packets.
+    /// Ethernet header of inbound packets. Of a template: where in its service's list its destination
+    /// was.
     pub next_hop: u16,
     /// Ethernet header of outbound packets.
     pub client_hop: u16,

@@ -286,7 +286,7 @@ impl<F: Family> Conns<F> {
             let _fits = self.pending.try_push((hash, index));
         }
         self.hold_template(conn);
-        self.note_half_open(conn, index);
+        self.note_half_open(index);
         Ok(index)
     }
 
@@ -369,13 +369,13 @@ impl<F: Family> Conns<F> {
         Ok(())
     }
 
-    /// The same in the place of the oldest half-open connection: for when the table is full. What is
-    /// established never makes room.
+    /// The same in the place of a half-open connection, of the oldest if it is known
+    /// ([`crate::half_open`]): for when the table is full. What is established never makes room.
     ///
     /// # Errors
     ///
-    /// [`Full::Conns`] if no half-open connection was found in [`crate::half_open::LOOKS`] looks; else as
-    /// [`Conns::open_over`].
+    /// [`Full::Conns`] if no half-open connection was found in as many looks as there are for it; else
+    /// as [`Conns::open_over`].
     #[cold]
     pub fn open_over_half_open(
         &mut self,
@@ -416,7 +416,7 @@ impl<F: Family> Conns<F> {
         if let Some(old) = old {
             self.end_idle_template(&old, gone);
         }
-        self.note_half_open(conn, victim);
+        self.note_half_open(victim);
         Ok(victim)
     }
 
@@ -433,17 +433,11 @@ impl<F: Family> Conns<F> {
         Some(conn)
     }
 
-    /// A new connection may be half-open. A template has a connection at once and is no victim; once
-    /// it has none, it is noted.
-    fn note_half_open(&mut self, conn: &Conn<F>, index: u32) {
-        if !conn.is_template() {
-            self.half_open.push(index);
-        }
-    }
-
-    /// A template that nobody would miss has no connection left.
-    pub(crate) fn note_idle_template(&mut self, line: u32) {
-        self.half_open.push(line);
+    /// A new connection may be half-open. A template may never get a connection, and one whose last
+    /// is gone may be one that nobody would miss.
+    #[inline]
+    pub(crate) fn note_half_open(&mut self, index: u32) {
+        self.half_open.push(index);
     }
 
     /// Takes a connection out of the index.

@@ -145,7 +145,7 @@ impl<F: Family> Conns<F> {
         let Some(template) = self.template_of(conn) else { return };
         template.control -= 1;
         if is_idle(template) {
-            self.note_idle_template(conn.template_line());
+            self.note_half_open(conn.template_line());
         }
     }
 

@@ -307,6 +307,33 @@ fn established_connections_win_over_half_open_ones_and_are_never_evicted() {
     }
 }
 
+/// The ring knows an eighth of them; the flood has overwritten the others in it.
+#[test]
+fn every_half_open_connection_makes_room_however_many_were_opened_after_it() {
+    let size = 16_384;
+    let mut conns = conns::<V4>(size, 0);
+    for number in 0..size {
+        open(&mut conns, &direct(number), SYN, 0).unwrap();
+    }
+    let mut shake_hands = |number| {
+        let caller = direct(number);
+        assert_eq!(open(&mut conns, &caller, SYN, 1), Err(Full::Conns));
+        let over = |old: &Conn<V4>| assert_eq!(old.state, State::SynRecv);
+        conns.open_over_half_open(&caller, State::SynRecv, 1, over)?;
+        held(&mut conns, &caller, Direction::Inbound).unwrap().packet(SYN, 1);
+        held(&mut conns, &caller, Direction::Inbound).unwrap().packet(ACK, 1);
+        Ok(())
+    };
+    for number in size..2 * size {
+        assert_eq!(shake_hands(number), Ok(()), "{number}");
+    }
+    assert_eq!(shake_hands(2 * size), Err(Full::Conns), "all are established now");
+    for number in size..2 * size {
+        let known = held(&mut conns, &direct(number), Direction::Inbound).unwrap();
+        assert_eq!(known.state, State::Established);
+    }
+}
+
 #[test]
 fn a_table_of_established_connections_refuses_and_keeps_them() {
     let mut conns = conns::<V4>(2000, 0);

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Random, SEED, address, conn};
 use rvs_conntrack::state::tcp::flag::{ACK, SYN};
-use rvs_conntrack::{Capacity, Conn, Conns, Direction, Full, template};
+use rvs_conntrack::{Ageing, Capacity, Conn, Conns, Direction, Full, template};
 use rvs_model::{DestId, ForwardMethod, State, Tick, Timeouts, ticks};
 use rvs_wire::flow::{Ends, Family, Key, V4, V6, protocol};
 use std::collections::HashMap;
@@ -207,6 +207,46 @@ fn with_the_last_connection_that_was_ended_early_an_unassured_template_goes() {
         assert_eq!(gone, if assured { 2 } else { 3 });
         assert_eq!(conns.len(), usize::from(assured));
     }
+}
+
+#[test]
+fn a_template_that_never_got_a_connection_makes_room() {
+    let mut conns = conns::<V4>(512);
+    for number in 0..512 {
+        conns.open(&remembered::<V4>(number, TIMEOUT), State::None, 0).unwrap();
+    }
+    let mut evicted = 0;
+    for number in 0..512 {
+        let other = conn(number, ForwardMethod::Direct);
+        take_in(&mut conns, &other, 0, &mut evicted).unwrap();
+        packet(&mut conns, &other, Direction::Inbound, SYN, 0);
+        packet(&mut conns, &other, Direction::Inbound, ACK, 0);
+    }
+    assert_eq!((evicted, check(&conns).0), (512, 0));
+}
+
+#[test]
+fn ageing_ends_templates_that_nobody_uses_and_those_whose_last_connection_it_ended() {
+    let mut conns = conns::<V4>(8);
+    let opened = |conns: &mut Conns<V4>, number, flags: &[u8]| {
+        let line = conns.open(&remembered::<V4>(number, TIMEOUT), State::None, 0).unwrap();
+        let user = using::<V4>(number, line);
+        conns.open(&user, State::SynRecv, 0).unwrap();
+        flags.iter().for_each(|flags| packet(conns, &user, Direction::Inbound, *flags, 0));
+    };
+    conns.open(&remembered::<V4>(1, TIMEOUT), State::None, 0).unwrap();
+    opened(&mut conns, 2, &[SYN]);
+    opened(&mut conns, 3, &[SYN, ACK]);
+    conns.expire::<64>(0, |_| ());
+    let mut gone = Vec::new();
+    let mut ageing = Ageing::new(1);
+    for _ in 0..100 {
+        ageing.step::<V4, 8>(&mut conns, 8, 0, |conn| gone.push((conn.is_template(), conn.state)));
+    }
+    gone.sort_by_key(|(is_template, _)| *is_template);
+    let template = (true, State::None);
+    assert_eq!(gone, [(false, State::SynRecv), template, template]);
+    assert_eq!(check(&conns), (1, 2), "the established one and its template are left");
 }
 
 /// Spoofed addresses: each leaves a template that lasts longer than the table does.

@@ -307,8 +307,7 @@ impl Balance {
         }
         let (dest, template) = match service.persistence {
             Some(persistence) => {
-                let (service, packet) = ((service, persistence), (packet, mark));
-                persist::choose(self, world, conns, service, packet, &request)?
+                persist::choose(self, world, conns, (service, persistence), packet, &request)?
             }
             None if service.key.is_mark() || vip.1 == service.key.port => {
                 (self.schedule(service, &request).ok_or_else(|| service.leave(packet))?, 0)
@@ -337,16 +336,21 @@ impl Balance {
             born: world.now,
             ..Conn::default()
         };
-        if service.rules.one_packet && conn.protocol == protocol::UDP {
-            self.note_bound(service, dest.id, 1);
-            line.count_conn();
-            return Err(once(&conn, neighbors.hops(), paths));
-        }
-        if conn.has_way_back() {
+        let is_once = service.rules.one_packet && conn.protocol == protocol::UDP;
+        if conn.has_way_back() && !is_once {
             let next = network.next_hop_by(about_client, client.0.into());
             let next = next.ok_or(DropReason::NoRoute)?;
             let hop = neighbors.resolve(network, next, Place::Guest, world.now);
             conn.client_hop = hop.ok_or(DropReason::NeighborTableFull)?;
+        }
+        if let Some(persistence) = service.persistence.filter(|_| template == 0) {
+            let asked = (&packet.key, mark);
+            conn.control = persist::remember(world, conns, (service, persistence), asked, dest)?;
+        }
+        if is_once {
+            self.note_bound(service, dest.id, 1);
+            line.count_conn();
+            return Err(once(&conn, neighbors.hops(), paths));
         }
         let view = state::View::of(conn.method, Direction::Inbound);
         if !is_error {
@@ -360,7 +364,12 @@ impl Balance {
             }
             None => take_in(conns, hash, &conn, conn.state, world),
         };
-        let index = opened.map_err(|_: Full| DropReason::TableFull)?;
+        let index = opened.map_err(|_: Full| {
+            if conn.control != template {
+                conns.end(conn.control, |unused| forget(world.lines, unused));
+            }
+            DropReason::TableFull
+        })?;
         line.count_conn();
         line.step_load(conn.state.is_active(), true);
         self.note_bound(service, dest.id, 0);

@@ -25,7 +25,8 @@ const NEXT_HEADER_FRAGMENT: u8 = 44;
 /// The frames of one packet, in order, each with its IP header at the same place.
 pub(crate) type Pieces<F> = ArrayVec<F, PIECES>;
 
-/// Cuts the packet that begins at `l3` into pieces of at most `mtu` octets.
+/// Cuts the packet that begins at `l3` into pieces of at most `mtu` octets. One that fits after all,
+/// since it became shorter meanwhile ([`crate::ftp`]), stays whole.
 ///
 /// # Errors
 ///
@@ -51,6 +52,9 @@ fn split_v4<Q: Queue>(
     let Some((header_len, total)) = lengths_v4(frame.octets().get(l3..).unwrap_or_default()) else {
         return Err((frame, DropReason::Unfragmentable));
     };
+    if total <= mtu {
+        return Ok(whole(frame, l3 + total));
+    }
     let step = mtu.saturating_sub(header_len) & !7;
     // A piece that claims to lie beyond the end of any packet has no offsets to give to its own.
     let before = frame.octets().get(l3 + 6..l3 + 8).and_then(<[u8]>::first_chunk);
@@ -93,6 +97,14 @@ fn split_v4<Q: Queue>(
     pieces.push(frame);
     pieces.extend(later);
     Ok(pieces)
+}
+
+/// The frame's first `octets`, as they are.
+fn whole<B: Frame>(mut frame: B, octets: usize) -> Pieces<B> {
+    let _shorter = frame.resize(octets);
+    let mut pieces = Pieces::new();
+    pieces.push(frame);
+    pieces
 }
 
 /// Octets of the header, and of the whole packet.
@@ -155,6 +167,9 @@ fn split_v6<Q: Queue>(
         return Err((frame, DropReason::Unfragmentable));
     };
     let total = IPV6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if total <= mtu.min(packet.len()) {
+        return Ok(whole(frame, l3 + total));
+    }
     let step = mtu.saturating_sub(IPV6_LEN + FRAGMENT_HEADER_LEN) & !7;
     if step == 0 || total > packet.len() || (total - IPV6_LEN).div_ceil(step) > PIECES {
         return Err((frame, DropReason::Unfragmentable));

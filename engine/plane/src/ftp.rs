@@ -142,6 +142,13 @@ impl<F: Family> Talks<F> {
     }
 
     /// Takes in a data connection, or awaits it again; `None` if there is no room.
+    ///
+    /// A client may name any host's address and port. If a connection of those is there that is not
+    /// the one which it would get, that one stays as it is (Linux 6.1 `ip_vs_ftp.c` `ip_vs_ftp_in()`
+    /// makes none then).
+    ///
+    /// DIFFERS from Linux, which puts into state `LISTEN` whatever connection is there, so that one of
+    /// another's may end sooner.
     fn await_data(
         &mut self,
         conns: &mut Conns<F>,
@@ -164,6 +171,9 @@ impl<F: Family> Talks<F> {
                 if let Some(before) = conns.listen(found.index, world.now) {
                     moved(line, before, State::Listen);
                 }
+                return Some(());
+            }
+            if !data.is_awaited() {
                 return Some(());
             }
             let old = conns.remove(found.index)?;

@@ -92,7 +92,8 @@ fn port(service: &Service, dest: &Dest, port: u16) -> u16 {
     if port == service.key.port && port != FTP_PORT { dest.socket.port() } else { 0 }
 }
 
-/// The destination of a new connection, and the line of the template that it goes by.
+/// The destination of a new connection, and the line of the template that it goes by; 0 if there is
+/// none yet, and [`remember`] is to make it.
 ///
 /// # Errors
 ///
@@ -103,20 +104,43 @@ pub(crate) fn choose<'s, F: Rewrite>(
     world: &World<'_>,
     conns: &mut Conns<F>,
     (service, persistence): (&'s Service, Persistence),
-    (packet, mark): (&Packet<F>, u32),
+    packet: &Packet<F>,
     request: &Request,
 ) -> Result<(&'s Dest, u32), Verdict> {
     let known = key(service, persistence.mask, &packet.key).ok_or(DropReason::NoDest)?;
     if let Some((line, template)) = conns.template(&known) {
-        if let Some(dest) = usable(service, template, world) {
+        let hint = template.next_hop;
+        if let Some((place, dest)) = usable(service, template, world) {
             conns.renew_template(line, world.now);
+            if place != hint
+                && let Some(template) = conns.conn_mut(line)
+            {
+                template.next_hop = place;
+            }
             return Ok((dest, line));
         }
         conns.void_template(line);
     }
     let dest = balance.schedule(service, request);
-    let dest = dest.ok_or_else(|| service.leave(packet))?;
-    let vip_port = packet.key.ends.destination().1;
+    Ok((dest.ok_or_else(|| service.leave(packet))?, 0))
+}
+
+/// Makes the template of a new connection of `key` that can be had, and says its line. Until then
+/// nothing is made: of a client that cannot be answered nobody would ever use it.
+///
+/// # Errors
+///
+/// There is no room.
+#[inline(never)]
+pub(crate) fn remember<F: Rewrite>(
+    world: &World<'_>,
+    conns: &mut Conns<F>,
+    (service, persistence): (&Service, Persistence),
+    (asked, mark): (&Key<F>, u32),
+    dest: &Dest,
+) -> Result<u32, DropReason> {
+    let known = key(service, persistence.mask, asked).ok_or(DropReason::NoDest)?;
+    let vip_port = asked.ends.destination().1;
     let end = (dest_address::<F>(dest), port(service, dest, vip_port));
     let template = Conn::<F> {
         method: dest.method,
@@ -130,21 +154,29 @@ pub(crate) fn choose<'s, F: Rewrite>(
     if let Some(counters) = counters(world.lines, dest) {
         counters.step_templates(true);
     }
-    Ok((dest, line))
+    Ok(line)
 }
 
-/// The destination of a template, if it may be used (Linux 6.1 `ip_vs_conn.c`
-/// `ip_vs_check_template()`).
+/// The destination of a template and its place in the list, if it may be used (Linux 6.1
+/// `ip_vs_conn.c` `ip_vs_check_template()`). Usually it is where it was the last time.
 fn usable<'s, F: Family>(
     service: &'s Service,
     template: &Conn<F>,
     world: &World<'_>,
-) -> Option<&'s Dest> {
-    let dest = service.dests.iter().find(|dest| dest.id == template.dest)?;
+) -> Option<(u16, &'s Dest)> {
+    let is_its = |dest: &Dest| dest.id == template.dest;
+    let hint = usize::from(template.next_hop);
+    let place = match service.dests.get(hint) {
+        Some(dest) if is_its(dest) => hint,
+        _ => service.dests.iter().position(is_its)?,
+    };
+    let dest = service.dests.get(place)?;
     let counters = counters(world.lines, dest)?;
     let expires_quiescent = world.snapshot.tunables.expire_quiescent_template;
     let is_quiescent = counters.has(DestLine::DRAINED);
-    (counters.has(DestLine::AVAILABLE) && !(expires_quiescent && is_quiescent)).then_some(dest)
+    let place = u16::try_from(place).unwrap_or(u16::MAX);
+    (counters.has(DestLine::AVAILABLE) && !(expires_quiescent && is_quiescent))
+        .then_some((place, dest))
 }
 
 fn counters<'l>(lines: &'l [DestLine], dest: &Dest) -> Option<&'l DestLine> {

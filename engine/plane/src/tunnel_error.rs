@@ -24,7 +24,7 @@ use crate::neighbor::Hop;
 use crate::paths::{Paths, Way};
 use rvs_conntrack::{Conn, Conns, Direction};
 use rvs_model::{DestLine, ForwardMethod};
-use rvs_wire::flow::{V4, V6, protocol};
+use rvs_wire::flow::{Ends as _, Key, V4, V6, protocol};
 use rvs_wire::icmp::{Error, HEADER_LEN, Kind};
 use rvs_wire::rewrite::Rewrite;
 use rvs_wire::tunnel::{self, Tunnelled};
@@ -149,7 +149,7 @@ fn settle<F: Local>(
     let table = conns.table();
     // The quoted packet went to the destination, so its ends are the connection's as they stand.
     let Some(found) = table.find(&quoted.key, table.hash(&quoted.key)) else {
-        let owner = world.steering.owner(&quoted.key, true);
+        let owner = world.owner(&quoted.key, true, came_through(world, &quoted.key));
         let elsewhere = !world.steering.is_single() && owner != world.worker;
         return if elsewhere { Outcome::Handoff(owner) } else { DropReason::IcmpIgnored.into() };
     };
@@ -179,6 +179,15 @@ fn settle<F: Local>(
     let at = quote + about.octets;
     count::<F>(conn, world, end - at);
     Outcome::Tell { at, end, error }
+}
+
+/// Link and VLAN that packets of this client come in through, on which a mark may depend: those of the
+/// way back to it, for the error came in through others.
+fn came_through<F: Rewrite>(world: &World<'_>, key: &Key<F>) -> (u8, u16) {
+    let network = &world.snapshot.network;
+    let hop = network.next_hop(key.ends.source().0.into());
+    let interface = hop.and_then(|hop| network.interface(hop.interface));
+    interface.map(|interface| (interface.link, interface.vlan)).unwrap_or_default()
 }
 
 /// What the client is told of the path's MTU; nothing if its packet may be cut.

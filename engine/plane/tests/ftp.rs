@@ -392,6 +392,61 @@ fn a_client_cannot_have_the_director_wait_for_its_own_addresses_or_nobodys() {
 }
 
 #[test]
+fn a_client_that_names_anothers_port_does_not_end_that_ones_connection() {
+    let mut bench = bench(false, &PLAN);
+    let (other, vip, dest) = (at("203.0.113.9:41000"), at("198.51.100.80:20"), at("192.0.2.12:20"));
+    let service = (TCP, &*vip.to_string());
+    bench.rig.add_service(service, SchedulerKind::Rr, &[(&dest.to_string(), Masquerade, 1)]);
+    let segment = |from, to, flags| {
+        Segment { from, to, sequence: 7, acknowledgment: 8, flags, data: b"" }.packet()
+    };
+    for (side, from, to, flags) in
+        [(CLIENTS, other, vip, SYN), (SERVERS, dest, other, SYN | ACK), (CLIENTS, other, vip, ACK)]
+    {
+        assert!(bench.pass(side, &segment(from, to, flags)).is_some());
+    }
+    let before = bench.rows();
+    assert_eq!(before[0], (other, vip, dest, State::Established));
+    bench.client_says("PORT 203,0,113,9,160,40\r\n");
+    assert_eq!(bench.rows(), before);
+    let seen = bench.pass(CLIENTS, &segment(other, vip, ACK)).unwrap();
+    assert_eq!(seen.destination, dest);
+    bench.rig.finish();
+}
+
+/// The link to clients takes less than that to servers.
+#[test]
+fn a_reply_that_rewriting_makes_short_enough_is_not_cut() {
+    let ends = ends(false);
+    let mut rig =
+        Rig::new(network_with(vec![interface(0, 0, 576), interface(1, 0, 1500)], 8), &PLAN);
+    let service = (TCP, &*ends.vip.to_string());
+    rig.add_service(service, SchedulerKind::Rr, &[(&ends.dest.to_string(), Masquerade, 1)]);
+    let mut bench = Bench { rig, ends };
+    bench.connect();
+    bench.client_says("EPSV\r\n");
+    for (octets, pieces) in [(577, 1), (587, 1), (588, 2)] {
+        let begin = "229 (|1|192.0.2.11|50000|)";
+        let rest = "x".repeat(octets - 40 - begin.len());
+        let mut packet = bench.server_packet(&format!("{begin}{rest}"));
+        assert_eq!(packet.len(), octets);
+        packet[6] = 0;
+        rig::frames::sum_up_v4(&mut packet);
+        let frame = ethernet(OUR_MACS[1], dest_mac(0), &packet);
+        let out = bench.rig.send(SERVERS, &[frame]);
+        assert_eq!(out.len(), pieces, "{octets} octets");
+        let out: Vec<_> = out.iter().map(|(_, frame)| frame[L3..].to_vec()).collect();
+        assert!(out.iter().all(|piece| piece.len() <= 576));
+        let whole = if pieces == 1 { out[0].clone() } else { rig::frames::reassembled(&out) };
+        assert_eq!(whole.len(), octets - 11);
+        assert_eq!(whole[6..8], [0, 0], "a whole packet");
+        let seen = rig::frames::read_packet(&whole);
+        assert_eq!(seen.data, format!("229 (|||50000|){rest}").into_bytes());
+    }
+    bench.rig.finish();
+}
+
+#[test]
 fn a_segment_whose_checksum_is_wrong_is_dropped_by_name() {
     let mut bench = bench(false, &PLAN);
     let mut packet = bench.client_packet("PASV\r\n");

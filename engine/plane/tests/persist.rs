@@ -5,15 +5,15 @@
 mod rig;
 
 use core::net::{Ipv4Addr, SocketAddr};
-use rig::frames::{ACK, FIN, RST, SYN, Seen, TCP, ethernet, read, tagged, tcp, udp};
+use rig::frames::{ACK, FIN, RST, SYN, Seen, TCP, UDP, ethernet, read, tagged, tcp, udp};
 use rig::{CLIENT_MAC, LIMITS, OUR_MACS, PLAN, Plan, Rig, interface, network_with};
 use rvs_model::ForwardMethod::{Direct, Masquerade};
 use rvs_model::{DestId, DestLine, SchedulerKind, ServiceId, ticks};
 use rvs_plane::Limits;
 use rvs_plane::marks::{Marks, Rule};
-use rvs_plane::network::InterfaceId;
+use rvs_plane::network::{InterfaceId, Network, StaticNeighbor};
 use rvs_plane::persist::Mask;
-use rvs_plane::snapshot::ServiceKey;
+use rvs_plane::snapshot::{Rules, ServiceKey};
 use std::sync::Arc;
 
 const VIP: &str = "198.51.100.1:80";
@@ -136,13 +136,60 @@ fn without_room_for_a_template_nothing_is_left_behind() {
     // One line is left: a template fits, its connection does not. Established ones make no room.
     for _ in 0..3 {
         assert_eq!(server(&mut rig, "203.0.113.3:2000", VIP), None);
-        assert_eq!(rig.conns(), 5);
+        assert_eq!(rig.conns(), 4);
     }
     assert_eq!(rig.drops().get("table-full"), Some(&3));
-    rig.pass(ticks(301));
-    assert_eq!(rig.conns(), 4, "the template that nobody used is over");
+    assert_eq!((0..3).map(|dest| rig.shared[0].lines[dest].templates()).sum::<u32>(), 2);
     // One that is there already has room for a connection.
     assert!(server(&mut rig, "203.0.113.2:2001", VIP).is_some());
+}
+
+/// A datagram each: nothing but their templates is left of them, for an hour.
+#[test]
+fn templates_of_spoofed_clients_of_a_one_packet_service_make_room_for_anybody() {
+    let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+    let limits = Limits { conns4: 1024, ..LIMITS };
+    let mut rig = Rig::new(network_with(interfaces, 8), &Plan { limits, ..PLAN });
+    let to = "198.51.100.1:53";
+    let key = ServiceKey { protocol: UDP, ..key(to) };
+    let id = add(&mut rig, key, 53, Direct);
+    rig.set_rules(id, Rules { one_packet: true, ..Rules::default() });
+    rig.persist(id, ticks(3600), HOST);
+    add(&mut rig, self::key(VIP), 80, Direct);
+    let spoofed =
+        |number: u32| SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + number).into(), 9);
+    for number in 0..3000 {
+        assert_eq!(give(&mut rig, &udp(spoofed(number), socket(to), b"?")).len(), 1, "{number}");
+    }
+    assert_eq!(rig.conns(), 1024);
+    for port in 2000..3024 {
+        assert!(server(&mut rig, &format!("203.0.113.7:{port}"), VIP).is_some(), "{port}");
+        give(&mut rig, &tcp(SocketAddr::new([203, 0, 113, 7].into(), port), socket(VIP), ACK, b""));
+    }
+    assert!(rig.drops().is_empty(), "{:?}", rig.drops());
+    assert_eq!((0..3).map(|dest| rig.shared[0].lines[dest].templates()).sum::<u32>(), 0);
+    rig.finish();
+}
+
+#[test]
+fn a_client_to_whom_there_is_no_way_back_leaves_no_template() {
+    let at = |interface, address: &str, mac| {
+        let address = address.parse().unwrap();
+        StaticNeighbor { interface: InterfaceId(interface), address, mac }
+    };
+    let known = vec![at(0, "198.51.100.7", CLIENT_MAC), at(1, "192.0.2.11", rig::dest_mac(0))];
+    let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+    let mut rig = Rig::new(Network::new(interfaces, vec![], vec![], known, true), &PLAN);
+    let id = rig.add_service_of(key(VIP), SchedulerKind::Rr, &[("192.0.2.11:80", Masquerade, 1)]);
+    rig.persist(id, ticks(3600), HOST);
+    for last in 1..100 {
+        assert_eq!(server(&mut rig, &format!("203.0.113.{last}:2000"), VIP), None);
+    }
+    assert_eq!((rig.conns(), rig.drops().get("no-route")), (0, Some(&99)));
+    assert_eq!(rig.shared[0].lines[0].templates(), 0);
+    assert_eq!(server(&mut rig, "198.51.100.7:2000", VIP), Some(0));
+    assert_eq!(rig.conns(), 2);
+    rig.finish();
 }
 
 #[test]

@@ -8,8 +8,13 @@ use core::net::{IpAddr, SocketAddr};
 use rig::frames::{ACK, SYN, TCP, ethernet, icmp, may_fragment, read, tcp};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_ip, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{Direct, Tunnel};
-use rvs_model::{DestId, SchedulerKind, TICKS_PER_SECOND};
+use rvs_model::{DestId, SchedulerKind, ServiceId, TICKS_PER_SECOND, ticks};
+use rvs_plane::marks::{Marks, Rule};
+use rvs_plane::network::InterfaceId;
+use rvs_plane::persist::Mask;
+use rvs_plane::snapshot::ServiceKey;
 use rvs_wire::tunnel::Encapsulation;
+use std::sync::Arc;
 
 const GUE: Encapsulation = Encapsulation::Gue { port: 6080, checksum: true };
 const ALL: [Encapsulation; 3] = [Encapsulation::Ip, Encapsulation::Gre { checksum: true }, GUE];
@@ -168,11 +173,32 @@ fn other_errors_about_ipv4_in_ipv4_are_passed_on_and_those_about_the_rest_are_no
 
 #[test]
 fn whichever_worker_an_error_reaches_the_connections_owner_learns_from_it() {
-    let mut rig = connected((false, false), Encapsulation::Ip, 4);
-    let sent = send(&mut rig, false, 1400);
-    let out = rig.send(1, &[error(false, too_big(false, 1300), &sent[0].1[14..])]);
-    assert_eq!(out.len(), 1);
-    assert_eq!(told(&send(&mut rig, false, 1400), false), 1280);
+    let plainly = |_: &mut Rig, _: ServiceId| ();
+    let persistently = |rig: &mut Rig, id| rig.persist(id, ticks(300), Mask::ALL);
+    // Of a mark that packets have which come in where clients are, and no others.
+    let by_mark = |rig: &mut Rig, _: ServiceId| {
+        let rule = Rule { interface: Some(InterfaceId(0)), ..Rule::new(9) };
+        rig.snapshot.marks = Arc::new(Marks::new(&[rule]));
+        let key = ServiceKey::mark(9, false);
+        let dest = dest_ip(false, 0).to_string() + ":0";
+        let id = rig.add_service_of(key, SchedulerKind::Rr, &[(&dest, Tunnel, 1)]);
+        rig.persist(id, ticks(300), Mask::ALL);
+    };
+    let kinds: [(&str, &dyn Fn(&mut Rig, ServiceId)); 3] =
+        [("plain", &plainly), ("persistent", &persistently), ("by mark", &by_mark)];
+    for (kind, make) in kinds {
+        for port in 40_000..40_008 {
+            let mut rig = connected((false, false), Encapsulation::Ip, 4);
+            make(&mut rig, ServiceId(0));
+            let client = SocketAddr::new(client(false).ip(), port);
+            let packet = tcp(client, vip(false), SYN | ACK, &[b'x'; 1360]);
+            let frame = ethernet(OUR_MACS[0], CLIENT_MAC, &packet);
+            let sent = rig.send(0, std::slice::from_ref(&frame));
+            let out = rig.send(1, &[error(false, too_big(false, 1300), &sent[0].1[14..])]);
+            assert_eq!(out.len(), 1, "{kind} {port}: {:?}", rig.drops());
+            assert_eq!(told(&rig.send(0, &[frame]), false), 1280, "{kind} {port}");
+        }
+    }
 }
 
 /// Each differs in one thing from an error that is believed.
