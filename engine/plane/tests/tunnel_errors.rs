@@ -171,6 +171,9 @@ fn other_errors_about_ipv4_in_ipv4_are_passed_on_and_those_about_the_rest_are_no
     }
 }
 
+/// What makes of the rig's service one of another kind.
+type Make = fn(&mut Rig, ServiceId);
+
 #[test]
 fn whichever_worker_an_error_reaches_the_connections_owner_learns_from_it() {
     let plainly = |_: &mut Rig, _: ServiceId| ();
@@ -184,8 +187,8 @@ fn whichever_worker_an_error_reaches_the_connections_owner_learns_from_it() {
         let id = rig.add_service_of(key, SchedulerKind::Rr, &[(&dest, Tunnel, 1)]);
         rig.persist(id, ticks(300), Mask::ALL);
     };
-    let kinds: [(&str, &dyn Fn(&mut Rig, ServiceId)); 3] =
-        [("plain", &plainly), ("persistent", &persistently), ("by mark", &by_mark)];
+    let kinds: [(&str, Make); 3] =
+        [("plain", plainly), ("persistent", persistently), ("by mark", by_mark)];
     for (kind, make) in kinds {
         for port in 40_000..40_008 {
             let mut rig = connected((false, false), Encapsulation::Ip, 4);
