@@ -232,7 +232,9 @@ fn ageing_ends_templates_that_nobody_uses_and_those_whose_last_connection_it_end
         let line = conns.open(&remembered::<V4>(number, TIMEOUT), State::None, 0).unwrap();
         let user = using::<V4>(number, line);
         conns.open(&user, State::SynRecv, 0).unwrap();
-        flags.iter().for_each(|flags| packet(conns, &user, Direction::Inbound, *flags, 0));
+        for flags in flags {
+            packet(conns, &user, Direction::Inbound, *flags, 0);
+        }
     };
     conns.open(&remembered::<V4>(1, TIMEOUT), State::None, 0).unwrap();
     opened(&mut conns, 2, &[SYN]);
