@@ -430,13 +430,14 @@ impl<S: Source> Floor<S> {
     }
 }
 
-/// Octets of a frame when it leaves. Padding stays behind.
+/// Octets of a frame when it leaves: padding does not go into a tunnel.
 pub(crate) fn sent_octets(case: Case) -> usize {
-    let (frame, tunnel) = match case.family {
-        Family::V4 => (14 + 20 + 20, 20),
-        Family::V6 => (14 + 40 + 20, 40),
-    };
-    frame + if case.mode.method() == ForwardMethod::Tunnel { tunnel } else { 0 }
+    match (case.family, case.mode.method()) {
+        (Family::V4, ForwardMethod::Tunnel) => 14 + 20 + 20 + 20,
+        (Family::V4, _) => OCTETS4,
+        (Family::V6, ForwardMethod::Tunnel) => 14 + 40 + 40 + 20,
+        (Family::V6, _) => OCTETS6,
+    }
 }
 
 #[cfg(test)]

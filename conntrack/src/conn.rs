@@ -134,13 +134,4 @@ impl<F: Family> Conn<F> {
     pub fn is_live(&self) -> bool {
         self.protocol != 0
     }
-
-    /// Asks for the lines of this connection.
-    #[inline(always)]
-    pub(crate) fn touch(&self) {
-        rvs_cache::prefetch(self);
-        if F::IS_V6 {
-            rvs_cache::prefetch(&self.seen);
-        }
-    }
 }

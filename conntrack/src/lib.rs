@@ -31,4 +31,4 @@ pub use ageing::Ageing;
 pub use conn::{Conn, Direction};
 pub use conns::{Conns, Held};
 pub use hash::{Hash, Seed};
-pub use table::{Capacity, CapacityError, Found, Full, Table};
+pub use table::{Capacity, CapacityError, Found, Full, Guesser, Table};

@@ -13,7 +13,7 @@
 //! bucket home and live elsewhere: while it is 0, a lookup that fails is over after one line.
 //!
 //! A burst asks in three steps, each a loop over all its packets: [`Table::touch`] the home
-//! buckets, [`Table::guess`] by tag and touch the connections, compare with [`Conn::key`]. A guess
+//! buckets, [`Guesser::guess`] by tag and touch the connections, compare with [`Conn::key`]. A guess
 //! that proves wrong (one in 16 000 by chance, and whatever lives away) takes [`Table::find`].
 //!
 //! Only keys with a protocol are looked up: protocol 0 marks a free line.
@@ -103,6 +103,26 @@ impl Capacity {
 
 const _: () = assert!(Capacity::CONNS_MAX <= Entry::INDEX_MAX, "an entry holds any index");
 const _: () = assert!(Capacity::CONNS_MAX <= u32::MAX / 2, "the number of keys fits");
+
+/// Step 2 of a lookup. A copy of where things are, which stays in registers through a loop that writes.
+#[derive(Clone, Copy)]
+pub struct Guesser<'t, F: Family> {
+    conns: &'t [Conn<F>],
+    buckets: &'t [Bucket],
+    bucket_count: u32,
+}
+
+impl<F: Family> Guesser<'_, F> {
+    /// Who it probably is, nobody if no tag matches. Asks for the connection.
+    #[inline]
+    #[must_use]
+    pub fn guess(self, hash: Hash) -> Found {
+        let home = self.buckets.get(at(scale(hash.high(), self.bucket_count)));
+        let found = home.map(|bucket| bucket.first(hash.tag())).unwrap_or_default().found();
+        rvs_cache::prefetch_nth(self.conns, at(found.index));
+        found
+    }
+}
 
 /// The connections of one worker.
 pub struct Table<F: Family> {
@@ -286,27 +306,20 @@ impl<F: Family> Table<F> {
     /// Step 1 of a lookup: asks for the home bucket.
     #[inline]
     pub fn touch(&self, hash: Hash) {
-        if let Some(bucket) = self.buckets.get(at(self.home(hash))) {
-            rvs_cache::prefetch(bucket);
-        }
+        rvs_cache::prefetch_nth(&self.buckets, at(self.home(hash)));
     }
 
-    /// Step 2: who it probably is, nobody if no tag matches. Asks for the connection.
+    /// What step 2 reads.
     #[inline]
     #[must_use]
-    pub fn guess(&self, hash: Hash) -> Found {
-        let home = self.buckets.get(at(self.home(hash)));
-        let found = home.map(|bucket| bucket.first(hash.tag())).unwrap_or_default().found();
-        self.touch_conn(found.index);
-        found
+    pub fn guesser(&self) -> Guesser<'_, F> {
+        Guesser { conns: &self.conns, buckets: &self.buckets, bucket_count: self.bucket_count }
     }
 
     /// Asks for the line of a connection.
     #[inline]
     pub fn touch_conn(&self, index: u32) {
-        if let Some(conn) = self.conns.get(at(index)) {
-            conn.touch();
-        }
+        rvs_cache::prefetch_nth(&self.conns, at(index));
     }
 
     /// Asks for the bucket where a key lives that is away from home, if its home misses any.

@@ -132,7 +132,15 @@ impl DestLine {
         self.flags.load(Relaxed) & flag == flag
     }
 
-    /// Whether packets of its connections simply follow them; those of UDP if `is_udp`.
+    /// Whether packets of its connections simply follow them, whatever their protocol.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let any = Self::AVAILABLE | Self::STALE_UDP | Self::RESETS;
+        self.flags.load(Relaxed) & any == Self::AVAILABLE
+    }
+
+    /// The same for those of one protocol: of UDP if `is_udp`.
     #[inline]
     #[must_use]
     pub fn is_followed(&self, is_udp: bool) -> bool {

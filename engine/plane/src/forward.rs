@@ -80,14 +80,28 @@ pub(crate) fn apply<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
-    // What follows the packet is the link's padding, or more than the next link takes.
-    if !frame.resize(usize::from(packet.l3) + usize::from(packet.packet_octets)) {
-        return Sent::NoHeadroom;
-    }
     if conn.has(flag::APART) {
         return apart(conn, direction, packet, hop, paths, pmtu_disc, frame);
     }
-    in_place(conn, direction, packet, hop, frame)
+    // What follows the packet is the link's padding, which the next link would put there again, or more
+    // than that takes.
+    if frame.octets().len() > PADDED && !trim(packet, frame) {
+        return Sent::NoHeadroom;
+    }
+    let sent = in_place(conn, direction, packet, hop, frame);
+    if sent != Sent::Framed && !trim(packet, frame) {
+        return Sent::NoHeadroom;
+    }
+    sent
+}
+
+/// Octets of a frame without its checksum that links fill shorter ones up to: IEEE 802.3 section 3.2.7.
+const PADDED: usize = 60;
+
+/// Ends the frame where its packet ends; `false` if there is no room for that.
+#[inline(always)]
+fn trim<F: Rewrite, B: Frame>(packet: &Packet<F>, frame: &mut B) -> bool {
+    frame.resize(usize::from(packet.l3) + usize::from(packet.packet_octets))
 }
 
 /// The same where the packet stays where it is.
@@ -99,15 +113,42 @@ pub(crate) fn in_place<F: Rewrite, B: Frame>(
     hop: &Hop,
     frame: &mut B,
 ) -> Sent {
-    let l3 = usize::from(packet.l3);
     if packet.packet_octets > hop.mtu {
         return too_long(conn, direction, packet, hop, frame);
     }
-    let Some((before, octets)) = frame.octets_mut().split_at_mut_checked(l3) else {
+    if usize::from(packet.l3) == ethernet::HEADER_LEN
+        && let Some(header) = hop.untagged_header()
+        && let Some((place, octets)) = frame.octets_mut().split_first_chunk_mut()
+        && let Some(octets) = octets.get_mut(..usize::from(packet.packet_octets))
+    {
+        return match rewrite(conn, direction, packet, octets) {
+            Ok(()) => {
+                // In the room of the one that the frame came with.
+                *place = *header;
+                Sent::Framed
+            }
+            Err(stop) => stop.into(),
+        };
+    }
+    unframed(conn, direction, packet, frame)
+}
+
+/// The same where a tag comes or goes, and the packet may have to make room for it.
+#[inline(never)]
+fn unframed<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    frame: &mut B,
+) -> Sent {
+    if !trim(packet, frame) {
+        return Sent::NoHeadroom;
+    }
+    let Some(octets) = frame.octets_mut().get_mut(usize::from(packet.l3)..) else {
         return Sent::NoHeadroom;
     };
     match rewrite(conn, direction, packet, octets) {
-        Ok(()) => framed(hop, before),
+        Ok(()) => Sent::Whole,
         Err(stop) => stop.into(),
     }
 }
@@ -177,6 +218,9 @@ fn apart<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
+    if !trim(packet, frame) {
+        return Sent::NoHeadroom;
+    }
     if conn.method == ForwardMethod::Tunnel {
         return tunnel(conn, direction, packet, hop, paths, pmtu_disc, frame);
     }

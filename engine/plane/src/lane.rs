@@ -113,7 +113,7 @@ impl World<'_> {
 }
 
 /// Destinations whose counters stay in the nearest cache: with more, a packet asks for those of the
-/// packet that comes [`LOOK_AHEAD`] behind it, whose connection has arrived by then.
+/// packets that come [`LOOK_AHEAD`] behind it, whose connections have arrived by then.
 const LINES_NEAR: usize = 256;
 const LOOK_AHEAD: usize = 8;
 
@@ -164,8 +164,9 @@ impl<F: Local> Lane<F> {
     /// Stage 4: asks for the connections.
     #[inline(always)]
     pub(crate) fn locate(&mut self) {
+        let guesser = self.conns.table().guesser();
         for slot in &mut self.slots {
-            slot.found = self.conns.table().guess(slot.hash);
+            slot.found = guesser.guess(slot.hash);
         }
     }
 
@@ -180,28 +181,33 @@ impl<F: Local> Lane<F> {
         verdicts: &mut Verdicts,
     ) {
         let lines_are_far = world.lines.len() > LINES_NEAR;
-        for (slot, number) in self.slots.iter().zip(0u16..) {
+        for (slots, first) in self.slots.chunks(LOOK_AHEAD).zip((0u16..).step_by(LOOK_AHEAD)) {
             if lines_are_far {
-                self.touch_line(world.lines, usize::from(number) + LOOK_AHEAD);
+                self.touch_lines(world.lines, usize::from(first) + LOOK_AHEAD);
             }
-            let at = usize::from(slot.frame);
-            let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at)) else {
-                continue;
-            };
-            if !known::<F, B, false>(&mut self.conns, world, hops, paths, slot, (frame, verdict)) {
-                let _fits = self.strays.try_push(number);
+            for (slot, number) in slots.iter().zip(first..) {
+                let at = usize::from(slot.frame);
+                let (Some(frame), Some(verdict)) = (frames.get_mut(at), verdicts.get_mut(at))
+                else {
+                    continue;
+                };
+                let place = (frame, verdict);
+                if !known::<F, B, false>(&mut self.conns, world, hops, paths, slot, place) {
+                    let _fits = self.strays.try_push(number);
+                }
             }
         }
     }
 
-    /// Asks for the counters that the packet in slot `number` will need.
+    /// Asks for the counters that the packets in the slots from `first` on will need.
     #[inline]
-    fn touch_line(&self, lines: &[DestLine], number: usize) {
-        if let Some(slot) = self.slots.get(number)
-            && let Some(conn) = self.conns.table().conn(slot.found.index)
-            && let Some(line) = line_of(lines, conn)
-        {
-            rvs_cache::prefetch(line);
+    fn touch_lines(&self, lines: &[DestLine], first: usize) {
+        for slot in self.slots.iter().skip(first).take(LOOK_AHEAD) {
+            if let Some(conn) = self.conns.table().conn(slot.found.index)
+                && let Some(line) = line_of(lines, conn)
+            {
+                rvs_cache::prefetch(line);
+            }
         }
     }
 
@@ -293,19 +299,34 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     hops: &[Hop],
     paths: &Paths,
     slot: &Slot<F>,
+    place: (&mut B, &mut Verdict),
+) -> bool {
+    match slot.found.direction {
+        Direction::Inbound => going::<F, B, KEPT, false>(conns, world, hops, paths, slot, place),
+        Direction::Outbound => going::<F, B, KEPT, true>(conns, world, hops, paths, slot, place),
+    }
+}
+
+/// [`known`] for one direction: what depends on it is decided once.
+#[inline(always)]
+fn going<F: Rewrite, B: Frame, const KEPT: bool, const OUTBOUND: bool>(
+    conns: &mut Conns<F>,
+    world: &World<'_>,
+    hops: &[Hop],
+    paths: &Paths,
+    slot: &Slot<F>,
     (frame, verdict): (&mut B, &mut Verdict),
 ) -> bool {
-    let packet = &slot.packet;
-    let Some(mut conn) = conns.held(slot.found, &packet.key) else { return false };
+    let direction = if OUTBOUND { Direction::Outbound } else { Direction::Inbound };
+    let (packet, found) = (&slot.packet, Found { direction, ..slot.found });
+    let Some(mut conn) = conns.held(found, &packet.key) else { return false };
     let Some(line) = line_of(world.lines, &conn) else { return false };
-    let direction = slot.found.direction;
-    let is_outbound = direction == Direction::Outbound;
-    if !KEPT && !is_outbound && needs_thought(&conn, line, packet.flags, world) {
+    if !KEPT && !OUTBOUND && needs_thought(&conn, line, packet.flags, world) {
         return false;
     }
-    let hop_id = if is_outbound { conn.client_hop } else { conn.next_hop };
+    let hop_id = if OUTBOUND { conn.client_hop } else { conn.next_hop };
     let Some(hop) = hops.get(usize::from(hop_id)) else { return false };
-    let towards = if is_outbound { conn.inbound.source().0 } else { conn.outbound.source().0 };
+    let towards = if OUTBOUND { conn.inbound.source().0 } else { conn.outbound.source().0 };
     if !hop.leads_to(peer(towards.into())) || !KEPT && !hop.is_ready() {
         return false;
     }
@@ -313,11 +334,11 @@ fn known<F: Rewrite, B: Frame, const KEPT: bool>(
     let sent = forward::apply(&conn, direction, packet, hop, paths, pmtu_disc, frame);
     if sent == Sent::Framed {
         *verdict = Verdict::Out { link: hop.link };
-        note(&mut conn, line, packet, is_outbound, world.now);
+        note(&mut conn, line, packet, OUTBOUND, world.now);
         true
     } else {
         *verdict = sent.verdict(hop_id, packet.l3);
-        note_unframed(conn, line, packet, sent, is_outbound, world.now)
+        note_unframed(conn, line, packet, sent, OUTBOUND, world.now)
     }
 }
 
@@ -448,7 +469,7 @@ fn needs_thought<F: Rewrite>(
     flags: u8,
     world: &World<'_>,
 ) -> bool {
-    !line.is_followed(conn.protocol == protocol::UDP)
+    !line.is_plain() && !line.is_followed(conn.protocol == protocol::UDP)
         || flags & flag::SYN != 0 && begins_anew(conn, line, world)
 }
 

@@ -29,6 +29,7 @@ pub mod marks;
 pub mod neighbor;
 pub mod network;
 mod obey;
+mod origins;
 pub mod overload;
 mod path_mtu;
 mod paths;

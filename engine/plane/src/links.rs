@@ -5,13 +5,14 @@ use crate::neighbor::Hop;
 use crate::network::Host;
 use crate::shared::FrameCounters;
 use rvs_io::{BURST_MAX, Burst, Frame, Lost, Pool, Queue};
+use std::mem;
 use std::sync::Arc;
 
 /// One queue of every link, the pool, and a burst per link that waits to be sent.
 pub(crate) struct Links<Q: Queue> {
     queues: Vec<Q>,
     pool: Q::Pool,
-    out: Vec<Burst<Q::Frame>>,
+    out: Vec<Box<Burst<Q::Frame>>>,
     /// Which of them lead to the host's own stack.
     to_host: Vec<bool>,
     lost: Vec<Lost>,
@@ -25,7 +26,7 @@ impl<Q: Queue> Links<Q> {
         counters: Arc<FrameCounters>,
         hosts: &[Host],
     ) -> Self {
-        let out = queues.iter().map(|_| Burst::new()).collect();
+        let out = queues.iter().map(|_| Box::default()).collect();
         let lost = vec![Lost::default(); queues.len()];
         let is_host = |link| hosts.iter().any(|host| usize::from(host.end) == link);
         let to_host = (0..queues.len()).map(is_host).collect();
@@ -85,6 +86,19 @@ impl<Q: Queue> Links<Q> {
         };
         if let Err(full) = out.try_push(frame) {
             self.push_after_flush(link, full.element());
+        }
+    }
+
+    /// Queues a whole burst, which is empty then, in the order it has. `false`, and nothing has changed,
+    /// where others wait already.
+    #[inline]
+    pub(crate) fn take_whole(&mut self, link: u8, burst: &mut Box<Burst<Q::Frame>>) -> bool {
+        match self.out.get_mut(usize::from(link)) {
+            Some(out) if out.is_empty() => {
+                mem::swap(out, burst);
+                true
+            }
+            _ => false,
         }
     }
 

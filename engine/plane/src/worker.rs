@@ -25,10 +25,11 @@ use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Inbox, Mesh, Stray};
 use crate::ident::Idents;
-use crate::lane::{Lane, Verdict, World, forget, purge};
+use crate::lane::{Lane, Verdict, Verdicts, World, forget, purge};
 use crate::links::Links;
 use crate::network::Network;
 use crate::obey;
+use crate::origins::Origins;
 use crate::paths::Paths;
 use crate::port::{Port, ports, share_with_host, take_carefully};
 use crate::publish::Reader;
@@ -117,10 +118,10 @@ pub struct Worker<Q: Queue> {
 struct Core<Q: Queue> {
     id: u16,
     links: Links<Q>,
-    burst: Burst<Q::Frame>,
-    /// The link that each frame of the burst came from.
-    origins: ArrayVec<u8, BURST_MAX>,
-    verdicts: [Verdict; BURST_MAX],
+    /// Boxed, as those that wait in [`Links`] are: a burst that leaves as it came is not copied.
+    burst: Box<Burst<Q::Frame>>,
+    origins: Origins,
+    verdicts: Verdicts,
     v4: Lane<V4>,
     v6: Lane<V6>,
     balance: Balance,
@@ -181,8 +182,8 @@ impl<Q: Queue> Worker<Q> {
                 Arc::clone(&setup.shared.frames),
                 snapshot.network.hosts(),
             ),
-            burst: Burst::new(),
-            origins: ArrayVec::new(),
+            burst: Box::default(),
+            origins: Origins::default(),
             verdicts: [Verdict::Stack { l3: 0, vlan: 0 }; BURST_MAX],
             v4: Lane::new(v4),
             v6: Lane::new(v6),
@@ -330,7 +331,7 @@ impl<Q: Queue> Core<Q> {
                 && let Some(Handed { frame, link }) = inbox.frames.pop()
             {
                 self.burst.push(frame);
-                self.origins.push(link);
+                self.origins.add(link, 1);
             }
         }
         let taken = self.burst.len();
@@ -341,7 +342,7 @@ impl<Q: Queue> Core<Q> {
         let mut is_full = false;
         self.links.receive(&mut self.burst, most, |link, frames| {
             is_full |= frames >= most;
-            origins.extend((0..frames).map(|_| link));
+            origins.add(link, frames);
         });
         self.balance.quota.begin(is_full);
         let received = self.burst.len() - taken;
@@ -367,18 +368,19 @@ impl<Q: Queue> Core<Q> {
     #[inline(never)]
     fn classify(&mut self, network: &Network) {
         self.links.counters.enter(Stage::Classify);
-        let mut frames = self.burst.iter().zip(&mut self.verdicts).zip(0u16..);
-        for run in self.origins.chunk_by(|one, other| one == other) {
-            let Some(link) = run.first().copied() else { continue };
-            let port = self.ports.get(usize::from(link)).copied().unwrap_or_default();
+        let mut frames = self.burst.iter().zip(0u16..);
+        for (link, run) in self.origins.runs() {
+            let port = self.ports.get(usize::from(*link)).copied().unwrap_or_default();
             if let Some(link) = port.of {
                 // What the host sends goes out as it is.
-                for ((_, verdict), _) in frames.by_ref().take(run.len()) {
-                    *verdict = Verdict::Out { link };
+                for (_, number) in frames.by_ref().take(*run) {
+                    if let Some(verdict) = self.verdicts.get_mut(usize::from(number)) {
+                        *verdict = Verdict::Out { link };
+                    }
                 }
                 continue;
             }
-            for ((frame, verdict), number) in frames.by_ref().take(run.len()) {
+            for (frame, number) in frames.by_ref().take(*run) {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
                 match plain(octets, port.mac) {
@@ -386,7 +388,10 @@ impl<Q: Queue> Core<Q> {
                     Some(Plain::V6(packet)) if port.takes_untagged => self.v6.take(packet, number),
                     _ => {
                         let lanes = (&mut self.v4, &mut self.v6);
-                        *verdict = take_carefully(lanes, octets, port, (link, number), network);
+                        let decided = take_carefully(lanes, octets, port, (*link, number), network);
+                        if let Some(verdict) = self.verdicts.get_mut(usize::from(number)) {
+                            *verdict = decided;
+                        }
                         share_with_host(&mut self.links, port, octets);
                     }
                 }
@@ -398,7 +403,7 @@ impl<Q: Queue> Core<Q> {
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, now: Tick) {
         let us = (&self.steering, self.id, self.serves);
-        let world = &world(snapshot, &self.shared, us, &self.origins, now);
+        let world = &world(snapshot, &self.shared, us, self.origins.links(), now);
         let [serves_v4, serves_v6] = self.serves;
         if !serves_v4 {
             self.v4.leave_to_stack(&mut self.verdicts);
@@ -426,14 +431,20 @@ impl<Q: Queue> Core<Q> {
     #[inline(never)]
     fn dispose(&mut self, snapshot: &Snapshot, now: Tick) {
         self.links.counters.enter(Stage::Dispose);
-        let decided = self.origins.iter().zip(&self.verdicts);
+        if let Some(link) = one_way(&self.verdicts, self.burst.len())
+            && self.links.take_whole(link, &mut self.burst)
+        {
+            self.origins.clear();
+            return;
+        }
+        let decided = self.origins.links().iter().zip(&self.verdicts);
         for (frame, (link, verdict)) in self.burst.drain(..).zip(decided) {
             if let Verdict::Out { link } = *verdict {
                 self.links.push(link, frame);
                 continue;
             }
             let us = (&self.steering, self.id, self.serves);
-            let world = &world(snapshot, &self.shared, us, &self.origins, now);
+            let world = &world(snapshot, &self.shared, us, self.origins.links(), now);
             let desk = &mut self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
             let conns = (&mut self.v4.conns, &mut self.v6.conns);
             let (reunions, paths) = (&mut self.reunions, &mut self.paths);
@@ -459,7 +470,7 @@ impl<Q: Queue> Core<Q> {
             if let Some(names) = stray.names {
                 let Stray { frame, link, l3, vlan, .. } = stray;
                 self.burst.push(frame);
-                self.origins.push(link);
+                self.origins.add(link, 1);
                 told.push(Told { l3, vlan, names, is_first: false });
                 continue;
             }
@@ -482,7 +493,8 @@ impl<Q: Queue> Core<Q> {
         let us = (&self.steering, self.id, self.serves);
         let world = &world(snapshot, &self.shared, us, &[], now);
         let (hops, paths) = (self.stack.neighbors.hops(), &self.paths);
-        let frames = self.burst.iter_mut().zip(&mut self.verdicts).zip(&told).zip(&self.origins);
+        let frames =
+            self.burst.iter_mut().zip(&mut self.verdicts).zip(&told).zip(self.origins.links());
         for (((frame, verdict), told), link) in frames.filter(|((_, told), _)| !told.is_first) {
             let around = Around { world, hops, paths, from: (*link, told.vlan) };
             let decided = if told.is_v6(frame) {
@@ -492,17 +504,18 @@ impl<Q: Queue> Core<Q> {
             };
             *verdict = decided.unwrap_or(*verdict);
         }
-        let decided = self.origins.drain(..).zip(&self.verdicts).zip(told);
+        let decided = self.origins.links().iter().zip(&self.verdicts).zip(told);
         for (frame, ((link, verdict), told)) in self.burst.drain(..).zip(decided) {
             if let Verdict::Handoff(owner) = *verdict {
                 let Told { l3, vlan, names, .. } = told;
-                let stray = Stray { frame, link, l3, vlan, names: Some(names) };
+                let stray = Stray { frame, link: *link, l3, vlan, names: Some(names) };
                 Way { links: &mut self.links, mesh: &self.mesh, world }.hand(owner, stray);
                 continue;
             }
             let desk = &mut self.stack.desk(&mut self.links, snapshot, &self.mesh, self.id, now);
-            settle(desk, (frame, link), *verdict);
+            settle(desk, (frame, *link), *verdict);
         }
+        self.origins.clear();
     }
 
     /// What is done whether or not frames came, each part with a budget.
@@ -624,6 +637,16 @@ impl<Q: Queue> Core<Q> {
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, 0);
     }
+}
+
+/// The link that all of a burst's frames go out to as they are, if there is one.
+#[inline]
+fn one_way(verdicts: &Verdicts, frames: usize) -> Option<u8> {
+    let verdicts = verdicts.get(..frames)?;
+    let Verdict::Out { link } = *verdicts.first()? else { return None };
+    let goes_there =
+        |verdict: &Verdict| matches!(verdict, Verdict::Out { link: to } if *to == link);
+    verdicts.iter().all(goes_there).then_some(link)
 }
 
 /// What does not change during a breath.

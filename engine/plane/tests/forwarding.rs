@@ -103,6 +103,34 @@ fn tunnelled_packets_arrive_whole_in_an_outer_packet_to_the_destination() {
     }
 }
 
+/// A wire pads what is shorter than 60 octets: RFC 894. The next one would do so again.
+#[test]
+fn a_short_frame_may_keep_its_padding_and_whatever_else_follows_a_packet_stays_behind() {
+    let ends = ends(false);
+    for method in [Masquerade, Direct, Tunnel] {
+        let mut rig = rig(method, &ends);
+        let packet = tcp(ends.client, ends.vip, SYN, b"");
+        assert_eq!(packet.len(), 40);
+        let long = udp(ends.client, ends.vip, &[7; 100]);
+        let outer = if method == Tunnel { 20 } else { 0 };
+        for (packet, tail, leaves) in [
+            (&packet, 6, if method == Tunnel { 74 } else { 60 }),
+            (&packet, 7, 54 + outer),
+            (&long, 1, 142 + outer),
+            (&long, 600, 142 + outer),
+        ] {
+            let mut frame = from_client(packet);
+            frame.truncate(14 + packet.len());
+            frame.resize(frame.len() + tail, 0xee);
+            // The second goes the established way.
+            for _ in 0..2 {
+                let out = rig.send(0, &[frame.clone()]);
+                assert_eq!((out.len(), out[0].1.len()), (1, leaves), "{method:?} {tail}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_tunnel_may_be_of_the_other_family() {
     let (v4, v6) = (ends(false), ends(true));
