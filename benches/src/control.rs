@@ -78,7 +78,8 @@ impl Interval {
         // 1.96 standard deviations, each half of the root.
         let aside = values.len().isqrt() * 98 / 100 + 1;
         let at = |rank: usize| values.get(rank).or(values.last()).copied().unwrap_or_default();
-        Self { low: at(middle.saturating_sub(aside)), median: at(middle), high: at(middle + aside) }
+        let high = middle + aside;
+        Self { low: at(values.len().saturating_sub(high + 1)), median: at(middle), high: at(high) }
     }
 }
 
