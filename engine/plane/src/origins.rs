@@ -15,14 +15,17 @@ impl Origins {
     /// So many more frames came from `link`.
     #[inline]
     pub(crate) fn add(&mut self, link: u8, frames: usize) {
-        let run = [link; BURST_MAX];
-        let Some(run) = run.get(..frames.min(self.links.remaining_capacity())) else { return };
-        if run.is_empty() || self.links.try_extend_from_slice(run).is_err() {
+        let frames = frames.min(self.links.remaining_capacity());
+        if frames == 0 {
             return;
         }
+        // One copy, where a loop would ask each of them whether there is room.
+        if let Some(run) = [link; BURST_MAX].get(..frames) {
+            let _fits = self.links.try_extend_from_slice(run);
+        }
         match self.runs.last_mut() {
-            Some((last, frames)) if *last == link => *frames += run.len(),
-            _ => self.runs.push((link, run.len())),
+            Some((last, run)) if *last == link => *run += frames,
+            _ => self.runs.push((link, frames)),
         }
     }
 
