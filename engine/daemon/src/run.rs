@@ -32,7 +32,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 /// Between two looks at workers, rates and places that may be free.
-const LOOK: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 1000 });
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 400 } else { 1000 });
 /// Looks without a breath after which a worker is reported.
 const LATE_LOOKS: u32 = 2;
 /// And after which nobody waits for it any longer: its clients' packets go nowhere meanwhile. A
