@@ -120,7 +120,7 @@ impl<'t> Containers<'t> {
 
     /// Waits until a container has said `line`.
     fn wait_for_line(&self, host: &str, line: &str, limits: &Limits) -> Result<()> {
-        limits.wait(&format!("{host}: '{line}'"), Duration::from_secs(20), || {
+        limits.wait(&format!("{host}: '{line}'"), Duration::from_mins(2), || {
             Ok(self.logs(host)?.lines().any(|said| said == line).then_some(()))
         })
     }

@@ -28,7 +28,7 @@ pub const NEEDED: [(&str, &str); 3] =
 pub const RUN: &str = "/run/rvs-engine";
 
 /// How long an engine may take to start, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The images of the labs: tag, and target in the Dockerfile.
 const IMAGES: [(&str, &str); 2] = [("rvs", "rvs"), ("rvs-host", "host")];

@@ -156,7 +156,7 @@ fn play(topology: &Topology, acts: &[&Act], setup: &Setup, limits: &Limits) -> R
         let (before, begun) = (play.resources()?, Instant::now());
         let outcome = show(&mut play).and_then(|said| {
             // A client's end is noticed a moment later.
-            play.limits.wait("as few descriptors as before", Duration::from_secs(3), || {
+            play.limits.wait("as few descriptors as before", Duration::from_secs(20), || {
                 Ok((play.resources()?.fds <= before.fds).then_some(()))
             })?;
             let after = play.resources()?;
@@ -193,7 +193,7 @@ struct Client(Daemon);
 impl Client {
     /// What it said, when it ended well.
     fn end(mut self, limits: &Limits) -> Result<String> {
-        let status = self.0.wait(Duration::from_secs(30), limits)?;
+        let status = self.0.wait(Duration::from_mins(2), limits)?;
         let errors = self.0.errors();
         let complaint = errors.lines().find(|line| line.starts_with("rvs-lab:"));
         ensure!(status.success(), "{}", complaint.unwrap_or(&errors));

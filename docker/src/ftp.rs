@@ -98,8 +98,8 @@ fn content(host: &str, files: usize) -> String {
 /// What curl gets on one control connection.
 fn fetch(vip: &str, options: &[&str]) -> Result<String> {
     let mut curl = command(Some("client"), "curl");
-    curl.args(["--silent", "--show-error", "--noproxy", "*", "--connect-timeout", "5"]);
-    curl.args(["--max-time", "15"]).args(options);
+    curl.args(["--silent", "--show-error", "--noproxy", "*", "--connect-timeout", "20"]);
+    curl.args(["--max-time", "60"]).args(options);
     run(curl.arg(format!("ftp://{vip}/[1-{FILES}]")))
 }
 
@@ -126,7 +126,7 @@ fn serve(host: &str, dir: &Path, limits: &Limits) -> Result<Daemon> {
     let mut vsftpd = command(Some(host), "vsftpd");
     vsftpd.arg(config);
     let daemon = Daemon::start(&format!("{host}.vsftpd"), vsftpd, dir)?;
-    limits.wait(&format!("vsftpd on {host}"), Duration::from_secs(10), || {
+    limits.wait(&format!("vsftpd on {host}"), Duration::from_mins(1), || {
         let sockets = run(command(Some(host), "cat").arg("/proc/net/tcp6"))?;
         Ok(sockets.contains(&format!(":{PORT:04X} ")).then_some(()))
     })?;

@@ -254,12 +254,12 @@ impl<'s> Scene<'s> {
     /// Our own client.
     fn probe(&self, kind: &str, port: u16, arguments: &[&str]) -> Result<String> {
         let to = self.at(port).to_string();
-        run(self.client(60, "rvs-lab").args(["probe", kind, &to]).args(arguments))
+        run(self.client(240, "rvs-lab").args(["probe", kind, &to]).args(arguments))
     }
 
     /// Waits until `look` finds something; cases wait for seconds, not for minutes.
     fn wait<T>(&self, what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-        self.limits.wait(what, Duration::from_secs(5), look)
+        self.limits.wait(what, Duration::from_secs(30), look)
     }
 }
 

@@ -133,7 +133,7 @@ impl Inspection {
 /// dumpcap does not wait for the last one.
 fn written_out(file: &Path, limits: &Limits) -> Result<()> {
     let (mut octets, mut since) = (0, Instant::now());
-    limits.wait("the end of a capture", Duration::from_secs(10), || {
+    limits.wait("the end of a capture", Duration::from_mins(1), || {
         let now = fs::metadata(file)?.len();
         if now != octets {
             (octets, since) = (now, Instant::now());

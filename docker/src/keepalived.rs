@@ -30,11 +30,11 @@ const VIPS: [(&str, &str); 4] = [
 /// The address of keepalived's own VRRP instance.
 const VRRP: &str = "172.16.30.99";
 
-/// How long the pool may take to follow: a check each second, one more to be sure, and a second that
-/// the last check may take.
-const FOLLOWS: Duration = Duration::from_secs(6);
+/// How long the pool may take to follow. A check each second and one more to be sure take three to four
+/// seconds; the rest is for what else the machine may do.
+const FOLLOWS: Duration = Duration::from_secs(15);
 /// How long a client's request may hang.
-const REQUEST: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(5);
 /// Clock ticks of a process's second, as `/proc` counts them.
 const TICKS: u64 = 100;
 
@@ -278,7 +278,7 @@ impl Play<'_, '_> {
     fn pause(&self, seconds: u64) -> Result<()> {
         let until = self.limits.elapsed() + Duration::from_secs(seconds);
         let look = || Ok((self.limits.elapsed() >= until).then_some(()));
-        self.limits.wait("time", Duration::from_secs(seconds + 1), look)
+        self.limits.wait("time", Duration::from_secs(seconds + 10), look)
     }
 
     /// Waits until the listing is as it should be.
@@ -389,11 +389,11 @@ fn cpu_ticks(keepalived: &Daemon) -> Result<u64> {
 
 /// A configuration with what people use: checks of three kinds, all methods, both families.
 fn configuration(weight: &Path, quorum: &Path, scheduler: &str) -> String {
-    let tcp = "TCP_CHECK { connect_timeout 1; retry 1; delay_before_retry 1 }";
-    let http = "HTTP_GET { url { path /; status_code 200 }; connect_timeout 1; retry 1; \
+    let tcp = "TCP_CHECK { connect_timeout 4; retry 1; delay_before_retry 1 }";
+    let http = "HTTP_GET { url { path /; status_code 200 }; connect_timeout 4; retry 1; \
                 delay_before_retry 1 }";
     let misc = format!(
-        "MISC_CHECK {{ misc_path \"/bin/sh -c 'exit $(cat {})'\"; misc_timeout 1; misc_dynamic }}",
+        "MISC_CHECK {{ misc_path \"/bin/sh -c 'exit $(cat {})'\"; misc_timeout 5; misc_dynamic }}",
         weight.display()
     );
     let service = |name: &str, kind: &str, scheduler: &str, rest: &str| {

@@ -156,8 +156,8 @@ struct Options {
     /// HTTP requests for each address family.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     requests: u32,
-    /// Seconds after which the lab gives up.
-    #[arg(long, default_value_t = 85)]
+    /// Seconds after which the lab gives up: it takes a tenth of them, but not on a busy machine.
+    #[arg(long, default_value_t = 600)]
     timeout_s: u64,
     /// The folder of rvsd and rvsadm, if not this program's.
     #[arg(long)]
@@ -347,7 +347,7 @@ fn up(topology: &Topology, options: &Options) -> Result<bool> {
     while limits.check().is_ok() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("{}", lab.end(&Limits::new(Duration::from_secs(10))?)?.0);
+    println!("{}", lab.end(&Limits::new(Duration::from_mins(1))?)?.0);
     Ok(true)
 }
 

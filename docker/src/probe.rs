@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Socket, Type};
 
 /// How long a client waits for an answer before it says that there is none.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tries of a datagram: the first may tell its sender that it was too long.
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
 /// EMSGSIZE.
 const TOO_LONG: i32 = 90;
@@ -322,7 +322,7 @@ fn fresh(to: SocketAddr, time: Duration) -> Result<()> {
 
 fn steady(to: SocketAddr, time: Duration) -> Result<()> {
     let stream = connect(to)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     echoed(&stream, "here\n").context("the first line")?;
     eprintln!("probe: steady");
     let (begun, mut longest, mut lines) = (Instant::now(), Duration::ZERO, 0_u32);

@@ -22,7 +22,7 @@ use crate::topology::Topology;
 const POLL: Duration = Duration::from_millis(10);
 
 /// How long a program has to end after SIGTERM.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What every wait heeds: a point in time, and the person at the keyboard.
 #[derive(Clone, Debug)]
@@ -187,7 +187,7 @@ impl Daemon {
     /// It ended before, or took too long.
     pub fn wait_for_line(&mut self, start: &str, limits: &Limits) -> Result<()> {
         let name = self.name.clone();
-        limits.wait(&format!("{name}: '{start}'"), Duration::from_secs(15), || {
+        limits.wait(&format!("{name}: '{start}'"), Duration::from_mins(1), || {
             let errors = self.errors();
             if errors.lines().any(|line| line.starts_with(start)) {
                 return Ok(Some(()));

@@ -170,14 +170,14 @@ fn serve(dir: &Path) -> Result<Daemon> {
 fn ping(from: &str, to: IpAddr) -> Result<()> {
     let to = to.to_string();
     let said =
-        run(command(Some(from), "ping").args(["-n", "-c", "3", "-i", "0.2", "-w", "5", &to]))?;
+        run(command(Some(from), "ping").args(["-n", "-c", "3", "-i", "0.2", "-w", "30", &to]))?;
     ensure!(said.contains(" 3 received") && !said.contains("DUP"), "{from} pings {to}:\n{said}");
     Ok(())
 }
 
 fn download(from: &str, server: SocketAddr) -> Result<usize> {
     let mut curl = command(Some(from), "curl");
-    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", "--output"]);
+    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "120", "--output"]);
     curl.args(["/dev/null", "--write-out", "%{size_download}", &format!("http://{server}/long")]);
     Ok(run(&mut curl)?.trim().parse()?)
 }
@@ -190,13 +190,13 @@ fn vrrp(topology: &Topology, device: &str, lab: &Lab<'_>, limits: &Limits) -> Re
         Ok(shown.contains(VIRTUAL))
     };
     let wait = |host: &str, what: &str| {
-        limits.wait(what, Duration::from_secs(15), || Ok(has_it(host)?.then_some(())))
+        limits.wait(what, Duration::from_mins(1), || Ok(has_it(host)?.then_some(())))
     };
     let _clients = keepalived("client", "eth0", 50, &lab.dir)?;
     wait("client", "VRRP's master is the client, alone")?;
     let mut hosts = keepalived(DIRECTOR, device, 100, &lab.dir)?;
     wait(DIRECTOR, "VRRP's master is the host, which is better")?;
-    limits.wait("the client hears the host and yields", Duration::from_secs(15), || {
+    limits.wait("the client hears the host and yields", Duration::from_mins(1), || {
         Ok((!has_it("client")?).then_some(()))
     })?;
     ping("rs1", VIRTUAL.parse()?)?;

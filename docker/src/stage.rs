@@ -104,14 +104,14 @@ impl dyn Stage + '_ {
     }
 
     /// The statistics of the service at `vip`, once `conns` connections are in them: workers
-    /// publish theirs now and then. Fewer after two seconds are returned as they are.
+    /// publish theirs now and then. Fewer after some seconds are returned as they are.
     ///
     /// # Errors
     ///
     /// rvsadm's.
     pub fn settled(&self, vip: SocketAddr, conns: u64, limits: &Limits) -> Result<Stats> {
         let read = || Stats::parse(&self.adm(&["-Ln", "--stats"])?, vip);
-        let settled = limits.wait("statistics", Duration::from_secs(2), || {
+        let settled = limits.wait("statistics", Duration::from_secs(15), || {
             Ok(Some(read()?).filter(|Stats { service: Line { conns: now, .. }, .. }| *now >= conns))
         });
         settled.or_else(|_| read())

@@ -151,7 +151,7 @@ impl Case {
             pktgen.arg("--echo");
         }
         let mut pktgen = Daemon::start("pktgen", pktgen, dir)?;
-        let status = pktgen.wait(Duration::from_secs(30), limits)?;
+        let status = pktgen.wait(Duration::from_mins(2), limits)?;
         ensure!(status.success(), "rvs-pktgen: {status}: {}", pktgen.errors());
         Ok(serde_json::from_slice(&fs::read(json)?)?)
     }

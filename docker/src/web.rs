@@ -75,7 +75,7 @@ fn configuration(host: &str, port: u16, dir: &Path, more: &str) -> String {
 pub fn wait_until_served(host: &str, port: u16, limits: &Limits) -> Result<()> {
     // The kernel's own list of sockets, so that nothing is asked and no log has it.
     let listening = format!(":{port:04X} ");
-    limits.wait(&format!("nginx on {host}"), Duration::from_secs(10), || {
+    limits.wait(&format!("nginx on {host}"), Duration::from_mins(1), || {
         let mut cat = command(Some(host), "cat");
         let sockets = crate::process::run(cat.args(["/proc/net/tcp", "/proc/net/tcp6"]))?;
         // Column 4 is the state; 0A is LISTEN.
@@ -123,10 +123,10 @@ pub fn ask(
 ) -> Result<Answers> {
     ensure!(requests > 0, "no requests");
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--header", "Connection: close"]);
-    curl.args(["--connect-timeout", "5", "--max-time", "10", "--fail-early"]);
+    curl.args(["--connect-timeout", "10", "--max-time", "30", "--fail-early"]);
     curl.args(["--write-out", AFTER_PAGE]).arg(format!("http://{vip}/?[1-{requests}]"));
     let mut asking = Daemon::start("curl", curl, dir)?;
-    asking.wait(Duration::from_mins(1), limits).context("curl")?;
+    asking.wait(Duration::from_mins(5), limits).context("curl")?;
     let mut answers = parse(&asking.output(), client);
     asking.errors().trim().clone_into(&mut answers.complaints);
     Ok(answers)

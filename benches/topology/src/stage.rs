@@ -237,7 +237,7 @@ impl Stage {
         let mut sink = command(Some(SERVERS), std::env::current_exe()?);
         sink.args(["sink", &format!("0.0.0.0:{HTTP}")]);
         self.programs.push(Daemon::start("sink", sink, &self.dir)?);
-        limits.wait("an answer through the director", Duration::from_secs(10), || {
+        limits.wait("an answer through the director", Duration::from_mins(1), || {
             Ok(Self::fetch("/").ok())
         })?;
         Ok(())
@@ -246,7 +246,7 @@ impl Stage {
     /// Gets a page through the director.
     pub fn fetch(path: &str) -> Result<String> {
         let mut curl = command(Some(CLIENT), "curl");
-        curl.args(["-s", "-S", "-f", "--noproxy", "*", "--max-time", "2"]);
+        curl.args(["-s", "-S", "-f", "--noproxy", "*", "--max-time", "10"]);
         run(curl.arg(format!("http://{VIP}:{HTTP}{path}"))).context("curl")
     }
 

@@ -35,7 +35,7 @@ pub(super) fn reloads(play: &mut Play<'_, '_>) -> Result<String> {
     // The table's places for what is deleted are taken once, so that the second time shows leaks.
     let adm = || {
         let mut adm = Command::new("timeout");
-        adm.arg("30").arg(play.setup.bin.join("rvsadm")).arg("-R");
+        adm.arg("120").arg(play.setup.bin.join("rvsadm")).arg("-R");
         adm.env("RVS_SOCKET", play.lab.director.socket());
         adm
     };
@@ -124,7 +124,7 @@ pub(super) fn flood(play: &mut Play<'_, '_>) -> Result<String> {
     let held = sockets.len();
     drop(sockets);
     let begun = Instant::now();
-    play.limits.wait("rvsadm after the flood", Duration::from_secs(15), || {
+    play.limits.wait("rvsadm after the flood", Duration::from_mins(1), || {
         Ok(play.stage().adm(&["-Ln"]).ok())
     })?;
     let wait = begun.elapsed().as_millis();

@@ -15,6 +15,9 @@ use crate::topology::Family;
 /// How long libfaketime goes without looking whether time has leapt, in seconds.
 const LOOK_S: u64 = 1;
 
+/// Until who was silent speaks again: by then time must have leapt, and rvsd have noticed.
+const SILENCE_MS: u32 = 12_000;
+
 pub(super) fn killed_rvsd(play: &mut Play<'_, '_>) -> Result<String> {
     let old = play.stays("rs1", Family::V4, 8000)?;
     let old6 = play.stays("rs1", Family::V6, 8000)?;
@@ -23,7 +26,7 @@ pub(super) fn killed_rvsd(play: &mut Play<'_, '_>) -> Result<String> {
     let begun = Instant::now();
     play.lab.restart_director(play.setup, play.limits)?;
     let mut tries = 0;
-    play.limits.wait("a connection after the restart", Duration::from_secs(20), || {
+    play.limits.wait("a connection after the restart", Duration::from_mins(1), || {
         tries += 1;
         Ok(play.client("fresh", None, Family::V4, 50)?.end(play.limits).ok())
     })?;
@@ -99,10 +102,10 @@ pub(super) fn timers_leap(play: &mut Play<'_, '_>) -> Result<String> {
     let clocks = Clocks::start(play, false)?;
     let mut silent = Vec::new();
     for family in Family::ALL {
-        silent.push(play.client("idle", None, family, 5000)?);
+        silent.push(play.client("idle", None, family, SILENCE_MS)?);
     }
-    let busy = play.steady(5000)?;
-    play.limits.wait("all connections", Duration::from_secs(3), || {
+    let busy = play.steady(SILENCE_MS)?;
+    play.limits.wait("all connections", Duration::from_secs(8), || {
         Ok((play.conns()? >= silent.len() + busy.len()).then_some(()))
     })?;
     clocks.leap("+1h")?;

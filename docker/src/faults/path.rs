@@ -6,23 +6,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Play;
+use super::{FOR_EVER, Play};
 use crate::netns::{SWITCH, tap_name};
 use crate::process::run;
 use crate::topology::Family;
 
 pub(super) fn killed_server(play: &mut Play<'_, '_>) -> Result<String> {
     let other = play.stays("rs2", Family::V4, 2000)?;
-    let its = play.stays("rs1", Family::V4, 2000)?;
+    let its = play.stays("rs1", Family::V4, FOR_EVER)?;
     play.server(0)?.signal("KILL")?;
     let limits = play.limits;
-    play.server(0)?.wait(Duration::from_secs(5), limits)?;
+    play.server(0)?.wait(Duration::from_secs(30), limits)?;
     let begun = Instant::now();
     let to_dead = play.client("fresh", Some("rs1"), Family::V4, 100)?.end(play.limits);
     let refusal = begun.elapsed();
     let complaint = format!("{:#}", to_dead.err().context("somebody answered for the dead")?);
     ensure!(complaint.contains("refused"), "{complaint}");
-    ensure!(refusal < Duration::from_secs(1), "refused after {refusal:?}");
+    // A time-out would be longer; the rest is what a busy machine takes to start a client.
+    ensure!(refusal < Duration::from_secs(5), "refused after {refusal:?}");
     let complaint = its.end(play.limits).err().context("a dead server's connection lived on")?;
     let said = other.end(play.limits)?;
     let again = play.serve("rs1")?;

@@ -12,7 +12,7 @@ pub(super) fn iperf(scene: &Scene<'_>) -> Result<String> {
     let mut figures = Vec::new();
     for streams in ["1", "16"] {
         for (way, arrow) in [("", "up"), ("-R", "down")] {
-            let mut iperf = scene.client(20, "iperf3");
+            let mut iperf = scene.client(120, "iperf3");
             iperf.args(["-J", "-n", OCTETS, "-P", streams, "-p", &IPERF.to_string()]);
             iperf.args(["-c", &scene.vip.to_string()]);
             if !way.is_empty() {

@@ -95,7 +95,7 @@ pub(super) fn upload_of(scene: &Scene<'_>, octets: usize) -> Result<String> {
 
 pub(super) fn keep_alive(scene: &Scene<'_>) -> Result<String> {
     let url = format!("http://{}/", scene.at(scene.stage.topology().service.port));
-    let mut curl = scene.client(20, "curl");
+    let mut curl = scene.client(60, "curl");
     curl.args(["-sS", "--noproxy", "*", "-w", "%{http_code} %{num_connects}\n", "--rate", "2/s"]);
     let said = run(curl.args([&url, &url, &url]))?;
     let answers: Vec<_> = said.lines().map(|l| l.rsplitn(3, ' ').collect::<Vec<_>>()).collect();

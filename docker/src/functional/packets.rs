@@ -18,8 +18,8 @@ pub(super) fn fragments(scene: &Scene<'_>) -> Result<String> {
 }
 
 pub(super) fn ping(scene: &Scene<'_>) -> Result<String> {
-    let mut ping = scene.client(10, "ping");
-    let said = run(ping.args(["-n", "-c", "5", "-i", "0.1", "-W", "1", &scene.vip.to_string()]))?;
+    let mut ping = scene.client(30, "ping");
+    let said = run(ping.args(["-n", "-c", "5", "-i", "0.1", "-W", "5", &scene.vip.to_string()]))?;
     let line = said.lines().find(|line| line.contains("packets transmitted"));
     ensure!(line.is_some_and(|line| line.contains("5 received")), "{said}");
     Ok(String::new())
@@ -27,8 +27,8 @@ pub(super) fn ping(scene: &Scene<'_>) -> Result<String> {
 
 /// The hops of a traceroute that ran with `arguments`.
 fn hops(scene: &Scene<'_>, arguments: &[&str]) -> Result<Vec<String>> {
-    let mut traceroute = scene.client(20, "traceroute");
-    traceroute.args(["-n", "-q", "1", "-w", "2", "-m", "4"]).args(arguments);
+    let mut traceroute = scene.client(90, "traceroute");
+    traceroute.args(["-n", "-q", "1", "-w", "5", "-m", "4"]).args(arguments);
     let said = run(&mut traceroute)?;
     let lines = said.lines().skip(1);
     Ok(lines.filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect())
@@ -48,9 +48,9 @@ fn routed(scene: &Scene<'_>, act: impl FnOnce(&str, &str) -> Result<String>) -> 
     let director = director(scene).unwrap_or_default();
     let Some(dest) = topology.service.dests.first() else { return Ok(String::new()) };
     let server = topology.address_of(dest, scene.family)?.to_string();
-    run(scene.client(5, "ip").args(["route", "replace", &server, "via", &director]))?;
+    run(scene.client(30, "ip").args(["route", "replace", &server, "via", &director]))?;
     let said = act(&director, &server);
-    run(scene.client(5, "ip").args(["route", "del", &server]))?;
+    run(scene.client(30, "ip").args(["route", "del", &server]))?;
     said
 }
 
@@ -70,8 +70,8 @@ pub(super) fn jumbo(scene: &Scene<'_>) -> Result<String> {
     let payload = (9000 - headers).to_string();
     routed(scene, |_, server| {
         for host in [&scene.vip.to_string(), server] {
-            let mut ping = scene.client(10, "ping");
-            ping.args(["-n", "-c", "2", "-i", "0.1", "-W", "2", "-M", "do", "-s", &payload, host]);
+            let mut ping = scene.client(30, "ping");
+            ping.args(["-n", "-c", "2", "-i", "0.1", "-W", "5", "-M", "do", "-s", &payload, host]);
             run(&mut ping)?;
         }
         Ok(format!("pings of the VIP, and of {server} through the director"))

@@ -13,7 +13,7 @@ pub(super) fn half_close(scene: &Scene<'_>) -> Result<String> {
     let octets = 3_000_000;
     // A pattern without line ends, so that the server counts.
     let (ip, port) = (scene.vip, PROBE);
-    let line = format!("head -c {octets} /dev/zero | tr '\\0' 'r' | nc -N -w 5 {ip} {port}");
+    let line = format!("head -c {octets} /dev/zero | tr '\\0' 'r' | nc -N -w 30 {ip} {port}");
     let said = scene.shell("client", &line)?;
     let (mut place, mut sum) = (0, 0);
     let _ = count(&vec![b'r'; octets], &mut place, &mut sum);
@@ -52,8 +52,8 @@ pub(super) fn reset(scene: &Scene<'_>) -> Result<String> {
 
 pub(super) fn refused(scene: &Scene<'_>) -> Result<String> {
     scene.serve("-t", NOBODY, &scene.stage.topology().service.dests)?;
-    let mut nc = scene.client(10, "nc");
-    let output = nc.args(["-z", "-v", "-w", "5", &scene.vip.to_string()]).arg(NOBODY.to_string());
+    let mut nc = scene.client(40, "nc");
+    let output = nc.args(["-z", "-v", "-w", "30", &scene.vip.to_string()]).arg(NOBODY.to_string());
     let output = output.output().context("nc")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains("refused") && !output.status.success(), "nc says {said:?}");
@@ -62,29 +62,29 @@ pub(super) fn refused(scene: &Scene<'_>) -> Result<String> {
     Ok(String::new())
 }
 
-/// Plays `what` with an established connection's time-out of two seconds.
+/// Plays `what` with an established connection's time-out of three seconds.
 fn with_short_timeout(scene: &Scene<'_>, millis: &str) -> Result<String> {
     let before = scene.stage.adm(&["-L", "--timeout"])?;
     let figures: Vec<_> = before.split_whitespace().filter(|w| w.parse::<u32>().is_ok()).collect();
     let [tcp, fin, udp] = figures[..] else {
         anyhow::bail!("not as ipvsadm prints timeouts: {before}");
     };
-    scene.stage.adm(&["--set", "2", fin, udp])?;
+    scene.stage.adm(&["--set", "3", fin, udp])?;
     let said = scene.probe("idle", PROBE, &["--millis", millis]);
     scene.stage.adm(&["--set", tcp, fin, udp])?;
     Ok(said?.trim().to_owned())
 }
 
 pub(super) fn shorter(scene: &Scene<'_>) -> Result<String> {
-    let said = with_short_timeout(scene, "1500")?;
+    let said = with_short_timeout(scene, "1000")?;
     ensure!(said == "answered", "{said}");
-    Ok("1.5 s of 2 s".to_owned())
+    Ok("1 s of 3 s".to_owned())
 }
 
 pub(super) fn longer(scene: &Scene<'_>) -> Result<String> {
-    let said = with_short_timeout(scene, "3000")?;
+    let said = with_short_timeout(scene, "4000")?;
     ensure!(said == "reset", "{said}");
-    Ok("3 s of 2 s".to_owned())
+    Ok("4 s of 3 s".to_owned())
 }
 
 pub(super) fn port_reuse(scene: &Scene<'_>) -> Result<String> {

@@ -51,7 +51,7 @@ pub(super) fn kinds(scene: &Scene<'_>) -> Result<String> {
         words.extend(options.split(' '));
         scene.stage.adm(&words).with_context(|| what.clone())?;
         let nc = format!(
-            "head -c 2000 /dev/zero | tr '\\0' 'r' | nc -N -w 5 {} {port} | grep -q '^2000 octets'",
+            "head -c 2000 /dev/zero | tr '\\0' 'r' | nc -N -w 30 {} {port} | grep -q '^2000 octets'",
             scene.vip
         );
         scene.shell("client", &nc).with_context(|| what.clone())?;
@@ -99,7 +99,7 @@ fn to_port(inner: Family, kind: &str, port: u16) -> String {
 
 /// The MTU that the client's kernel has learnt for the VIP.
 fn learnt(scene: &Scene<'_>) -> Result<Option<u32>> {
-    let route = run(scene.client(5, "ip").args(["route", "get", &scene.vip.to_string()]))?;
+    let route = run(scene.client(30, "ip").args(["route", "get", &scene.vip.to_string()]))?;
     let mut words = route.split_whitespace();
     let mtu = words.find(|word| *word == "mtu").and_then(|_| words.next());
     Ok(mtu.and_then(|mtu| mtu.parse().ok()))
@@ -108,7 +108,7 @@ fn learnt(scene: &Scene<'_>) -> Result<Option<u32>> {
 /// From outside, where that can be: it takes a file that may not be written in a container.
 fn forget(scene: &Scene<'_>) -> Result<()> {
     let family = if scene.family == Family::V4 { "-4" } else { "-6" };
-    let mut ip = scene.visitor("client", "ip").unwrap_or_else(|_| scene.client(5, "ip"));
+    let mut ip = scene.visitor("client", "ip").unwrap_or_else(|_| scene.client(30, "ip"));
     run(ip.args([family, "route", "flush", "cache"])).map(drop)
 }
 

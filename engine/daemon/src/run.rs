@@ -39,7 +39,7 @@ const LATE_LOOKS: u32 = 2;
 /// worker that merely rests wakes a hundred times a second.
 const STALLED_LOOKS: u32 = 5;
 /// How long workers may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
+const STOP_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 2000 } else { 5000 });
 
 /// Runs a director until it is told to stop.
 pub fn run(config: &Config) -> Result<ExitCode, Failure> {

@@ -54,7 +54,7 @@ impl Director {
     }
 
     fn await_ready(&self) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_mins(1);
         loop {
             let said = fs::read_to_string(self.folder.join("errors")).unwrap();
             if said.contains("rvsd: ready") {

@@ -272,7 +272,7 @@ impl Tap {
             .spawn()
             .unwrap();
         let mut tap = Self { child: Some(child), folder };
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_mins(1);
         while !tap.log().contains("rvsd: ready") {
             if let Some(status) = tap.child.as_mut().unwrap().try_wait().unwrap() {
                 let log = tap.log();

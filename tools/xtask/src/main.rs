@@ -166,12 +166,12 @@ fn act(chore: &Chore) -> Result<ExitCode> {
             install::packages(&install::FUNCTIONAL)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
             let mut functional = test::lab(&workspace, "functional");
-            inherit(functional.args(["--timeout-s", "700"]).args(arguments))
+            inherit(functional.args(["--timeout-s", test::FUNCTIONAL_S]).args(arguments))
         }
         Chore::Faults => {
             install::packages(&install::FAULTS)?;
             ensure!(test::release(&workspace, false).status()?.success(), "the build failed");
-            inherit(test::lab(&workspace, "faults").args(["--timeout-s", "400"]))
+            inherit(test::lab(&workspace, "faults").args(["--timeout-s", test::FAULTS_S]))
         }
         Chore::Containers { source, dpdk, arguments } => {
             install::packages(&install::FUNCTIONAL)?;

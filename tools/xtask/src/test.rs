@@ -24,6 +24,12 @@ const RELEASED: [&str; 12] = [
     "rvs-topology",
 ];
 
+/// Seconds after which a lab that hangs is ended: several times what it takes on a machine that has
+/// other things to do.
+pub const FUNCTIONAL_S: &str = "3000";
+/// The same of the faults.
+pub const FAULTS_S: &str = "2000";
+
 /// Runs all steps, or those that need neither root nor long builds.
 ///
 /// # Errors
@@ -221,11 +227,11 @@ fn labs(workspace: &Workspace, steps: &mut Steps, quick: bool) -> Result<()> {
         steps.run("af_xdp share", host.args(["--link", "af_xdp"]), last_line)?;
         steps.run("traffic", &mut lab(workspace, "traffic"), last_line)?;
         let mut functional = lab(workspace, "functional");
-        steps.run("functional", functional.args(["--timeout-s", "700"]), last_line)?;
-        steps.run("faults", lab(workspace, "faults").args(["--timeout-s", "400"]), last_line)?;
+        steps.run("functional", functional.args(["--timeout-s", FUNCTIONAL_S]), last_line)?;
+        steps.run("faults", lab(workspace, "faults").args(["--timeout-s", FAULTS_S]), last_line)?;
         steps.run("ftp", &mut lab(workspace, "ftp"), last_line)?;
         let mut keepalived = lab(workspace, "keepalived");
-        steps.run("keepalived", keepalived.args(["--timeout-s", "150"]), last_line)?;
+        steps.run("keepalived", keepalived.args(["--timeout-s", "900"]), last_line)?;
         let mut soak = topology(workspace, "soak");
         steps.run("soak", soak.args(["--minutes", "2"]), last_line)?;
         if install::are_there(&install::CONTAINERS) {
@@ -276,7 +282,7 @@ pub fn containers(workspace: &Workspace, source: bool) -> Command {
         containers.arg("--source").arg(&workspace.root);
     }
     // The first time, the base image is made from Debian packages; a build stage has no cache.
-    containers.args(["--timeout-s", if source { "5400" } else { "1500" }]);
+    containers.args(["--timeout-s", if source { "10800" } else { "5400" }]);
     containers
 }
 

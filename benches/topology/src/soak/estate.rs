@@ -153,10 +153,10 @@ impl Estate {
         &self.stage.dir
     }
 
-    /// `program` at the client, ended after 30 s.
+    /// `program` at the client, ended after two minutes.
     pub fn client(program: impl AsRef<Path>) -> Command {
         let mut client = command(Some(CLIENT), "timeout");
-        client.arg("30").arg(program.as_ref());
+        client.arg("120").arg(program.as_ref());
         client
     }
 

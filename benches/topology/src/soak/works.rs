@@ -80,7 +80,7 @@ fn download(place: &Place) -> Result<()> {
 fn upload(place: &Place) -> Result<()> {
     let octets = 2_000_000;
     let line =
-        format!("head -c {octets} /dev/zero | tr '\\0' r | nc -N -w 10 {} {PROBE}", place.vip);
+        format!("head -c {octets} /dev/zero | tr '\\0' r | nc -N -w 30 {} {PROBE}", place.vip);
     let said = run(Estate::client("sh").args(["-c", &line]))?;
     let (mut count, mut sum) = (0, 0);
     let _ = rvs_lab::probe::count(&vec![b'r'; octets], &mut count, &mut sum);
@@ -93,7 +93,7 @@ fn bulk() -> Result<()> {
         for more in [&[][..], &["-R", "-P", "4"]] {
             let mut iperf = Estate::client("iperf3");
             iperf.args(["-c", place.vip, "-p", &BULK.to_string(), "-t", "1"]);
-            run(iperf.args(["--connect-timeout", "8000"]).args(more))?;
+            run(iperf.args(["--connect-timeout", "30000"]).args(more))?;
         }
     }
     Ok(())
@@ -162,7 +162,7 @@ fn settled(
     good: impl Fn(Totals) -> bool,
 ) -> Result<()> {
     let mut last = (Totals::default(), Totals::default());
-    let outcome = limits.wait("counters", Duration::from_secs(3), || {
+    let outcome = limits.wait("counters", Duration::from_secs(30), || {
         last = estate.totals(protocol, address)?;
         Ok((good(last.0) && last.0 == last.1).then_some(()))
     });
@@ -181,7 +181,7 @@ fn number_before(said: &str, words: &str) -> Result<u64> {
 fn under_requests(place: &Place, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let url = format!("http://{}/?[1-200]", place.at(HTTP));
     let mut asking = Estate::client("curl");
-    asking.args(["-s", "-S", "-f", "--noproxy", "*", "--max-time", "10", "-o", "/dev/null"]);
+    asking.args(["-s", "-S", "-f", "--noproxy", "*", "--max-time", "30", "-o", "/dev/null"]);
     let asking = asking.arg(url).spawn()?;
     let done = act();
     let output = asking.wait_with_output()?;
@@ -278,7 +278,7 @@ fn pulled(estate: &Estate) -> Result<()> {
          route replace default via 10.20.0.1\nroute replace default via fd20::1\n"
     );
     ip(SERVERS, &back)?;
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_mins(1);
     while Stage::fetch("/").is_err() {
         ensure!(
             Instant::now() < until,

@@ -184,7 +184,8 @@ fn a_silent_client_keeps_nobody_waiting() {
     let mut client = Client::greet(stream).unwrap();
     let before = Instant::now();
     assert_eq!(client.call(&add()).unwrap(), Ok(Reply::Done));
-    assert!(before.elapsed() < Duration::from_secs(5));
+    // The silent one has that long.
+    assert!(before.elapsed() < FRAME_PATIENCE);
 }
 
 #[test]

@@ -124,11 +124,11 @@ fn a_worker_that_hangs_is_left_behind() {
     let (socket, config) = config("hangs");
     let mut running = Running::<IllQueue>::start(&config, &[Ill::Hangs]).unwrap();
     running.told_to_stop = true;
-    // Until it hangs: before, it would stop as it is told.
-    while running.shared[0].frames.read().breaths < 99 {
+    // Until it hangs, in its hundredth breath: before, it would stop as it is told.
+    let frames = &running.shared[0].frames;
+    while (frames.read().breaths, frames.stage()) != (99, Stage::Receive) {
         thread::yield_now();
     }
-    thread::sleep(Duration::from_millis(5));
     assert_eq!(running.until_the_end(), ExitCode::from(exit::STALLED));
     assert!(!socket.exists());
 }
