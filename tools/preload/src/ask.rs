@@ -66,12 +66,21 @@ struct Below {
 impl Below {
     fn of(path: &[u8]) -> Option<Self> {
         let mut below = Self { octets: [0; PATH_OCTETS], len: 0 };
-        let parts = path.strip_prefix(b"/proc/")?.split(|octet| *octet == b'/');
-        for part in parts.filter(|part| !part.is_empty() && *part != b".") {
+        let is_root = path.first() == Some(&b'/');
+        let parts = path.split(|octet| *octet == b'/');
+        let mut parts = parts.filter(|part| !part.is_empty() && *part != b".");
+        if !is_root || parts.next() != Some(b"proc") {
+            return None;
+        }
+        for part in parts {
             if part == b".." {
-                return None;
+                // The kernel's net is within a process's folder, which means nothing here.
+                let whole = below.as_slice();
+                let last = whole.iter().rposition(|octet| *octet == b'/');
+                below.len = last.or((below.len > 0).then_some(0))?;
+                continue;
             }
-            if below.len == 0 && is_process(part) {
+            if below.len == 0 && (is_process(part) || part == b"task") {
                 continue;
             }
             if below.len > 0 {

@@ -5,14 +5,16 @@
 
 use crate::ask::{self, File};
 use crate::folders;
+use crate::hooks::said;
 use crate::next::{next, set_errno};
 use crate::swap::borrowed;
+use crate::wire::is_for_ipvs;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use libc::{FILE, mode_t, size_t, ssize_t};
 use rustix::fd::{AsFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 
 /// The file that a path of C names, seen from the first of `folders` if there is one, and else from the
 /// working one.
@@ -57,7 +59,14 @@ fn opened_folder(file: File, flags: c_int) -> Result<OwnedFd, Errno> {
 }
 
 fn descriptor(file: File, flags: c_int) -> c_int {
-    opened(file, flags).map_or_else(failed, IntoRawFd::into_raw_fd)
+    let stays = flags & libc::O_CLOEXEC == 0;
+    let opened = opened(file, flags).and_then(|fd| {
+        if stays {
+            rustix::io::fcntl_setfd(&fd, FdFlags::empty())?;
+        }
+        Ok(fd)
+    });
+    opened.map_or_else(failed, IntoRawFd::into_raw_fd)
 }
 
 /// open(2) and its like, whose path comes after `$before`. C declares a variable number of arguments;
@@ -96,6 +105,28 @@ opens! {
     c"openat64" openat64(folder: c_int,);
     c"__openat_2" __openat_2(folder: c_int,);
     c"__openat64_2" __openat64_2(folder: c_int,);
+}
+
+/// creat(2) and its like.
+macro_rules! creates {
+    ($($symbol:literal $name:ident;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: a file of IPVS is rvsd's.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(path: *const c_char, mode: mode_t) -> c_int {
+            // SAFETY: the caller's path.
+            if let Some(file) = unsafe { file(&[], path) } {
+                return descriptor(file, libc::O_WRONLY);
+            }
+            let next = next!($symbol, unsafe extern "C" fn(*const c_char, mode_t) -> c_int);
+            // SAFETY: as it came.
+            unsafe { next(path, mode) }
+        }
+    )*};
+}
+
+creates! {
+    c"creat" creat;
+    c"creat64" creat64;
 }
 
 /// What those are shown who only look at what a path names: another file of the same kind, if it names
@@ -188,9 +219,9 @@ type FOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
 /// `mode` is as for fopen(3).
 unsafe fn stream(file: File, mode: *const c_char) -> *mut FILE {
     // SAFETY: the caller's mode, which has at least its zero.
-    let first = unsafe { *mode };
-    let reads = u8::try_from(first).is_ok_and(|first| first == b'r');
-    let fd = descriptor(file, if reads { libc::O_RDONLY } else { libc::O_WRONLY });
+    let words = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    let access = if words.first() == Some(&b'r') { libc::O_RDONLY } else { libc::O_WRONLY };
+    let fd = descriptor(file, access | if words.contains(&b'e') { libc::O_CLOEXEC } else { 0 });
     if fd < 0 {
         return ptr::null_mut();
     }
@@ -224,6 +255,47 @@ pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *m
     unsafe { next(path, mode) }
 }
 
+type FReopen = unsafe extern "C" fn(*const c_char, *const c_char, *mut FILE) -> *mut FILE;
+
+/// freopen(3) and its like.
+macro_rules! reopens {
+    ($($symbol:literal $name:ident as $open:ident;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: a file of IPVS is rvsd's.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            path: *const c_char,
+            mode: *const c_char,
+            stream: *mut FILE,
+        ) -> *mut FILE {
+            let next = next!($symbol, FReopen);
+            // SAFETY: the caller's path.
+            if unsafe { file(&[], path) }.is_none() {
+                // SAFETY: as it came.
+                return unsafe { next(path, mode, stream) };
+            }
+            // SAFETY: the caller's path and mode.
+            let source = unsafe { $open(path, mode) };
+            // SAFETY: the caller's mode and stream, which takes any file first and then that one's place.
+            let stream = unsafe { next(c"/dev/null".as_ptr(), mode, stream) };
+            if source.is_null() || stream.is_null() {
+                return ptr::null_mut();
+            }
+            // SAFETY: two streams that are open, one of which is nobody else's.
+            let is_done = unsafe {
+                let is_done = libc::dup2(libc::fileno(source), libc::fileno(stream)) >= 0;
+                libc::fclose(source);
+                is_done
+            };
+            if is_done { stream } else { ptr::null_mut() }
+        }
+    )*};
+}
+
+reopens! {
+    c"freopen" freopen as fopen;
+    c"freopen64" freopen64 as fopen64;
+}
+
 /// realpath(3): the files of IPVS have no links in their paths.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut c_char {
@@ -248,9 +320,20 @@ pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut 
 /// write(2): what a sysctl is set to may be refused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t {
-    if ask::anything_written() && !from.is_null() {
+    let content = if from.is_null() {
+        &[]
+    } else {
         // SAFETY: the caller's buffer.
-        let content = unsafe { core::slice::from_raw_parts(from.cast::<u8>(), len) };
+        unsafe { core::slice::from_raw_parts(from.cast::<u8>(), len) }
+    };
+    if is_for_ipvs(content) {
+        let whole = [libc::iovec { iov_base: from.cast_mut(), iov_len: len }];
+        // SAFETY: the caller's buffer.
+        if let Some(sent) = unsafe { said(fd, &whole) } {
+            return sent;
+        }
+    }
+    if ask::anything_written() {
         match borrowed(fd).and_then(|fd| ask::write(fd, content)) {
             Some(Ok(())) => return ssize_t::try_from(len).unwrap_or(ssize_t::MAX),
             Some(Err(error)) => {
@@ -265,34 +348,46 @@ pub unsafe extern "C" fn write(fd: c_int, from: *const c_void, len: size_t) -> s
     unsafe { next(fd, from, len) }
 }
 
-/// Ends a process that was forked to load a module of the kernel's IPVS: there is nothing to load.
+/// Whether a program loads a module of the kernel's IPVS: there is nothing to load.
 ///
 /// # Safety
 ///
 /// `program` is a text or null; `arguments` is a list of texts that ends with null, or null.
-unsafe fn ends_if_modprobe(program: *const c_char, arguments: *const *const c_char) {
+unsafe fn is_modprobe(program: *const c_char, arguments: *const *const c_char) -> bool {
     if program.is_null() || arguments.is_null() {
-        return;
+        return false;
     }
     // SAFETY: the caller's word.
     let program = unsafe { CStr::from_ptr(program) }.to_bytes();
     if program.rsplit(|octet| *octet == b'/').next() != Some(b"modprobe") {
-        return;
+        return false;
     }
     let mut place = arguments;
     loop {
         // SAFETY: before or at the null that ends the list.
         let argument = unsafe { *place };
         if argument.is_null() {
-            return;
+            return false;
         }
         // SAFETY: the caller's word.
         if unsafe { CStr::from_ptr(argument) }.to_bytes().starts_with(b"ip_vs") {
-            // SAFETY: ends this process, a child that wanted to become another program.
-            unsafe { libc::_exit(0) };
+            return true;
         }
         // SAFETY: not beyond the null, which was not met yet.
         place = unsafe { place.add(1) };
+    }
+}
+
+/// Ends a process that was forked to load a module of the kernel's IPVS.
+///
+/// # Safety
+///
+/// As for [`is_modprobe()`].
+unsafe fn ends_if_modprobe(program: *const c_char, arguments: *const *const c_char) {
+    // SAFETY: the caller's word.
+    if unsafe { is_modprobe(program, arguments) } {
+        // SAFETY: ends this process, a child that wanted to become another program.
+        unsafe { libc::_exit(0) };
     }
 }
 
@@ -332,4 +427,55 @@ pub unsafe extern "C" fn execve(
     let next = next!(c"execve", ExecE);
     // SAFETY: as it came.
     unsafe { next(program, arguments, environment) }
+}
+
+/// execvpe(3)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execvpe(
+    program: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller's texts.
+    unsafe { ends_if_modprobe(program, arguments) };
+    let next = next!(c"execvpe", ExecE);
+    // SAFETY: as it came.
+    unsafe { next(program, arguments, environment) }
+}
+
+type Spawn = unsafe extern "C" fn(
+    *mut libc::pid_t,
+    *const c_char,
+    *const libc::posix_spawn_file_actions_t,
+    *const libc::posix_spawnattr_t,
+    *const *mut c_char,
+    *const *mut c_char,
+) -> c_int;
+
+/// `posix_spawn(3)` and its like: who wants to load a module gets a child that does nothing.
+macro_rules! spawns {
+    ($($symbol:literal $name:ident;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "()`: modprobe does nothing.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            child: *mut libc::pid_t,
+            program: *const c_char,
+            actions: *const libc::posix_spawn_file_actions_t,
+            attributes: *const libc::posix_spawnattr_t,
+            arguments: *const *mut c_char,
+            environment: *const *mut c_char,
+        ) -> c_int {
+            // SAFETY: the caller's texts.
+            let loads = unsafe { is_modprobe(program, arguments.cast()) };
+            let program = if loads { c"/bin/true".as_ptr() } else { program };
+            let next = next!($symbol, Spawn);
+            // SAFETY: as it came, or another program that there is.
+            unsafe { next(child, program, actions, attributes, arguments, environment) }
+        }
+    )*};
+}
+
+spawns! {
+    c"posix_spawn" posix_spawn;
+    c"posix_spawnp" posix_spawnp;
 }

@@ -7,7 +7,7 @@ use crate::awake;
 use crate::next::{errno, next, next_if_any, set_errno};
 use crate::swap::{self, Ours, ours, ours_for};
 use crate::wire::FAMILY_ID;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use libc::{msghdr, size_t, sockaddr, sockaddr_nl, socklen_t, ssize_t};
 
@@ -76,24 +76,56 @@ unsafe fn buffers<'a>(message: *const msghdr) -> &'a [libc::iovec] {
     unsafe { core::slice::from_raw_parts(message.msg_iov, message.msg_iovlen) }
 }
 
+/// So much of a message in several buffers is looked at: a question for a family is shorter.
+const BEGINNING: usize = 512;
+
+/// Sends a message to rvsd, if it is for rvsd: as many octets as it has, or -1 and an errno.
+///
+/// # Safety
+///
+/// The buffers are good.
+pub(crate) unsafe fn said(fd: c_int, buffers: &[libc::iovec]) -> Option<ssize_t> {
+    // SAFETY: the caller's word.
+    let octets_of = |it: &libc::iovec| unsafe { octets(it.iov_base, it.iov_len) };
+    let ours = match buffers {
+        [] => return None,
+        [whole] => ours_for(fd, octets_of(whole)),
+        several => {
+            let (mut beginning, mut len) = ([0; BEGINNING], 0);
+            let octets = several.iter().flat_map(octets_of);
+            for (place, octet) in beginning.iter_mut().zip(octets) {
+                *place = *octet;
+                len += 1;
+            }
+            ours_for(fd, beginning.get(..len).unwrap_or_default())
+        }
+    };
+    match ours {
+        Ok(None) => None,
+        Ok(Some(ours)) => {
+            let mut whole = Vec::new();
+            for buffer in buffers {
+                whole.extend_from_slice(octets_of(buffer));
+            }
+            ours.send(&mut whole);
+            Some(ssize_t::try_from(whole.len()).unwrap_or(ssize_t::MAX))
+        }
+        Err(error) => {
+            set_errno(error.raw_os_error());
+            Some(-1)
+        }
+    }
+}
+
 /// sendmsg(2)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     if !message.is_null() {
         // SAFETY: the caller's message.
         let buffers = unsafe { buffers(message) };
-        let first = buffers.first().map(|it| {
-            // SAFETY: the caller's buffer.
-            unsafe { octets(it.iov_base, it.iov_len) }
-        });
-        if let Some(ours) = first.and_then(|first| ours_for(fd, first)) {
-            let mut whole = Vec::new();
-            for buffer in buffers {
-                // SAFETY: the caller's buffer.
-                whole.extend_from_slice(unsafe { octets(buffer.iov_base, buffer.iov_len) });
-            }
-            ours.send(&mut whole);
-            return ssize_t::try_from(whole.len()).unwrap_or(ssize_t::MAX);
+        // SAFETY: the caller's buffers.
+        if let Some(sent) = unsafe { said(fd, buffers) } {
+            return sent;
         }
     }
     let next = next!(c"sendmsg", unsafe extern "C" fn(c_int, *const msghdr, c_int) -> ssize_t);
@@ -120,11 +152,10 @@ pub unsafe extern "C" fn sendto(
     to: *const sockaddr,
     to_len: socklen_t,
 ) -> ssize_t {
+    let whole = [libc::iovec { iov_base: buffer.cast_mut(), iov_len: len }];
     // SAFETY: the caller's buffer.
-    let message = unsafe { octets(buffer, len) };
-    if let Some(ours) = ours_for(fd, message) {
-        ours.send(&mut message.to_vec());
-        return ssize_t::try_from(len).unwrap_or(ssize_t::MAX);
+    if let Some(sent) = unsafe { said(fd, &whole) } {
+        return sent;
     }
     let next = next!(c"sendto", SendTo);
     // SAFETY: as it came.
@@ -141,6 +172,49 @@ pub unsafe extern "C" fn send(
 ) -> ssize_t {
     // SAFETY: as it came; no address.
     unsafe { sendto(fd, buffer, len, flags, ptr::null(), 0) }
+}
+
+/// writev(2)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn writev(fd: c_int, buffers: *const libc::iovec, count: c_int) -> ssize_t {
+    if let Some(count) = usize::try_from(count).ok().filter(|_| !buffers.is_null()) {
+        // SAFETY: the caller's buffers.
+        let buffers = unsafe { core::slice::from_raw_parts(buffers, count) };
+        // SAFETY: the caller's buffers.
+        if let Some(sent) = unsafe { said(fd, buffers) } {
+            return sent;
+        }
+    }
+    let next = next!(c"writev", unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> ssize_t);
+    // SAFETY: as it came.
+    unsafe { next(fd, buffers, count) }
+}
+
+type SendMMsg = unsafe extern "C" fn(c_int, *mut libc::mmsghdr, c_uint, c_int) -> c_int;
+
+/// sendmmsg(2): what rvsd gets goes one by one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendmmsg(
+    fd: c_int,
+    messages: *mut libc::mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    if count > 0 && !messages.is_null() {
+        // SAFETY: the caller's messages, of which there is one.
+        let first = unsafe { &mut *messages };
+        // SAFETY: the caller's message.
+        let buffers = unsafe { buffers(&raw const first.msg_hdr) };
+        // SAFETY: the caller's buffers.
+        if let Some(sent) = unsafe { said(fd, buffers) } {
+            let Ok(len) = c_uint::try_from(sent) else { return -1 };
+            first.msg_len = len;
+            return 1;
+        }
+    }
+    let next = next!(c"sendmmsg", SendMMsg);
+    // SAFETY: as it came.
+    unsafe { next(fd, messages, count, flags) }
 }
 
 /// Receives with `receive`, which is given flags; if rvsd has gone, what is received is an error message
@@ -271,6 +345,22 @@ pub unsafe extern "C" fn recv(
 ) -> ssize_t {
     // SAFETY: as it came; no address.
     unsafe { recvfrom(fd, buffer, len, flags, ptr::null_mut(), ptr::null_mut()) }
+}
+
+/// recv(2) of programs that are compiled with `_FORTIFY_SOURCE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __recv_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if len > room {
+        std::process::abort();
+    }
+    // SAFETY: as it came.
+    unsafe { recv(fd, buffer, len, flags) }
 }
 
 type GetName = unsafe extern "C" fn(c_int, *mut sockaddr, *mut socklen_t) -> c_int;

@@ -21,7 +21,7 @@ use rustix::net::{RecvFlags, recv};
 use rustix::process::{Gid, Pid, Uid, getegid, geteuid, getpid};
 use std::sync::{Mutex, Once};
 
-/// Our descriptor is not among the first, which programs close and open again by their numbers.
+/// Our descriptors are not among the first, which programs close and open again by their numbers.
 const LOWEST: RawFd = 100;
 
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
@@ -77,6 +77,11 @@ impl Kept {
             && rustix::fs::fcntl_getfl(socket).is_ok_and(waits)
             && self.owner == Owner::now()
     }
+}
+
+/// The same file by a number of its own, if there is one for it.
+pub(crate) fn out_of_the_way(file: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&file, LOWEST).unwrap_or(file)
 }
 
 fn cookie_of(fd: RawFd) -> Option<u64> {

@@ -19,6 +19,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use std::mem::ManuallyDrop;
+use std::ptr;
 
 /// Descriptors that can be swapped are below this.
 const SLOTS_MAX: usize = 4096;
@@ -34,6 +35,8 @@ struct Slot {
     spent: AtomicBool,
     /// One more than the other end of a connection to nobody, which keeps this one open; else zero.
     mate: AtomicI32,
+    /// The cookie of that end, as long as the program has not closed it with all that it has.
+    mate_cookie: AtomicU64,
     /// The thread that is putting another socket here; else zero.
     claim: AtomicI32,
     /// The socket with this cookie is watched by an epoll, whose descriptor is one less than `epoll`,
@@ -52,6 +55,7 @@ static SLOTS: [Slot; SLOTS_MAX] = [const {
         owed: AtomicU32::new(0),
         spent: AtomicBool::new(false),
         mate: AtomicI32::new(0),
+        mate_cookie: AtomicU64::new(0),
         claim: AtomicI32::new(0),
         watched: AtomicU64::new(0),
         epoll: AtomicI32::new(0),
@@ -143,30 +147,32 @@ pub(crate) fn ours(fd: RawFd) -> Option<Ours> {
 }
 
 /// The connection in `fd`, made now if `message`, which is to be sent there, asks for IPVS.
-pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Option<Ours> {
+///
+/// # Errors
+///
+/// It asks for IPVS, and there is no connection to be had, not even to nobody. The message must not be
+/// sent then: a kernel would take it.
+pub(crate) fn ours_for(fd: RawFd, message: &[u8]) -> Result<Option<Ours>, Errno> {
     if let Some(ours) = ours(fd) {
-        return Some(ours);
+        return Ok(Some(ours));
     }
-    if !is_for_ipvs(message) {
-        return None;
-    }
-    let slot = SLOTS.get(usize::try_from(fd).ok()?)?;
-    let fd = borrowed(fd)?;
-    let claim = Claim::of(slot);
-    let Some(port) = bound_generic_netlink(fd) else {
-        // Another thread was first, or it is something else.
-        drop(claim);
-        return ours(fd.as_raw_fd());
+    let Some(fd) = borrowed(fd).filter(|_| is_for_ipvs(message)) else { return Ok(None) };
+    let Some(slot) = usize::try_from(fd.as_raw_fd()).ok().and_then(|at| SLOTS.get(at)) else {
+        return if generic_netlink(fd).is_some() { Err(Errno::MFILE) } else { Ok(None) };
     };
+    let _claim = Claim::of(slot);
     let ours = Ours { fd, slot };
+    let Some(port) = bound_generic_netlink(fd) else {
+        // Another thread was first, it is a copy of another descriptor, or something else.
+        return Ok(self::ours(fd.as_raw_fd()).or_else(|| ours.copies().map(|()| ours)));
+    };
     slot.port.store(port, Ordering::Relaxed);
-    slot.mate.store(0, Ordering::Relaxed);
-    if ours.take_over().is_some() {
-        return Some(ours);
+    ours.take_mate(None);
+    if ours.take_over().is_none() {
+        // A connection to nobody would do: the send that follows tries again.
+        ours.reconnect().or_else(|_| ours.answer_error(0, Errno::NOENT))?;
     }
-    // A connection to nobody would do: the send that follows tries again.
-    ours.reconnect().or_else(|_| ours.answer_error(0, Errno::NOENT)).ok()?;
-    Some(ours)
+    Ok(Some(ours))
 }
 
 /// Takes note that an epoll watches a descriptor from now on, for `events` and under `data`, or not
@@ -261,6 +267,23 @@ impl Ours {
         kept::give(self.fd, is_quiet, |socket, cookie| self.replace(socket, cookie))
     }
 
+    /// Takes note that this descriptor is a copy of one that is a connection, as dup(2) makes it.
+    fn copies(&self) -> Option<()> {
+        let cookie = sockopt::socket_cookie(self.fd).ok().filter(|cookie| *cookie != 0)?;
+        let is_it = |other: &&Slot| other.cookie.load(Ordering::Acquire) == cookie;
+        let other = SLOTS.iter().find(is_it).filter(|other| !ptr::eq(*other, self.slot))?;
+        // Nobody knows which of the two is closed last.
+        other.spent.store(true, Ordering::Relaxed);
+        self.spend();
+        self.slot.port.store(other.port.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.take_mate(None);
+        self.slot.cookie.store(cookie, Ordering::Release);
+        if other.mate.load(Ordering::Relaxed) > 0 {
+            self.reconnect().or_else(|_| self.answer_error(0, Errno::NOENT)).ok()?;
+        }
+        Some(())
+    }
+
     /// A new connection in this descriptor's place.
     fn reconnect(&self) -> Result<(), Errno> {
         let socket = connect()?;
@@ -299,9 +322,16 @@ impl Ours {
 
     /// Keeps the other end of a connection to nobody; the one before it is closed.
     fn take_mate(&self, next: Option<OwnedFd>) {
+        let next = next.map(kept::out_of_the_way);
+        let cookie = next.as_ref().and_then(|next| sockopt::socket_cookie(next).ok());
         let next = next.map_or(0, |fd| fd.into_raw_fd() + 1);
         let before = self.slot.mate.swap(next, Ordering::Relaxed);
-        if before > 0 {
+        let before_cookie =
+            self.slot.mate_cookie.swap(cookie.unwrap_or_default(), Ordering::Relaxed);
+        // Else the program has closed all descriptors, and the number may be its own now.
+        if let Some(fd) = borrowed(before - 1)
+            && sockopt::socket_cookie(fd) == Ok(before_cookie)
+        {
             // SAFETY: an earlier call gave it up to the slot alone.
             drop(unsafe { OwnedFd::from_raw_fd(before - 1) });
         }

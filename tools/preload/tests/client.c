@@ -1,5 +1,6 @@
 /* Speaks to IPVS by system calls alone, as programs do that use no library. Exits with 0 if all is as
  * the kernel has it; what it is told to do is its first argument. */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -12,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +46,7 @@ static int netlink(void)
 }
 
 static int flags = NLM_F_REQUEST;
+static long (*says_otherwise)(int, char *, size_t);
 
 /* Asks for a family by its name, or for IPVS's information by its number. */
 static void ask(int fd, const char *family, int number, int seq)
@@ -63,7 +67,9 @@ static void ask(int fd, const char *family, int number, int seq)
         strcpy((char *)(attribute + 1), family);
         message->nlmsg_len += NLA_ALIGN(attribute->nla_len);
     }
-    CHECK(sendto(fd, buffer, message->nlmsg_len, 0, NULL, 0) == (long)message->nlmsg_len);
+    long sent = says_otherwise ? says_otherwise(fd, buffer, message->nlmsg_len)
+                               : sendto(fd, buffer, message->nlmsg_len, 0, NULL, 0);
+    CHECK(sent == (long)message->nlmsg_len);
 }
 
 /* The next message; it must come from the kernel. */
@@ -316,6 +322,124 @@ static void globs(void)
     globfree(&found);
 }
 
+/* As send(2), by all other ways that a program has. */
+static int way;
+static long says(int fd, char *message, size_t len)
+{
+    struct iovec parts[3] = { { message, 7 }, { message + 7, 13 }, { message + 20, len - 20 } };
+    struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+    struct mmsghdr one = { .msg_hdr = { .msg_name = &kernel, .msg_namelen = sizeof kernel, .msg_iov = parts, .msg_iovlen = 3 } };
+    switch (way) {
+    case 0:
+        return sendmsg(fd, &one.msg_hdr, 0);
+    case 1:
+        return write(fd, message, len);
+    case 2:
+        return writev(fd, parts, 3);
+    default:
+        return sendmmsg(fd, &one, 1, 0) == 1 ? one.msg_len : -1;
+    }
+}
+
+static void splits(void)
+{
+    says_otherwise = says;
+    for (way = 0; way < 4; way++)
+        serves(netlink(), 10 * way);
+}
+
+/* What is done with a copy of a descriptor is done with the socket. */
+static void copies(void)
+{
+    int fd = netlink(), copy, other;
+    family_of(fd, "IPVS", 1);
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 200);
+    CHECK(copy >= 200);
+    serves(copy, 10);
+    close(fd);
+    other = netlink();
+    serves(other, 20);
+    serves(copy, 30);
+    serves(other, 40);
+}
+
+/* There is no rvsd, and no room: whatever is out of numbers does not speak to the kernel. */
+static int refused(int fd, int seq)
+{
+    char message[32] = { 0 };
+    struct nlmsghdr *header = (void *)message;
+    struct nlattr *attribute = (void *)(message + NLMSG_HDRLEN + GENL_HDRLEN);
+    header->nlmsg_len = sizeof message;
+    header->nlmsg_type = GENL_ID_CTRL;
+    header->nlmsg_seq = seq;
+    message[NLMSG_HDRLEN] = CTRL_CMD_GETFAMILY;
+    attribute->nla_type = CTRL_ATTR_FAMILY_NAME;
+    attribute->nla_len = NLA_HDRLEN + 5;
+    memcpy(attribute + 1, "IPVS", 5);
+    return send(fd, message, sizeof message, 0) < 0 && errno == EMFILE;
+}
+
+static void runs_out(void)
+{
+    struct rlimit limit = { 5000, 5000 }, few = { 120, 5000 };
+    int fd = netlink(), high, last = -1, next;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    high = fcntl(netlink(), F_DUPFD_CLOEXEC, 4500);
+    CHECK(high >= 4500 && refused(high, 1));
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    while ((next = dup(0)) >= 0)
+        last = next;
+    CHECK(refused(fd, 2));
+    close(last);
+    CHECK(refused(fd, 3));
+}
+
+/* Who looks for rvsd again and again has no more files than before; and those are its own. */
+static void returns(void)
+{
+    int before, after, own, fd;
+    CHECK(family_of(netlink(), "IPVS", 1) == -ENOENT);
+    for (int round = 0; round < 2; round++) {
+        before = dup(0);
+        for (int seq = 2; seq < 50; seq++) {
+            fd = netlink();
+            CHECK(family_of(fd, "IPVS", seq) == -ENOENT);
+            close(fd);
+        }
+        after = dup(0);
+        CHECK(round == 0 || after == before + 1);
+        close(before);
+        close(after);
+    }
+    fd = netlink();
+    CHECK(family_of(fd, "IPVS", 60) == -ENOENT);
+    for (own = 3; own < 300; own++)
+        if (own != fd)
+            close(own);
+    for (own = 3; own < 300; own++)
+        CHECK(own == fd || dup2(0, own) == own);
+    CHECK(family_of(fd, "IPVS", 61) == -ENOENT);
+    for (own = 3; own < 300; own++)
+        CHECK(fcntl(own, F_GETFD) >= 0);
+}
+
+static void paths(void)
+{
+    char line[100] = { 0 }, path[100];
+    int fd = creat("/proc/sys/net/ipv4/vs/sloppy_tcp", 0600);
+    CHECK(fd >= 0 && !(fcntl(fd, F_GETFD) & FD_CLOEXEC) && write(fd, "1", 1) == 1);
+    CHECK(write(fd, "x", 1) < 0 && errno == EINVAL);
+    CHECK(freopen("/proc/net/ip_vs", "r", stdin) && fileno(stdin) == 0);
+    CHECK(fgets(line, sizeof line, stdin) && !strncmp(line, "IP Virtual Server", 17));
+    snprintf(path, sizeof path, "/proc/%d/task/%d/net/ip_vs", getpid(), getpid());
+    const char *all[] = { path, "//proc/net/ip_vs", "/proc/thread-self/net/./ip_vs", "/proc/sys/../net/ip_vs" };
+    for (int i = 0; i < 4; i++) {
+        fd = openat(AT_FDCWD, all[i], O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0 && fcntl(fd, F_GETFD) & FD_CLOEXEC);
+        CHECK(pread(fd, line, 17, 0) == 17 && !strncmp(line, "IP Virtual Server", 17));
+    }
+}
+
 int main(int count, char **words)
 {
     const char *what = count > 1 ? words[1] : "";
@@ -358,6 +482,16 @@ int main(int count, char **words)
         lists();
     } else if (!strcmp(what, "globs")) {
         globs();
+    } else if (!strcmp(what, "splits")) {
+        splits();
+    } else if (!strcmp(what, "copies")) {
+        copies();
+    } else if (!strcmp(what, "runs out")) {
+        runs_out();
+    } else if (!strcmp(what, "returns")) {
+        returns();
+    } else if (!strcmp(what, "paths")) {
+        paths();
     } else if (!strcmp(what, "reads")) {
         int fd = open(words[2], O_RDONLY);
         long got;

@@ -161,6 +161,25 @@ fn streams_of_folders_are_read_again_and_patterns_expanded() {
 }
 
 #[test]
+fn however_a_program_speaks_and_opens_it_reaches_rvsd() {
+    let bench = Bench::served("ways");
+    let client = bench.client(&[]);
+    for what in ["splits", "copies", "paths"] {
+        assert_well(what, &bench.preloaded(&client, &[what]));
+    }
+    assert_eq!(bench.sloppy_tcp(), "1");
+}
+
+#[test]
+fn without_rvsd_nothing_reaches_the_kernels_ipvs_and_no_descriptor_is_lost() {
+    let bench = Bench::new("nobody");
+    let client = bench.client(&[]);
+    for what in ["runs out", "returns"] {
+        assert_well_alone(what, &bench.preloaded(&client, &[what]));
+    }
+}
+
+#[test]
 fn without_rvsd_folders_are_the_kernels() {
     let bench = Bench::new("kernels");
     let output = bench.preloaded(Path::new("ls"), &["/proc/sys/net/ipv4"]);
