@@ -6,6 +6,7 @@ use core::time::Duration;
 use rvs_control::config::{AfXdpLink, Config};
 use rvs_io::af_xdp::{self, About, AfXdpQueue, Mode, Settings};
 use rvs_wire::partial;
+use std::os::fd::AsFd;
 
 /// Octets of Ethernet and VLAN headers before a packet.
 const HEADERS: usize = 18;
@@ -39,7 +40,14 @@ impl Device for AfXdpQueue {
     }
 
     fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
-        wait_for(queues.iter().flat_map(Self::waits), doorbell, at_most, |_, _| {})
+        let shared = || queues.iter().filter_map(|queue| queue.group().map(|fd| (queue, fd)));
+        let fds = queues.iter().map(AsFd::as_fd).chain(shared().map(|(_, fd)| fd));
+        wait_for(fds, doorbell, at_most, |nth, ready| {
+            let group = nth.checked_sub(queues.len()).filter(|_| ready);
+            if let Some((queue, _)) = group.and_then(|nth| shared().nth(nth)) {
+                queue.expect_group();
+            }
+        })
     }
 
     fn note(&self, link: &AfXdpLink) -> Option<String> {

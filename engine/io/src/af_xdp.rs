@@ -25,6 +25,7 @@ mod sys;
 
 use crate::netdevice::{Request, ioctl};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
+use core::cell::Cell;
 use group::{Group, Heard, Member};
 use rings::{Chunks, Inbox, Kicked, Outbox, Ring};
 use std::io;
@@ -48,7 +49,8 @@ pub const FRAME_OCTETS_MAX: usize = 4096 - KERNEL_HEADROOM;
 /// Frames that one call sends at most where frames are copied. Linux 6.12 net/xdp/xsk.c
 /// `TX_BATCH_SIZE`.
 const SENT_BY_CALL: usize = 32;
-/// How many looks at the ring there are for one at the socket for groups, if frames came.
+/// How many looks at the ring, which cost nothing, there are for one at the socket for groups, which is a
+/// system call. Who waits is told of it by poll(2).
 const GROUP_TURN: u32 = 32;
 
 /// What is wanted of a link.
@@ -359,8 +361,8 @@ pub struct AfXdpQueue {
     /// Chunks to send from that the kernel has not.
     free: Vec<u64>,
     group: Option<Group>,
-    /// Looks until the next at the group's socket.
-    turn: u32,
+    /// Looks until the next at the group's socket; 0: the next one.
+    turn: Cell<u32>,
     copies: bool,
     busy_poll: bool,
     mend: Option<fn(&mut [u8])>,
@@ -400,7 +402,7 @@ impl AfXdpQueue {
             chunk,
             free: (RECEIVE..RECEIVE + TRANSMIT).map(at).collect(),
             group: None,
-            turn: 0,
+            turn: Cell::new(0),
             copies: true,
             busy_poll: settings.busy_poll_us.is_some(),
             mend,
@@ -482,9 +484,15 @@ impl AfXdpQueue {
         })
     }
 
-    /// Where an idle worker may wait; it must not read or write there.
-    pub fn waits(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        core::iter::once(self.socket.as_fd()).chain(self.group.as_ref().map(AsFd::as_fd))
+    /// Where an idle worker may wait for frames to groups as well, which do not come by the ring.
+    #[must_use]
+    pub fn group(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Poll said that there is something at [`Self::group`]: the next [`Queue::receive`] asks there.
+    pub fn expect_group(&self) {
+        self.turn.set(0);
     }
 
     /// Copies what the ring has, at most `most` frames, into rooms.
@@ -526,7 +534,7 @@ impl AfXdpQueue {
     /// Asks for frames to groups.
     #[cold]
     fn hear(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>, most: usize) {
-        self.turn = GROUP_TURN;
+        self.turn.set(GROUP_TURN);
         let Some(group) = &self.group else { return };
         for _ in 0..most {
             let Some(mut frame) = pool.take() else { return };
@@ -584,6 +592,13 @@ impl AfXdpQueue {
     }
 }
 
+impl AsFd for AfXdpQueue {
+    /// Where an idle worker may wait; it must not read or write there.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Queue for AfXdpQueue {
     type Frame = RoomFrame;
     type Pool = RoomPool;
@@ -593,15 +608,17 @@ impl Queue for AfXdpQueue {
         let most = most.min(burst.remaining_capacity());
         if self.busy_poll || self.fill.wants_call() {
             // Refused when the device is down; then nothing comes.
-            if let Err(error) = sys::call(&self.socket, &Call::Receive) {
+            if let Err(error) = sys::call(&self.socket, Call::Receive) {
                 self.fault =
                     error.raw_os_error().filter(|code| *code != libc::EAGAIN).or(self.fault);
             }
         }
         let taken = self.take_in(pool, burst, most);
-        self.turn = self.turn.saturating_sub(1);
-        if self.group.is_some() && taken < most && (taken == 0 || self.turn == 0) {
-            self.hear(pool, burst, most - taken);
+        if self.group.is_some() {
+            match self.turn.get() {
+                0 if taken < most => self.hear(pool, burst, most - taken),
+                turn => self.turn.set(turn.saturating_sub(1)),
+            }
         }
         burst.len() - before
     }
@@ -614,7 +631,7 @@ impl Queue for AfXdpQueue {
         }
         self.transmit.publish();
         let Kicked { fault, is_unseen } =
-            self.transmit.kick(1 + put / SENT_BY_CALL, || sys::call(&self.socket, &Call::Send));
+            self.transmit.kick(1 + put / SENT_BY_CALL, || sys::call(&self.socket, Call::Send));
         self.fault = fault.or(self.fault);
         if is_unseen && self.copies {
             self.transmit.take_back(u32::try_from(put).unwrap_or_default());

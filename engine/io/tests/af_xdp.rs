@@ -13,6 +13,7 @@
 mod common;
 
 use common::{Host, frame, in_namespace, ip, veth};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rvs_io::{
     Burst, Frame, Pool, Queue, Reserve, RoomPool,
     af_xdp::{self, About, AfXdpError, AfXdpQueue, FRAME_OCTETS_MAX, Mode, Settings},
@@ -92,6 +93,30 @@ fn frames_to_our_mac_are_ours_and_others_the_hosts_and_groups_are_for_both() {
 }
 
 #[test]
+fn a_group_frame_is_taken_in_by_the_look_after_poll_told_of_it_and_else_by_one_of_33() {
+    on_veth(|| {
+        let (mut queue, _about) = open(&settings());
+        let (far, mut pool) = (Host::new(FAR), Reserve::new(512, 1518).pool());
+        let mut burst = Burst::new();
+        for (number, is_told) in [(0, true), (1, false), (2, true), (3, false)] {
+            // The first look of all asks, and so has the others to come.
+            assert_eq!(queue.receive(&mut pool, &mut burst, 32), 0);
+            far.send(&to([0xff; 6], number)).unwrap();
+            let mut there = [PollFd::from_borrowed_fd(queue.group().unwrap(), PollFlags::IN)];
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            assert_eq!(poll(&mut there, Some(&second)), Ok(1));
+            if is_told {
+                queue.expect_group();
+            }
+            let looks = (1..).find(|_| queue.receive(&mut pool, &mut burst, 32) > 0).unwrap();
+            assert!(if is_told { looks == 1 } else { (2..=33).contains(&looks) }, "{looks}");
+            assert_eq!(burst.len(), 1);
+            burst.drain(..).for_each(|frame| pool.give(frame));
+        }
+    });
+}
+
+#[test]
 fn a_group_frame_has_its_vlan_tag() {
     on_veth(|| {
         let (mut queue, _about) = open(&settings());
@@ -156,7 +181,8 @@ fn every_queue_has_its_worker() {
         assert!(wrong.contains("has 4 receive queues and there are 1 workers"), "{wrong}");
         let (queues, _about) = af_xdp::open(&Settings { queues: 4, ..settings() }).unwrap();
         assert_eq!(queues.len(), 4);
-        assert_eq!(queues.iter().map(|queue| queue.waits().count()).sum::<usize>(), 5);
+        let groups = queues.iter().map(|queue| queue.group().is_some());
+        assert!(groups.eq([true, false, false, false]), "one copy of what is to groups");
     });
 }
 
