@@ -29,6 +29,7 @@ use rvs_lab::process::{Limits, run};
 
 use crate::load::{Groups, Load, measure};
 use crate::peer::Peer;
+use crate::rvsd::Driver;
 use crate::stage::Wire;
 use crate::table::Figures;
 use crate::usage::Group;
@@ -68,9 +69,12 @@ enum Action {
         /// Where.
         at: SocketAddr,
     },
-    /// Carries frames between two TAPs.
+    /// Carries frames between two devices.
     #[command(hide = true)]
-    Floor,
+    Floor {
+        /// Of which kind.
+        over: Driver,
+    },
     /// Requests at a fixed rate, and how long each took from when it was due.
     #[command(hide = true)]
     Pace {
@@ -108,7 +112,8 @@ fn main() -> ExitCode {
         Action::Soak { minutes } => in_private(|bin| soak::act(bin, minutes)),
         Action::Flood { to, seconds } => flood::send(to, seconds),
         Action::Sink { at } => flood::sink(at),
-        Action::Floor => floor::act(),
+        Action::Floor { over: Driver::Tap } => floor::tap(),
+        Action::Floor { over: Driver::AfXdp } => floor::af_xdp(),
         Action::Pace { to, rate, seconds } => pace::act(to, rate, seconds),
     };
     match done {

@@ -28,6 +28,9 @@ pub enum Peer {
     RvsTap,
     /// The same with `offload = false`: frames are cut and checksums finished before it sees them.
     RvsTapCut,
+    /// The least that a program between two veths can do over AF_XDP.
+    #[value(name = "af_xdp-floor")]
+    AfXdpFloor,
     /// rvs, NAT, AF_XDP links.
     #[value(name = "rvs-af_xdp")]
     RvsAfXdp,
@@ -41,7 +44,7 @@ pub enum Peer {
 
 impl Peer {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Forward,
         Self::Nftables,
         Self::Haproxy,
@@ -49,6 +52,7 @@ impl Peer {
         Self::TapFloor,
         Self::RvsTap,
         Self::RvsTapCut,
+        Self::AfXdpFloor,
         Self::RvsAfXdp,
         Self::ForwardDirect,
         Self::RvsDr,
@@ -65,6 +69,7 @@ impl Peer {
             Self::TapFloor => "TAP floor",
             Self::RvsTap => "rvs NAT, TAP",
             Self::RvsTapCut => "rvs NAT, TAP, no offload",
+            Self::AfXdpFloor => "AF_XDP floor",
             Self::RvsAfXdp => "rvs NAT, AF_XDP",
             Self::ForwardDirect => "forwarding, direct",
             Self::RvsDr => "rvs DR, TAP",
@@ -74,7 +79,7 @@ impl Peer {
 
     const fn way(self) -> Way {
         match self {
-            Self::Forward | Self::TapFloor => Way::Routed,
+            Self::Forward | Self::TapFloor | Self::AfXdpFloor => Way::Routed,
             Self::Nftables
             | Self::Haproxy
             | Self::Nginx
@@ -90,14 +95,18 @@ impl Peer {
             Self::TapFloor | Self::RvsTap | Self::RvsTapCut | Self::RvsDr | Self::RvsTun => {
                 Links::Tap
             }
-            Self::RvsAfXdp => Links::Shared,
+            Self::AfXdpFloor | Self::RvsAfXdp => Links::Shared,
             _ => Links::Kernel,
         }
     }
 
-    /// Whether its frames cross the boundary of the kernel by TAPs.
-    pub fn is_over_taps(self) -> bool {
-        self.links() == Links::Tap
+    /// What the least is that a program over its links can do.
+    pub const fn floor(self) -> Option<Self> {
+        match self.links() {
+            Links::Tap => Some(Self::TapFloor),
+            Links::Shared => Some(Self::AfXdpFloor),
+            Links::Kernel => None,
+        }
     }
 
     /// Whether it carries UDP.
@@ -147,9 +156,10 @@ impl Peer {
                     stage.keep(start(name, nginx, dir, group)?);
                 }
             }
-            Self::TapFloor => {
+            Self::TapFloor | Self::AfXdpFloor => {
+                let over = if self == Self::TapFloor { "tap" } else { "af_xdp" };
                 let mut floor = command(Some(DIRECTOR), env::current_exe()?);
-                floor.arg("floor");
+                floor.args(["floor", over]);
                 let mut floor = start("floor", floor, dir, group)?;
                 floor.wait_for_line("floor: ready", limits)?;
                 stage.keep(floor);

@@ -12,11 +12,12 @@ use crate::stage::{DIRECTOR, DIRECTOR_MACS, SHARED_MACS};
 use crate::usage::Group;
 
 /// How it gets at its links.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Driver {
     /// TAPs c0 and r0.
     Tap,
     /// The veths d0 and d1.
+    #[value(name = "af_xdp")]
     AfXdp,
 }
 

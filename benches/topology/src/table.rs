@@ -79,10 +79,13 @@ impl Figures {
             ""
         );
         self.print_parts(peers, (Peer::Nftables, Peer::Forward));
-        let over_taps: Vec<_> = peers.iter().copied().filter(|peer| peer.is_over_taps()).collect();
-        if over_taps.contains(&Peer::TapFloor) {
-            println!("\n{:19} as a part of the TAP floor's", "");
-            self.print_parts(&over_taps, (Peer::TapFloor, Peer::TapFloor));
+        for floor in [Peer::TapFloor, Peer::AfXdpFloor] {
+            let over = peers.iter().copied().filter(|peer| peer.floor() == Some(floor));
+            let over: Vec<_> = over.collect();
+            if over.contains(&floor) {
+                println!("\n{:19} as a part of the {}'s", "", floor.name());
+                self.print_parts(&over, (floor, floor));
+            }
         }
         self.judge();
     }
@@ -111,12 +114,12 @@ impl Figures {
         }
     }
 
-    /// What rvs is to reach, and, over TAP, what the floor does: nobody gets further.
+    /// What rvs is to reach, and what the floor of its links does: nobody gets further.
     fn judge(&self) {
         println!();
         for (peer, least) in [(Peer::RvsTap, 0.9), (Peer::RvsAfXdp, 1.0)] {
             let both = |of: &dyn Fn(Peer) -> Option<f64>| {
-                (of(peer), of(Peer::TapFloor).filter(|_| peer.is_over_taps()))
+                (of(peer), peer.floor().and_then(|floor| Some((floor, of(floor)?))))
             };
             for (load, what) in [(Load::Requests, "requests"), (Load::Bulk, "bulk")] {
                 let ratio = both(&|of| {
@@ -142,9 +145,13 @@ impl Figures {
     }
 }
 
-fn tell(claim: &str, (found, floor): (Option<f64>, Option<f64>), holds: impl Fn(f64) -> bool) {
+/// What was found, and what the floor that bounds it has.
+type Found = (Option<f64>, Option<(Peer, f64)>);
+
+fn tell(claim: &str, (found, floor): Found, holds: impl Fn(f64) -> bool) {
     if let Some(found) = found {
-        let floor = floor.map_or(String::new(), |floor| format!(" (the TAP floor: {floor:.2})"));
+        let floor = floor
+            .map_or(String::new(), |(floor, part)| format!(" (the {}: {part:.2})", floor.name()));
         println!("{} {claim}: {found:.2}{floor}", if holds(found) { "reached" } else { "MISSED " });
     }
 }
