@@ -98,8 +98,10 @@ struct Rest {
 
 /// The tick at `elapsed` since the start; it wraps like [`Tick`] does.
 fn tick(elapsed: Duration) -> Tick {
-    let ticks = elapsed.as_millis() * u128::from(TICKS_PER_SECOND) / 1000;
-    Tick::try_from(ticks & u128::from(Tick::MAX)).unwrap_or_default()
+    // Whole seconds are whole ticks. Sixteen empty breaths come before a wait: no division of 128 bits.
+    let (second, rest) = (u64::from(TICKS_PER_SECOND), u64::from(elapsed.subsec_millis()));
+    let ticks = elapsed.as_secs().wrapping_mul(second).wrapping_add(rest * second / 1000);
+    Tick::try_from(ticks & u64::from(Tick::MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]
