@@ -34,6 +34,13 @@ pub trait Frame: Send + Sized {
     /// Makes the frame `len` octets long, at the end. `false` when there is no such space.
     #[must_use]
     fn resize(&mut self, len: usize) -> bool;
+    /// Makes the frame `len` octets long, at the end, and then adds `by` octets in front: both at once.
+    /// `false` when there is no such space; its end may have moved then.
+    #[must_use]
+    #[inline]
+    fn enclose(&mut self, by: u16, len: usize) -> bool {
+        self.resize(len) && isize::try_from(by).is_ok_and(|by| self.shift_front(by))
+    }
     /// What its sender left to whoever brings it to a cable; `None` of most links' frames.
     #[inline]
     fn unfinished(&self) -> Option<Unfinished> {
@@ -256,6 +263,19 @@ impl Frame for RoomFrame {
         let fits = usize::from(self.start()) + len <= self.room_octets();
         if fits {
             self.len = octets;
+        }
+        fits
+    }
+
+    #[inline]
+    fn enclose(&mut self, by: u16, len: usize) -> bool {
+        let (Some(start), Ok(octets)) = (self.start().checked_sub(by), u32::try_from(len)) else {
+            return false;
+        };
+        let len = octets.saturating_add(by.into());
+        let fits = usize::from(start) + index(len) <= self.room_octets();
+        if fits {
+            (self.front, self.len) = (self.front & NOTED | u32::from(start), len);
         }
         fits
     }

@@ -218,6 +218,11 @@ fn apart<F: Rewrite, B: Frame>(
     pmtu_disc: bool,
     frame: &mut B,
 ) -> Sent {
+    if conn.method == ForwardMethod::Tunnel
+        && let Some(sent) = wrap(conn, packet, hop, paths, pmtu_disc, frame)
+    {
+        return sent;
+    }
     if !trim(packet, frame) {
         return Sent::NoHeadroom;
     }
@@ -243,6 +248,40 @@ pub(crate) fn apply_unread<F: Rewrite, B: Frame>(
         Sent::Helped => in_place(conn, direction, packet, hop, frame),
         sent => sent,
     }
+}
+
+/// [`tunnel`] in one go for what fits, comes without a tag and goes without one: nearly all packets.
+/// `None`, and nothing has changed but the frame's end, for the others.
+#[inline(always)]
+fn wrap<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    packet: &Packet<F>,
+    hop: &Hop,
+    paths: &Paths,
+    pmtu_disc: bool,
+    frame: &mut B,
+) -> Option<Sent> {
+    let (way, header) = (paths.way(conn.dest)?, hop.untagged_header()?);
+    let (l3, octets, front) = (usize::from(packet.l3), packet.packet_octets, way.front());
+    let fits = u32::from(octets) + u32::from(front) <= u32::from(hop.mtu.min(way.mtu()));
+    if l3 != ethernet::HEADER_LEN
+        || !fits
+        || way.tunnel().encapsulation() != Encapsulation::Ip
+        || frame.unfinished().is_some()
+    {
+        return None;
+    }
+    if !frame.enclose(front, l3 + usize::from(octets)) {
+        return None;
+    }
+    let (place, headers) = frame.octets_mut().split_first_chunk_mut()?;
+    let entered = way.tunnel().enter::<F>(headers, pmtu_disc, paths.ident(), 0);
+    if let Err(stop) = entered {
+        let _as_it_was = frame.shift_front(-isize::try_from(front).unwrap_or_default());
+        return Some(stop.into());
+    }
+    *place = *header;
+    Some(Sent::Framed)
 }
 
 /// Puts the headers of the destination's tunnel before the packet.

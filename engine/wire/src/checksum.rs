@@ -164,6 +164,15 @@ impl Delta {
         (!fold(u32::from(!before) + u32::from(self.0))).to_ne_bytes()
     }
 
+    /// An IPv4 header's checksum after the change and [`Delta::TTL`], folded once for both.
+    #[inline]
+    #[must_use]
+    pub fn apply_hop(self, checksum: [u8; 2]) -> [u8; 2] {
+        let before = u16::from_ne_bytes(checksum);
+        let change = u32::from(self.0) + u32::from(Self::TTL.0);
+        (!fold(u32::from(!before) + change)).to_ne_bytes()
+    }
+
     /// A UDP checksum after the change, which must not be zero before.
     ///
     /// RFC 768: zero means no checksum; one that comes out zero is sent as all ones.
@@ -189,6 +198,19 @@ pub fn finish(message: &mut [u8], field: usize) -> Option<()> {
     let whole = not_zero(checksum(message, 0));
     *message.get_mut(field..)?.first_chunk_mut()? = whole;
     Some(())
+}
+
+/// An IPv4 header's checksum when its packet has one hop less: [`Delta::TTL`]'s, without the complements
+/// and the fold. A sum of all ones is none.
+///
+/// RFC 1141 with the correction of RFC 1624 section 4; Linux 6.1 `net/ip.h` `ip_decrease_ttl()`.
+#[inline]
+#[must_use]
+pub fn hop(checksum: [u8; 2]) -> [u8; 2] {
+    const HOP: u16 = 0x0100_u16.to_be();
+    let before = u16::from_ne_bytes(checksum);
+    let carry = u16::from(before >= u16::MAX - HOP);
+    before.wrapping_add(HOP).wrapping_add(carry).to_ne_bytes()
 }
 
 impl Not for Delta {
@@ -318,6 +340,17 @@ mod tests {
         for ttl in 1..=255 {
             let [before, after] = [ttl, ttl - 1].map(|ttl| checksum(&[0x45, 0, ttl, 6, 18, 52], 0));
             assert_eq!(Delta::TTL.apply(before), after);
+        }
+    }
+
+    #[test]
+    fn one_hop_less_is_the_ttl_delta_for_every_checksum() {
+        let other = Delta::word(0x1234, 0xcdef);
+        for before in 0..=u16::MAX {
+            let before = before.to_be_bytes();
+            assert_eq!(hop(before), Delta::TTL.apply(before));
+            assert_eq!(other.apply_hop(before), Delta::TTL.and(other).apply(before));
+            assert_eq!((!other).apply_hop(before), Delta::TTL.and(!other).apply(before));
         }
     }
 

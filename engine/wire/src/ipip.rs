@@ -11,7 +11,7 @@
 //!
 //! Linux 6.1 `ip_vs_xmit.c` `ip_vs_tunnel_xmit()`, `ip_vs_tunnel_xmit_v6()`.
 
-use crate::checksum::{self, Delta, fold64};
+use crate::checksum::{self, fold64};
 use crate::flow::protocol;
 use crate::rewrite::Stop;
 use crate::{ipv4, ipv6};
@@ -186,9 +186,9 @@ impl Outer4 {
         if first & 0xffff > 0xffff - FRONT {
             return Err(Stop::Unparsed);
         }
-        let [hops, _, checksum @ ..] = three;
+        let [hops, _, sum @ ..] = three;
         *hops = hops.wrapping_sub(1);
-        *checksum = Delta::TTL.apply(*checksum);
+        *sum = checksum::hop(*sum);
         // Type of service and length; without "congestion experienced", as in `outer_tos`.
         let both = first & 0x00ff_ffff;
         let first = (both ^ both & both >> 1 & 1 << 16) + (0x45 << 24) + FRONT;

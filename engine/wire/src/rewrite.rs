@@ -83,6 +83,12 @@ pub trait Rewrite: Family {
     fn dont_fragment(packet: &[u8]) -> bool;
 }
 
+#[inline(always)]
+fn rewrite_tcp(tcp: &mut [u8; 20], ports: [u8; 4], delta: Delta) {
+    [tcp[0], tcp[1], tcp[2], tcp[3]] = ports;
+    [tcp[16], tcp[17]] = delta.apply([tcp[16], tcp[17]]);
+}
+
 /// Writes `ports` and the checksum that goes with them into a TCP, UDP or SCTP header. `true` when it
 /// is UDP without a checksum.
 #[inline(always)]
@@ -94,9 +100,7 @@ fn rewrite_segment(
 ) -> Result<bool, Stop> {
     match protocol {
         protocol::TCP => {
-            let tcp = segment.first_chunk_mut::<20>().ok_or(Stop::Unparsed)?;
-            *tcp.first_chunk_mut().ok_or(Stop::Unparsed)? = ports;
-            [tcp[16], tcp[17]] = delta.apply([tcp[16], tcp[17]]);
+            rewrite_tcp(segment.first_chunk_mut().ok_or(Stop::Unparsed)?, ports, delta);
             Ok(false)
         }
         protocol::UDP => {
@@ -131,13 +135,6 @@ fn fill_udp<F: Rewrite>(datagram: &mut [u8], ends: &F::Ends) {
     }
 }
 
-/// One hop less (RFC 1812 section 5.3.1); `delta` is what else changes in the header.
-#[inline(always)]
-fn hop(ip: &mut [u8; ipv4::HEADER_LEN], delta: Delta) {
-    ip[8] = ip[8].wrapping_sub(1);
-    [ip[10], ip[11]] = Delta::TTL.and(delta).apply([ip[10], ip[11]]);
-}
-
 /// The header of a packet that has a hop left.
 #[inline(always)]
 fn split_v4(packet: &mut [u8]) -> Result<(&mut [u8; ipv4::HEADER_LEN], &mut [u8]), Stop> {
@@ -146,10 +143,11 @@ fn split_v4(packet: &mut [u8]) -> Result<(&mut [u8; ipv4::HEADER_LEN], &mut [u8]
     if ip[8] <= 1 { Err(Stop::Exceeded) } else { Ok((ip, rest)) }
 }
 
-/// One hop less, and other addresses.
+/// One hop less (RFC 1812 section 5.3.1), and other addresses.
 #[inline(always)]
 fn readdress_v4(ip: &mut [u8; ipv4::HEADER_LEN], ends: &Ends4, delta: Delta) {
-    hop(ip, delta);
+    ip[8] = ip[8].wrapping_sub(1);
+    [ip[10], ip[11]] = delta.apply_hop([ip[10], ip[11]]);
     if let Some(place) = ip.last_chunk_mut() {
         *place = ends.hosts();
     }
@@ -171,7 +169,8 @@ impl Rewrite for V4 {
     #[inline(always)]
     fn direct(packet: &mut [u8]) -> Result<(), Stop> {
         let (ip, _) = split_v4(packet)?;
-        hop(ip, Delta::NONE);
+        ip[8] = ip[8].wrapping_sub(1);
+        [ip[10], ip[11]] = checksum::hop([ip[10], ip[11]]);
         Ok(())
     }
 
@@ -184,6 +183,19 @@ impl Rewrite for V4 {
         address_delta: Delta,
         segment_delta: Delta,
     ) -> Result<(), Stop> {
+        // Nearly all of them, at places that are known beforehand.
+        if protocol == protocol::TCP
+            && l4 == Self::HEADER_LEN
+            && let Some((ip, rest)) = packet.split_first_chunk_mut::<{ ipv4::HEADER_LEN }>()
+            && let Some(tcp) = rest.first_chunk_mut()
+        {
+            if ip[8] <= 1 {
+                return Err(Stop::Exceeded);
+            }
+            readdress_v4(ip, ends, address_delta);
+            rewrite_tcp(tcp, ends.ports(), segment_delta);
+            return Ok(());
+        }
         let (ip, rest) = split_v4(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|options| rest.get_mut(options..));
         let segment = segment.ok_or(Stop::Unparsed)?;
@@ -277,6 +289,19 @@ impl Rewrite for V6 {
         _: Delta,
         segment_delta: Delta,
     ) -> Result<(), Stop> {
+        // Nearly all of them, at places that are known beforehand.
+        if protocol == protocol::TCP
+            && l4 == Self::HEADER_LEN
+            && let Some((ip, rest)) = packet.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>()
+            && let Some(tcp) = rest.first_chunk_mut()
+        {
+            if ip[7] <= 1 {
+                return Err(Stop::Exceeded);
+            }
+            readdress_v6(ip, ends);
+            rewrite_tcp(tcp, ends.ports(), segment_delta);
+            return Ok(());
+        }
         let (ip, rest) = split_v6(packet)?;
         let segment = l4.checked_sub(Self::HEADER_LEN).and_then(|headers| rest.get_mut(headers..));
         let segment = segment.ok_or(Stop::Unparsed)?;
