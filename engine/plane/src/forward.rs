@@ -223,6 +223,20 @@ fn apart<F: Rewrite, B: Frame>(
     {
         return sent;
     }
+    apart_by_parts(conn, direction, packet, hop, paths, pmtu_disc, frame)
+}
+
+/// What [`wrap`] does not take. Not part of its caller, which then needs few registers.
+#[inline(never)]
+fn apart_by_parts<F: Rewrite, B: Frame>(
+    conn: &Conn<F>,
+    direction: Direction,
+    packet: &Packet<F>,
+    hop: &Hop,
+    paths: &Paths,
+    pmtu_disc: bool,
+    frame: &mut B,
+) -> Sent {
     if !trim(packet, frame) {
         return Sent::NoHeadroom;
     }

@@ -134,6 +134,17 @@ impl Tunnel {
             }
             _ => {}
         }
+        self.enter_any::<F>(place, may_set_df, identification, flow)
+    }
+
+    #[inline(never)]
+    fn enter_any<F: Rewrite>(
+        &self,
+        place: &mut [u8],
+        may_set_df: bool,
+        identification: u16,
+        flow: u16,
+    ) -> Result<(), Stop> {
         let packet = place.get_mut(self.len()..).ok_or(Stop::Unparsed)?;
         F::direct(packet)?;
         let mut inner = F::inner(packet).ok_or(Stop::Unparsed)?;
