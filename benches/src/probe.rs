@@ -12,6 +12,7 @@
 use crate::flow::Shuffle;
 use crate::measure::{median, processor_time};
 use std::hint::black_box;
+use std::time::Instant;
 
 /// Lines asked for together.
 const TOGETHER: usize = 64;
@@ -37,6 +38,16 @@ pub struct Latency {
 struct Line {
     next: u32,
     rest: [u32; 15],
+}
+
+/// Memory of so many octets, filled once, and the seconds that took: the least that a table of that size
+/// takes to begin. It is more where the kernel, or a virtual machine's host, has to find the pages first.
+#[must_use]
+pub fn fill(octets: usize) -> (impl Sized, f64) {
+    let begun = Instant::now();
+    let line = Line { next: 1, rest: [1; 15] };
+    let filled = black_box(rvs_cache::vec_in_huge_pages(&line, octets / size_of::<Line>(), true));
+    (filled, begun.elapsed().as_secs_f64())
 }
 
 /// Measures a set of `octets`, rounded down to a power of two.
