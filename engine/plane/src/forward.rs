@@ -282,13 +282,14 @@ fn wrap<F: Rewrite, B: Frame>(
         || !fits
         || way.tunnel().encapsulation() != Encapsulation::Ip
         || frame.unfinished().is_some()
+        || !frame.enclose(front, l3 + usize::from(octets))
     {
         return None;
     }
-    if !frame.enclose(front, l3 + usize::from(octets)) {
-        return None;
-    }
-    let (place, headers) = frame.octets_mut().split_first_chunk_mut()?;
+    // It has an Ethernet header and more.
+    let Some((place, headers)) = frame.octets_mut().split_first_chunk_mut() else {
+        return Some(Sent::NoHeadroom);
+    };
     let entered = way.tunnel().enter::<F>(headers, pmtu_disc, paths.ident(), 0);
     if let Err(stop) = entered {
         let _as_it_was = frame.shift_front(-isize::try_from(front).unwrap_or_default());

@@ -83,6 +83,7 @@ pub trait Rewrite: Family {
     fn dont_fragment(packet: &[u8]) -> bool;
 }
 
+/// Writes `ports` and the checksum that goes with them into a TCP header.
 #[inline(always)]
 fn rewrite_tcp(tcp: &mut [u8; 20], ports: [u8; 4], delta: Delta) {
     [tcp[0], tcp[1], tcp[2], tcp[3]] = ports;
