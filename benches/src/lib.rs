@@ -20,6 +20,7 @@ pub mod dpdk;
 pub mod feed;
 pub mod flow;
 pub mod handoff;
+pub mod limit;
 pub mod link;
 pub mod measure;
 pub mod plot;

@@ -76,6 +76,14 @@ pub struct Row {
     pub bytes_per_connection: usize,
 }
 
+impl Row {
+    /// With bursts and pages as they usually are.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        self.burst == 64 && self.hugepages
+    }
+}
+
 /// Measures `case`.
 ///
 /// # Errors

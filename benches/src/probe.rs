@@ -50,52 +50,82 @@ pub fn fill(octets: usize) -> (impl Sized, f64) {
     (filled, begun.elapsed().as_secs_f64())
 }
 
-/// Measures a set of `octets`, rounded down to a power of two.
-#[must_use]
-pub fn latency(octets: u64, huge_pages: bool) -> Latency {
-    let lines = u32::try_from(octets / 64).unwrap_or(u32::MAX);
-    let lines = 1 << lines.max(TOGETHER.trailing_zeros()).ilog2();
-    let order = Shuffle::new(lines);
-    let len = usize::try_from(lines).unwrap_or_default();
-    let mut set = rvs_cache::vec_in_huge_pages(&Line::default(), len, huge_pages);
-    for place in 0..lines {
-        if let Some(line) = at(&mut set, order.at(place)) {
-            line.next = order.at((place + 1) & (lines - 1));
-            line.rest = [place; 15];
+/// Lines in an order in which neighbours have nothing to do with each other.
+pub struct Set {
+    lines: Vec<Line>,
+    order: Shuffle,
+    /// How many there are, less one: a power of two is.
+    mask: u32,
+    /// Where the next load is.
+    from: u32,
+}
+
+impl Set {
+    /// A set of `octets`, rounded down to a power of two.
+    #[must_use]
+    pub fn new(octets: u64, huge_pages: bool) -> Self {
+        let count = u32::try_from(octets / 64).unwrap_or(u32::MAX);
+        let count = 1 << count.max(64).ilog2();
+        let order = Shuffle::new(count);
+        let len = usize::try_from(count).unwrap_or_default();
+        let mut lines = rvs_cache::vec_in_huge_pages(&Line::default(), len, huge_pages);
+        for place in 0..count {
+            if let Some(line) = at(&mut lines, order.at(place)) {
+                line.next = order.at((place + 1) & (count - 1));
+                line.rest = [place; 15];
+            }
         }
+        Self { lines, order, mask: count - 1, from: 0 }
     }
-    let visits = VISITS.min(4 * lines);
-    let mut from = 0;
-    let dependent = timed(visits, || {
+
+    /// Loads, each of which waits for the one before.
+    pub fn one_by_one(&mut self, visits: u32) {
         for _ in 0..visits {
-            from = at(&mut set, from).map_or(0, |line| line.next);
+            self.from = at(&mut self.lines, self.from).map_or(0, |line| line.next);
         }
-        black_box(from);
-    });
-    let mut begin = 0u32;
-    let overlapped = timed(visits, || {
+        black_box(self.from);
+    }
+
+    /// Loads, 64 of which are asked for together.
+    pub fn together(&mut self, visits: u32) {
         let mut sum = 0u32;
         for _ in 0..visits / 64 {
-            let numbers: [u32; TOGETHER] =
-                core::array::from_fn(|n| order.at(begin + u32::try_from(n).unwrap_or_default()));
+            let numbers: [u32; TOGETHER] = core::array::from_fn(|n| {
+                self.order.at(self.from + u32::try_from(n).unwrap_or_default())
+            });
             for number in numbers {
-                if let Some(line) = at(&mut set, number) {
+                if let Some(line) = at(&mut self.lines, number) {
                     rvs_cache::prefetch(line);
                 }
             }
             for number in numbers {
-                sum = sum.wrapping_add(at(&mut set, number).map_or(0, |line| line.next));
+                sum = sum.wrapping_add(at(&mut self.lines, number).map_or(0, |line| line.next));
             }
-            begin = begin.wrapping_add(64) & (lines - 1);
+            self.from = self.from.wrapping_add(64) & self.mask;
         }
         black_box(sum);
-    });
-    Latency {
-        octets: u64::from(lines) * 64,
-        huge_pages,
-        dependent_ns: dependent,
-        overlapped_ns: overlapped,
     }
+}
+
+/// As much as `steps` steps of arithmetic in registers take.
+pub fn arithmetic(steps: u32) {
+    let mut number = 1u64;
+    for step in 0..steps {
+        number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ u64::from(step);
+    }
+    black_box(number);
+}
+
+/// Measures a set of `octets`, rounded down to a power of two.
+#[must_use]
+pub fn latency(octets: u64, huge_pages: bool) -> Latency {
+    let mut set = Set::new(octets, huge_pages);
+    let visits = VISITS.min(set.mask.saturating_mul(4).saturating_add(4));
+    let dependent_ns = timed(visits, || set.one_by_one(visits));
+    set.from = 0;
+    let overlapped_ns = timed(visits, || set.together(visits));
+    let octets = u64::from(set.mask) * 64 + 64;
+    Latency { octets, huge_pages, dependent_ns, overlapped_ns }
 }
 
 /// Octets a second that are read in order from a set far larger than caches.

@@ -1,6 +1,6 @@
 //! Rows and figures as people read them.
 
-use crate::case::{Family, Mode};
+use crate::case::{Family, Link, Mode};
 use crate::measure::Row;
 use crate::plot::{Plot, Series, short};
 use crate::probe::Latency;
@@ -17,10 +17,10 @@ pub struct Figure {
     pub target: &'static str,
 }
 
-/// The most that a packet may cost above the floor, nanoseconds.
+/// The most that a packet may cost above the floor, nanoseconds: of IPv4, where all else is usual.
 #[must_use]
-pub fn target(mode: Mode, flows: u32) -> Option<f64> {
-    let by_flows: [Option<f64>; 4] = match mode {
+pub fn target(row: &Row) -> Option<f64> {
+    let by_flows: [Option<f64>; 4] = match row.mode {
         Mode::Dr => [18.0, 22.0, 34.0, 55.0].map(Some),
         Mode::Nat | Mode::Tun => [21.0, 26.0, 38.0, 60.0].map(Some),
         Mode::NatBoth => [21.0, 26.0, 48.0, 80.0].map(Some),
@@ -29,8 +29,8 @@ pub fn target(mode: Mode, flows: u32) -> Option<f64> {
         Mode::SynExpireDr => [None, None, Some(105.0), Some(135.0)],
         Mode::SynExpireNat => [None, None, Some(150.0), Some(210.0)],
     };
-    let at = [1 << 10, 1 << 16, 1 << 20, 1 << 24].iter().position(|it| *it == flows)?;
-    by_flows.get(at).copied().flatten()
+    let at = [1 << 10, 1 << 16, 1 << 20, 1 << 24].iter().position(|it| *it == row.flows)?;
+    by_flows.get(at).copied().flatten().filter(|_| row.family == Family::V4 && row.is_usual())
 }
 
 /// The columns of rows, and how wide they are on a terminal.
@@ -91,13 +91,11 @@ pub fn table(rows: &[Row]) -> String {
     }
     let mut text = format!("| {} |\n|{}|\n", head.join(" | "), rule.join("|"));
     for row in rows {
-        let usual = row.family == Family::V4 && row.burst == 64 && row.hugepages;
-        let target = target(row.mode, row.flows).filter(|_| usual);
         let mut cells = cells(row).to_vec();
         if let Some(net) = cells.get_mut(NET) {
             *net = format!("**{net}**");
         }
-        cells.insert(NET + 1, target.map_or(String::new(), |ns| format!("{ns:.0}")));
+        cells.insert(NET + 1, target(row).map_or(String::new(), |ns| format!("{ns:.0}")));
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
@@ -174,6 +172,15 @@ pub fn compare(rows: &[Row], before: &[Row]) -> String {
     text
 }
 
+/// Where a row stands among others: by link, mode and family, in the order that these are named in.
+#[must_use]
+pub fn place(row: &Row) -> impl Ord + use<> {
+    let link = Link::ALL.iter().position(|link| *link == row.link);
+    let mode = Mode::ALL.iter().position(|mode| *mode == row.mode);
+    let family = Family::ALL.iter().position(|family| *family == row.family);
+    (link, mode, family, row.flows, !row.hugepages, row.burst)
+}
+
 /// Whether two rows are of the same case.
 #[must_use]
 pub fn is_same_case(one: &Row, other: &Row) -> bool {
@@ -203,7 +210,6 @@ pub fn plots(rows: &[Row]) -> Vec<(&'static str, String)> {
         }
         series
     };
-    let usual = |row: &Row| row.burst == 64 && row.hugepages;
     let flows = |row: &Row| f64::from(row.flows);
     let burst = |row: &Row| f64::from(u32::try_from(row.burst).unwrap_or_default());
     let plot = |title: &str, x: &str, series| {
@@ -215,7 +221,7 @@ pub fn plots(rows: &[Row]) -> Vec<(&'static str, String)> {
             plot(
                 "Packets of established connections",
                 "flows",
-                of(&|row| usual(row) && row.mode.is_established(), &flows),
+                of(&|row| row.is_usual() && row.mode.is_established(), &flows),
             ),
         ),
         (
@@ -223,7 +229,7 @@ pub fn plots(rows: &[Row]) -> Vec<(&'static str, String)> {
             plot(
                 "New connections",
                 "connections held",
-                of(&|row| usual(row) && !row.mode.is_established(), &flows),
+                of(&|row| row.is_usual() && !row.mode.is_established(), &flows),
             ),
         ),
         (

@@ -4,14 +4,15 @@
 use crate::case::{Case, Family, Mode};
 use crate::feed::{Arrivals, Feed, OCTETS4, OCTETS6, Plan, Source};
 use crate::handoff;
+use crate::limit::Lines;
 use crate::measure::{median, nanoseconds, per_packet, processor_time};
-use crate::probe::{self, latency};
+use crate::probe;
 use crate::report::Figure;
 use crate::rig::{Floor, Rig};
 use anyhow::{Context as _, Result};
 use core_affinity::CoreId;
 use rvs_conntrack::{Capacity, Conns, Seed};
-use rvs_model::{ForwardMethod, State, Timeouts};
+use rvs_model::{State, Timeouts};
 use rvs_plane::shared::{Command, ConnRow, Dump, Shared};
 use rvs_wire::flow::{V4, V6};
 use std::sync::Barrier;
@@ -87,7 +88,7 @@ fn timers(conns: u32) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for mode in [Mode::Dr, Mode::Nat] {
         let (few, many) = (expiry(mode, FEW)?, expiry(mode, conns)?);
-        let lines = lines_of_timer(mode, conns);
+        let lines = Lines::default().expiry(mode, conns);
         figures.push(figure(
             format!("{conns} idle connections expire, {mode}: each"),
             format!("{:.1} ns", many.each_ns),
@@ -153,17 +154,6 @@ fn expiry(mode: Mode, conns: u32) -> Result<Expiry> {
     Ok(Expiry { each_ns: lowest * 1e9 / f64::from(conns), longest_us: longest * 1e6 })
 }
 
-/// What the lines of a connection that expires cost if all are asked for in time, nanoseconds: its own,
-/// and one of the index for each key.
-fn lines_of_timer(mode: Mode, conns: u32) -> f64 {
-    /// Of the index, for a key.
-    const OCTETS: u32 = 13;
-    let keys = if mode.method() == ForwardMethod::Masquerade { 2 } else { 1 };
-    let overlapped =
-        |octets: u32| latency(u64::from(octets) * u64::from(conns), true).overlapped_ns;
-    overlapped(64) + f64::from(keys) * overlapped(OCTETS * keys)
-}
-
 /// The net cost of a case: the lowest of some rounds, each less the floor beside it.
 fn net<S: Source>(case: Case) -> Result<f64> {
     let (mut rig, mut floor) = (Rig::<S>::new(case)?, Floor::<S>::new(case)?);
@@ -194,47 +184,62 @@ fn services(flows: u32) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Packets a second of a worker on `core`, from when all are ready.
-fn steady(case: Case, core: CoreId, ready: &Barrier) -> Result<f64> {
+/// Does so many of something.
+type Work = Box<dyn FnMut(u32) -> Result<()>>;
+
+/// How many a second of what `begin` makes are done on `core`, from when all are ready.
+fn steady(begin: &dyn Fn() -> Result<Work>, core: CoreId, ready: &Barrier) -> Result<f64> {
     core_affinity::set_for_current(core);
-    let rig = Rig4::new(case);
-    // All wait here, or those whose rig was made would wait for ever.
+    let work = begin();
+    // All wait here, or those that have start would wait for ever.
     ready.wait();
-    let mut rig = rig?;
-    let mut run_for = |length: Duration| -> Result<f64> {
-        let (begun, mut packets) = (Instant::now(), 0u32);
+    let mut work = work?;
+    let mut work_for = |length: Duration| -> Result<f64> {
+        let (start, mut done) = (Instant::now(), 0u32);
         let processor = processor_time();
-        while begun.elapsed() < length {
-            rig.run(1 << 12)?;
-            packets += 1 << 12;
+        while start.elapsed() < length {
+            work(1 << 12)?;
+            done += 1 << 12;
         }
-        Ok(f64::from(packets) / (processor_time() - processor))
+        Ok(f64::from(done) / (processor_time() - processor))
     };
-    run_for(Duration::from_millis(50))?;
-    let rate = run_for(Duration::from_millis(300))?;
+    work_for(Duration::from_millis(50))?;
+    let rate = work_for(Duration::from_millis(250))?;
     // Until the others have measured too.
-    run_for(Duration::from_millis(50))?;
+    work_for(Duration::from_millis(50))?;
     Ok(rate)
 }
 
-fn together(case: Case, cores: &[CoreId]) -> Result<f64> {
+fn together(begin: &(dyn Fn() -> Result<Work> + Sync), cores: &[CoreId]) -> Result<f64> {
     let ready = Barrier::new(cores.len());
     thread::scope(|scope| {
-        let start = |core: &CoreId| {
+        let spawn = |core: &CoreId| {
             let (core, ready) = (*core, &ready);
-            scope.spawn(move || steady(case, core, ready))
+            scope.spawn(move || steady(begin, core, ready))
         };
-        let workers: Vec<_> = cores.iter().map(start).collect();
+        let all: Vec<_> = cores.iter().map(spawn).collect();
         let mut sum = 0.0;
-        for worker in workers {
-            sum += worker.join().ok().context("a worker panicked")??;
+        for one in all {
+            sum += one.join().ok().context("one of two panicked")??;
         }
         Ok(sum)
     })
 }
 
+/// How many times as much two cores do as one.
+fn gain(one: CoreId, two: CoreId, begin: &(dyn Fn() -> Result<Work> + Sync)) -> Result<f64> {
+    let mut ratios = Vec::new();
+    for _ in 0..3 {
+        let alone = f64::midpoint(together(begin, &[one])?, together(begin, &[two])?);
+        ratios.push(together(begin, &[one, two])? / alone);
+    }
+    Ok(median(ratios))
+}
+
+/// Two workers, and what the machine's own two cores have to give: to arithmetic, which shares nothing,
+/// and to loads, which share the memory.
 fn workers(flows: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
-    let [.., one, two] = cores else {
+    let [.., one, two] = *cores else {
         return Ok(vec![figure(
             "two workers instead of one",
             "one core here".to_owned(),
@@ -242,17 +247,33 @@ fn workers(flows: u32, cores: &[CoreId]) -> Result<Vec<Figure>> {
         )]);
     };
     let mut figures = Vec::new();
+    let arithmetic = gain(one, two, &|| {
+        Ok(Box::new(|steps| {
+            probe::arithmetic(steps);
+            Ok(())
+        }))
+    })?;
     for flows in [1 << 10, flows] {
-        let case = Case::new(Mode::Dr, Family::V4, flows);
-        let mut ratios = Vec::new();
-        for _ in 0..3 {
-            let alone = f64::midpoint(together(case, &[*one])?, together(case, &[*two])?);
-            ratios.push(together(case, &[*one, *two])? / alone);
-        }
+        let workers = gain(one, two, &|| {
+            let mut rig = Rig4::new(Case::new(Mode::Dr, Family::V4, flows))?;
+            Ok(Box::new(move |packets| rig.run(packets.into())))
+        })?;
+        let lines = gain(one, two, &|| {
+            let mut set = probe::Set::new(u64::from(flows) * 64, true);
+            Ok(Box::new(move |visits| {
+                set.together(visits);
+                Ok(())
+            }))
+        })?;
         figures.push(figure(
             format!("two workers instead of one, dr at {flows} flows each"),
-            format!("× {:.2}", median(ratios)),
+            format!("× {workers:.2}"),
             "× 1.95",
+        ));
+        figures.push(figure(
+            "two cores instead of one: arithmetic; lines of sets of that size, 64 in flight",
+            format!("× {arithmetic:.2}; × {lines:.2}"),
+            "",
         ));
     }
     Ok(figures)
@@ -393,8 +414,21 @@ fn publications(rig: &mut Rig4) -> Result<Figure> {
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// What came of a flood at so many packets a second for so many packets.
-fn flood(rate: u64, packets: u64) -> Result<(Arrivals, usize)> {
+/// What no breath takes longer than ([`timers`] has the longest): what does was stopped by the machine,
+/// and counts as so much.
+const LONGEST: Duration = Duration::from_micros(20);
+
+/// What came of a flood.
+struct Flooded {
+    arrivals: Arrivals,
+    /// Connections held.
+    held: usize,
+    /// Breaths that the machine stopped.
+    stopped: u32,
+}
+
+/// A flood of so many packets a second for so many packets.
+fn flood(rate: u64, packets: u64) -> Result<Flooded> {
     let case = Case::new(Mode::Dr, Family::V4, 1 << 17);
     let mut rig = Rig4::with_room(case, 1 << 17)?;
     rig.follow(Plan::Flood);
@@ -403,13 +437,14 @@ fn flood(rate: u64, packets: u64) -> Result<(Arrivals, usize)> {
     // The link is no part of the director: its time does not pass.
     let floor_of_1000 = Duration::from_secs_f64(floor_ns / 1e6);
     // Nor are two looks at the clock.
-    let looks = (0..1000).map(|_| -(processor_time() - processor_time()));
-    let clock = Duration::from_secs_f64(looks.fold(f64::INFINITY, f64::min));
-    let (mut begot, mut owed) = (0, 0);
+    let clock = (0..1000).map(|_| Instant::now().elapsed()).min().unwrap_or_default();
+    let (mut begot, mut owed, mut stopped) = (0, 0, 0);
     while begot < packets {
-        let begun = processor_time();
+        let begun = Instant::now();
         let frames = u32::try_from(rig.breathe())?;
-        let length = Duration::from_secs_f64(processor_time() - begun).saturating_sub(clock);
+        let length = begun.elapsed().saturating_sub(clock);
+        stopped += u32::from(length > LONGEST);
+        let length = length.min(LONGEST);
         let passed = length.saturating_sub(floor_of_1000 * frames / 1000);
         // Whole packets arrive, and the rest of one waits for the next breath.
         owed += nanoseconds(passed).max(50) * rate;
@@ -420,13 +455,14 @@ fn flood(rate: u64, packets: u64) -> Result<(Arrivals, usize)> {
         owed %= NS_PER_S;
     }
     let mut arrivals = rig.sources().iter().map(Feed::arrivals);
-    Ok((arrivals.next().unwrap_or_default(), rig.conns()))
+    let arrivals = arrivals.next().unwrap_or_default();
+    Ok(Flooded { arrivals, held: rig.conns(), stopped })
 }
 
 fn overload() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for rate in [2_000_000, 5_000_000, 10_000_000, 20_000_000, 40_000_000] {
-        let (arrivals, held) = flood(rate, 4_000_000)?;
+        let Flooded { arrivals, held, stopped } = flood(rate, 4_000_000)?;
         let part = |kind: usize| -> f64 {
             let of = |counts: [u64; 3]| {
                 counts.get(kind).and_then(|n| u32::try_from(*n).ok()).map_or(0.0, f64::from)
@@ -442,8 +478,8 @@ fn overload() -> Result<Vec<Figure>> {
             "0, under 1 % when saturated",
         ));
         figures.push(figure(
-            "SYNs let in; of handshakes begun, those that ended; connections held",
-            format!("{:.1} %; {:.1} %; {held}", part(1), part(2)),
+            "SYNs let in; of handshakes begun, those that ended; connections held; breaths stopped",
+            format!("{:.1} %; {:.1} %; {held}; {stopped}", part(1), part(2)),
             "",
         ));
     }

@@ -48,8 +48,9 @@ pub enum Kind {
     Answer,
 }
 
-/// Every so many SYNs is a client's that acknowledges, so many SYNs later.
-const LEGITIMATE: u32 = 64;
+/// Every so many SYNs is a client's that acknowledges, so many SYNs later. Prime, so that such a client has no
+/// place of its own in bursts.
+const LEGITIMATE: u32 = 61;
 const ANSWERS_AFTER: u32 = 8192;
 
 /// A frame of everybody's, with nothing of one client in it.

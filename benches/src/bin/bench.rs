@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use core_affinity::CoreId;
 use rvs_benches::count::{Count, count};
+use rvs_benches::limit;
 use rvs_benches::link::MISSING;
 use rvs_benches::measure::{Effort, Floors, Row, measure};
 use rvs_benches::scenario::Scenario;
@@ -125,12 +126,17 @@ fn main() -> Result<()> {
             before.retain(|old| !rows.iter().any(|row| report::is_same_case(old, row)));
             rows.splice(0..0, before);
         }
+        rows.sort_by_key(report::place);
         write(file, &(serde_json::to_string_pretty(&rows)? + "\n"))?;
     }
+    let limits = if is_all || arguments.probe { limit::table(&rows) } else { String::new() };
+    print!("{limits}");
     if let Some(folder) = &arguments.report {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         write(&folder.join("rows.md"), &report::table(&rows))?;
-        for (name, text) in [("figures.md", report::figures(&figures)), ("probe.md", probe)] {
+        for (name, text) in
+            [("figures.md", report::figures(&figures)), ("probe.md", probe), ("limits.md", limits)]
+        {
             if text.lines().count() > 2 {
                 write(&folder.join(name), &text)?;
             }

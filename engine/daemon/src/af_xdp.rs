@@ -1,12 +1,14 @@
 //! Devices shared with the host's kernel: from the configuration to queues.
 
-use crate::device::{Device, Doorbell, Opened, Woken, in_rooms, wait_for};
+use crate::device::{Alive, Device, Doorbell, Opened, Woken, in_rooms, wait_for};
 use crate::{Failure, log};
 use core::time::Duration;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rvs_control::config::{AfXdpLink, Config};
 use rvs_io::af_xdp::{self, About, AfXdpQueue, Mode, Settings};
 use rvs_wire::partial;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 
 /// Octets of Ethernet and VLAN headers before a packet.
 const HEADERS: usize = 18;
@@ -16,7 +18,7 @@ impl Device for AfXdpQueue {
     type Seat = ();
 
     fn open(links: &[AfXdpLink], config: &Config) -> Result<Opened<Self>, Failure> {
-        in_rooms(links, config, |link: &AfXdpLink, workers| {
+        let mut opened = in_rooms(links, config, |link: &AfXdpLink, workers| {
             let settings = Settings {
                 device: &link.device,
                 queues: workers,
@@ -32,7 +34,16 @@ impl Device for AfXdpQueue {
             let (queues, about) = af_xdp::open(&settings).map_err(failed)?;
             log(line(link, &about));
             Ok(queues)
-        })
+        })?;
+        for AfXdpLink { name, device, .. } in links {
+            let failed = |source| Failure::System { what: "the index of a device", source };
+            // Any socket will do to ask about devices.
+            let socket = UnixDatagram::unbound().map_err(failed)?;
+            let index = name_to_index(&socket, device).map_err(|error| failed(error.into()))?;
+            let is_gone = move || index_to_name(&socket, index).is_err();
+            opened.ends.push(Alive::watch(format!("link {name}: device {device}"), is_gone));
+        }
+        Ok(opened)
     }
 
     fn sit_down() -> Result<(), String> {

@@ -10,8 +10,10 @@ use rvs_io::tap::{self, HostEnd, TapQueue};
 use rvs_io::{Queue, Reserve, RoomFrame, RoomPool};
 use rvs_plane::Bell;
 use rvs_wire::mac::MacAddr;
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Large frames for each worker's queue of a link: more than a breath takes in, wait for neighbours, and
@@ -118,6 +120,33 @@ impl End for Rooms {
     }
 }
 
+/// Tells once that a link's device is gone. Queues know it too, but are their workers'.
+pub struct Alive {
+    what: String,
+    is_gone: Box<dyn Fn() -> bool>,
+    is_told: bool,
+}
+
+impl Alive {
+    /// For `what`, which is gone when `is_gone` says so.
+    pub fn watch(what: String, is_gone: impl Fn() -> bool + 'static) -> Box<dyn End> {
+        Box::new(Self { what, is_gone: Box::new(is_gone), is_told: false })
+    }
+}
+
+impl End for Alive {
+    fn look(&mut self) -> Option<String> {
+        let is_new = !self.is_told && (self.is_gone)();
+        self.is_told |= is_new;
+        let rest = "is gone: nothing comes or goes by it until rvsd is started again";
+        is_new.then(|| format!("rvsd: {} {rest}", self.what))
+    }
+
+    fn account(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// Waits until there is something to read on one of these, or the doorbell rings, at most so long.
 /// `tell` learns of each queue whether it has something, perhaps an error.
 pub fn wait_for<'q>(
@@ -192,10 +221,23 @@ impl Device for TapQueue {
     const PATIENCE: u32 = 0;
 
     fn open(links: &[TapLink], config: &Config) -> Result<Opened<Self>, Failure> {
-        in_rooms(links, config, |link: &TapLink, workers| {
+        let mut opened = in_rooms(links, config, |link: &TapLink, workers| {
             let host = HostEnd { mtu: link.mtu, mac: None, leaves: config.workers.offload };
             Ok(tap::open(&link.device, workers, &host)?)
-        })
+        })?;
+        let queues = opened.workers.iter().take(1).flat_map(|(queues, _)| queues);
+        for (queue, link) in queues.zip(links) {
+            let failed = |source| Failure::System { what: "a link's descriptor", source };
+            let fd = queue.as_fd().try_clone_to_owned().map_err(failed)?;
+            // Linux 6.12 drivers/net/tun.c tun_chr_poll().
+            let is_gone = move || {
+                let mut one = [PollFd::new(&fd, PollFlags::empty())];
+                let _count = poll(&mut one, Some(&Timespec::default()));
+                one.iter().any(|one| one.revents().contains(PollFlags::ERR))
+            };
+            opened.ends.push(Alive::watch(format!("TAP {}", link.device), is_gone));
+        }
+        Ok(opened)
     }
 
     fn sit_down() -> Result<(), String> {
@@ -203,7 +245,12 @@ impl Device for TapQueue {
     }
 
     fn wait(queues: &[Self], doorbell: &Doorbell, at_most: Duration) -> Woken {
-        let fds = queues.iter().map(AsFd::as_fd);
+        // The doorbell is in the place of one that would end each wait at once.
+        let fds = queues.iter().map(
+            |queue| {
+                if queue.is_gone() { doorbell.as_fd() } else { queue.as_fd() }
+            },
+        );
         wait_for(fds, doorbell, at_most, |queue, ready| {
             if let Some(queue) = queues.get(queue) {
                 queue.expect(ready);
@@ -223,6 +270,12 @@ impl Device for PcapQueue {
     type Seat = ();
 
     fn open(links: &[PcapLink], config: &Config) -> Result<Opened<Self>, Failure> {
+        let read = links.iter().filter_map(|link| file_behind(link.read.as_ref()?));
+        let read: Vec<_> = read.collect();
+        let is_read = |path: &&PathBuf| file_behind(path).is_some_and(|file| read.contains(&file));
+        if let Some(path) = links.iter().filter_map(|link| link.write.as_ref()).find(is_read) {
+            return Err(Failure::Capture { path: path.clone(), source: CaptureError::IsRead });
+        }
         in_rooms(links, config, |link: &PcapLink, _one| {
             let named = |path: &PathBuf| {
                 let path = path.clone();
@@ -245,6 +298,15 @@ impl Device for PcapQueue {
         }
     }
 
+    fn note(&self, link: &PcapLink) -> Option<String> {
+        let (file, cut) = (link.read.as_ref()?.display(), self.replay.as_ref()?.cut_short());
+        let said = format!(
+            "capture {file}: of {cut} frames it holds the beginning only, as tcpdump's -s or the like \
+             told its maker"
+        );
+        (cut > 0).then_some(said)
+    }
+
     fn is_exhausted(&self) -> bool {
         self.replay.as_ref().is_none_or(|replay| replay.next_due().is_none())
     }
@@ -263,6 +325,12 @@ impl Device for PcapQueue {
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
+}
+
+/// Which file a path leads to, whatever else it is called; `None` of what is not there, or no file.
+fn file_behind(path: &Path) -> Option<(u64, u64)> {
+    let about = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((about.dev(), about.ino()))
 }
 
 /// Time since 1970 at the start, from which [`Device::tell_time`] counts on.

@@ -15,7 +15,7 @@ use std::thread;
 
 /// Descriptors where none are configured.
 const DESCRIPTORS: u32 = 1024;
-/// Frames that wait elsewhere than in a device: in other workers' rings.
+/// Frames that wait elsewhere than in a device: in a worker's inbox.
 const HANDED: u32 = 1024;
 /// The longest rest: a card's ring takes in that much without us.
 const WAIT: Duration = Duration::from_micros(20);
@@ -28,10 +28,11 @@ impl Device for DpdkQueue {
         let workers = config.workers.count();
         let octets = config.tables.frame_octets;
         let pools = links.iter().map(|link| {
-            let frames = frames_of(link, links, config);
+            let frames = frames_of(link, links, config).saturating_mul(workers.into());
             // The host's end has a pool of its own.
-            let count = workers * (1 + u16::from(link.host.is_some()));
-            Pools { node: node_of(link), count, frames, frame_octets: octets }
+            let count = 1 + u16::from(link.host.is_some());
+            let node = Host::this().node_of(&link.device);
+            Pools { node, count, frames, frame_octets: octets }
         });
         let eal = Eal::start(&EalPlan {
             arguments: config.dpdk.eal.clone(),
@@ -150,7 +151,8 @@ impl End for Hosted {
     }
 }
 
-/// Frames of a queue's pool: as configured, and never so few that full queues elsewhere starve it.
+/// Frames of a link's pool for each worker: as configured, and never so few that the pool is empty when
+/// every worker's queues, caches and inbox are full of its frames.
 fn frames_of(link: &DpdkLink, links: &[DpdkLink], config: &Config) -> u32 {
     let count = |asked: Option<u16>| asked.map_or(DESCRIPTORS, u32::from);
     let hosts = links.iter().filter(|link| link.host.is_some()).map(|_| DESCRIPTORS);
@@ -158,12 +160,6 @@ fn frames_of(link: &DpdkLink, links: &[DpdkLink], config: &Config) -> u32 {
     let own = u32::try_from(CACHE + CACHE / 2 + BURST_MAX).unwrap_or_default();
     let least = count(link.rx_descriptors) + leaving + own + HANDED;
     u32::try_from(config.tables.frames).unwrap_or(u32::MAX).max(least)
-}
-
-/// Where its pools will be, as far as that is known before it is opened.
-fn node_of(link: &DpdkLink) -> u16 {
-    rvs_dpdk::host::pci_address(&link.device)
-        .map_or(0, |address| Host::this().node_of_card(&address))
 }
 
 /// The line of the start.

@@ -151,6 +151,21 @@ fn devices_that_are_not_there_are_one_line_with_what_would_be() {
 }
 
 #[test]
+fn what_dpdk_says_of_cards_is_passed_on_when_all_goes_well() {
+    let said = |name, device: &str| {
+        let folder = Folder::new(name);
+        let head = "[dpdk]\nno_huge = true\neal = [\"--log-level=debug\"]";
+        let link = format!("[[link]]\nname = \"l\"\nkind = \"dpdk\"\ndevice = {device:?}");
+        let ended = rvsd(&folder.config(head, &link)).output().unwrap();
+        let text = String::from_utf8(ended.stderr).unwrap();
+        text.lines().filter(|line| line.starts_with("DPDK: EAL: ")).count()
+    };
+    // EAL starts; there are no such devices.
+    assert!(said("card-log", "ffff:1f:00.7") > 0);
+    assert_eq!(said("virtual-log", "net_flux0"), 0);
+}
+
+#[test]
 fn too_few_queues_for_the_workers_are_one_line() {
     if thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         println!("skipped: a single core");

@@ -150,3 +150,19 @@ fn a_director_with_nothing_to_do_rests_and_a_frame_wakes_it_at_once() {
         assert!(is_so, "{rounds:#?}");
     }
 }
+
+/// poll(2) says of such a device, forever, that there is an error.
+#[test]
+fn a_director_whose_device_was_deleted_says_so_and_rests() {
+    let Some(director) = Director::start("adaptive", 1) else { return };
+    director.inside(&["ip", "link", "delete", "rvs0"]);
+    let mut shares = Vec::new();
+    let rests = (0..5).any(|_| {
+        shares.push(director.idle_share());
+        shares.last().is_some_and(|share| *share < 0.02)
+    });
+    assert!(rests, "{shares:?}");
+    let said = fs::read_to_string(director.folder.join("errors")).unwrap();
+    let line = "rvsd: TAP rvs0 is gone: nothing comes or goes by it until rvsd is started again\n";
+    assert_eq!(said.matches(line).count(), 1, "{said}");
+}

@@ -160,6 +160,44 @@ fn a_capture_goes_through_and_every_frame_is_accounted_for() {
 }
 
 #[test]
+fn frames_that_a_capture_has_the_beginning_of_are_told_about() {
+    let folder = Folder::new("snapped");
+    let config = folder.config("");
+    let mut frame = ping([192, 0, 2, 1]);
+    let whole = u32::try_from(frame.len()).unwrap();
+    frame.pop();
+    let mut writer = PcapWriter::new(File::create(folder.0.join("in.pcap")).unwrap()).unwrap();
+    writer.write_packet(&PcapPacket::new(Duration::ZERO, whole, &frame)).unwrap();
+    let log = text(&with_file("run", &config).stderr);
+    let expected = "in.pcap: of 1 frames it holds the beginning only, ";
+    assert!(log.contains(expected), "{log}");
+}
+
+#[test]
+fn a_capture_that_is_read_is_not_written_over_by_another_name() {
+    let folder = Folder::new("same");
+    let config = folder.config("");
+    folder.capture(&[arp_request()]);
+    let [read, other] = ["in.pcap", "out.pcap"].map(|name| folder.0.join(name));
+    let before = fs::read(&read).unwrap();
+    for is_symbolic in [false, true] {
+        if is_symbolic {
+            std::os::unix::fs::symlink(&read, &other).unwrap();
+        } else {
+            fs::hard_link(&read, &other).unwrap();
+        }
+        let ended = with_file("run", &config);
+        let expected = format!(
+            "rvsd: capture {}: the capture is one that is read as well: write into another file\n",
+            other.display()
+        );
+        assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(1), expected));
+        assert_eq!(fs::read(&read).unwrap(), before);
+        fs::remove_file(&other).unwrap();
+    }
+}
+
+#[test]
 fn a_wrong_configuration_is_one_line_and_nothing_starts() {
     let folder = Folder::new("wrong");
     folder.capture(&[]);

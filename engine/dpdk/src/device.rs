@@ -1,6 +1,6 @@
 //! Devices: what one can do, how it is set up, and the operator's end of it.
 
-use crate::eal::{self, Eal, listen, words};
+use crate::eal::{self, Eal, Said, listen, words};
 use crate::frame::DpdkPool;
 use crate::host::{Host, name_of, pci_address};
 use crate::queue::DpdkQueue;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// The RSS key is these two octets, repeated: `rvs_wire::toeplitz::SYMMETRIC_KEY`.
 const KEY_REPEAT: [u8; 2] = [0x6d, 0x5a];
+/// Entries of the table by which ownership goes: `plane::steering`.
+const OWNERS: u16 = 128;
 /// A receive buffer is a multiple of this: some devices count them so.
 const BUFFER_UNIT: usize = 1024;
 /// And at least this.
@@ -60,7 +62,7 @@ pub struct Plan<'p> {
     pub descriptors: Descriptors,
     /// Whether it takes in frames to anybody.
     pub promiscuous: bool,
-    /// Frames of each queue's pool.
+    /// Frames for each queue: the device's pool has so many times its queues.
     pub frames: u32,
     /// Octets of the longest frame.
     pub frame_octets: usize,
@@ -180,7 +182,7 @@ impl Device {
                 number_of(&name)
             })
         });
-        let number = number.ok_or_else(|| missing(said))?;
+        let number = number.ok_or_else(|| missing(said.in_short()))?;
         let info = info_of(number).ok_or_else(|| missing(String::new()))?;
         Ok(Self { number, configured: configured.to_owned(), info })
     }
@@ -191,7 +193,8 @@ impl Device {
         Some(Self { number, configured: name.to_owned(), info: info_of(number)? })
     }
 
-    /// Sets the device up and starts it: a queue and a pool for each worker, and the operator's end.
+    /// Sets the device up and starts it: a queue for each worker, the pool of all of them, and the
+    /// operator's end.
     ///
     /// # Errors
     ///
@@ -219,9 +222,8 @@ impl Device {
             unsafe { sys::rvs_device_configure(self.number, &raw const setup) }
         })?;
         let [rx, tx] = self.descriptors(plan)?;
-        let mut pools = Vec::new();
+        let pool = self.pool(plan, node)?;
         for queue in 0..plan.queues {
-            let pool = self.pool(plan, node)?;
             self.ask("a receive queue", || {
                 // JUSTIFICATION: as above.
                 // SAFETY: as above; the pool lives for ever.
@@ -232,7 +234,6 @@ impl Device {
                 // SAFETY: as above.
                 unsafe { sys::rvs_tx_queue(self.number, queue, tx, node) }
             })?;
-            pools.push(pool);
         }
         self.set_mac(plan)?;
         if self.info.mtu_max != 0 {
@@ -261,8 +262,8 @@ impl Device {
                 unsafe { sys::rvs_device_spread(self.number, entries, plan.queues) }
             })?;
         }
-        let queue = |(pool, number)| (DpdkQueue::new(Arc::clone(&started), number), pool);
-        let queues = pools.into_iter().zip(0..).map(queue).collect();
+        let queue = |number| (DpdkQueue::new(Arc::clone(&started), number), pool);
+        let queues = (0..plan.queues).map(queue).collect();
         let info = info_of(self.number).unwrap_or(self.info);
         let port = Port {
             configured: self.configured,
@@ -315,7 +316,10 @@ impl Device {
         let has_table = info.table_entries > 0;
         if plan.queues == 1 {
             Spreading::One
-        } else if has_table && info.hashes_one_end != 0 && plan.side != Side::Both {
+        } else if info.hashes_one_end != 0
+            && plan.side != Side::Both
+            && names_owners(info.table_entries, plan.queues)
+        {
             Spreading::ByOwner
         } else if has_table && info.hashes_flows != 0 {
             Spreading::ByFlow
@@ -343,18 +347,19 @@ impl Device {
         ])
     }
 
-    /// The pool of a queue, on the device's node.
+    /// The pool of all queues, on the device's node.
     fn pool(&self, plan: &Plan<'_>, node: i32) -> Result<DpdkPool, DpdkError> {
         // Pools outlive their devices, whose numbers are used again.
         let serial = POOLS.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("rvs_{serial}")).unwrap_or_default();
         let room = u16::try_from(buffer_octets(plan.frame_octets) + HEADROOM).unwrap_or(u16::MAX);
         let cache = u32::try_from(CACHE).unwrap_or_default();
+        let frames = plan.frames.saturating_mul(plan.queues.into());
         let ((pool, errno), said) = listen(|| {
             // JUSTIFICATION: DPDK is a C library.
             // SAFETY: the name ends with a zero and is copied.
             let pool = unsafe {
-                sys::rte_pktmbuf_pool_create(name.as_ptr(), plan.frames, cache, 0, room, node)
+                sys::rte_pktmbuf_pool_create(name.as_ptr(), frames, cache, 0, room, node)
             };
             (pool, eal::errno())
         });
@@ -362,7 +367,7 @@ impl Device {
         // SAFETY: null or a pool of mbufs that nobody frees; DPDK's memory comes from mmap(2), which
         //   zeroes it.
         let pool = unsafe { DpdkPool::new(pool) };
-        pool.ok_or_else(|| self.refused("memory for frames", errno, said))
+        pool.ok_or_else(|| self.refused("memory for frames", errno, &said))
     }
 
     /// Sets our Ethernet address, if it is not the device's own.
@@ -414,7 +419,13 @@ impl Device {
     /// Runs a call of the driver's, and puts its refusal into words.
     fn ask(&self, what: &'static str, call: impl FnOnce() -> i32) -> Result<(), DpdkError> {
         let (done, said) = listen(call);
-        if done < 0 { Err(self.refused(what, done, said)) } else { Ok(()) }
+        if done < 0 {
+            return Err(self.refused(what, done, &said));
+        }
+        if self.info.is_virtual == 0 {
+            said.pass_on();
+        }
+        Ok(())
     }
 
     fn driver(&self) -> String {
@@ -425,10 +436,18 @@ impl Device {
         DpdkError::Cannot { device: self.configured.clone(), driver: self.driver(), what }
     }
 
-    fn refused(&self, what: &'static str, error: i32, said: String) -> DpdkError {
+    fn refused(&self, what: &'static str, error: i32, said: &Said) -> DpdkError {
         let (device, driver) = (self.configured.clone(), self.driver());
-        DpdkError::Refused { device, driver, what, why: words(error), said }
+        DpdkError::Refused { device, driver, what, why: words(error), said: said.in_short() }
     }
+}
+
+/// Whether a table of `entries`, filled by `rvs_device_spread`, names the owner of every hash: the entry
+/// of its remainder by [`OWNERS`], in turn.
+fn names_owners(entries: u16, queues: u16) -> bool {
+    entries > 0
+        && (entries.is_multiple_of(OWNERS)
+            || OWNERS.is_multiple_of(queues) && entries.is_multiple_of(queues))
 }
 
 /// Octets of memory that a pool of `frames` frames of `frame_octets` takes.
@@ -534,23 +553,6 @@ impl Port {
         })
     }
 
-    /// Frames that the device dropped before a worker could see them.
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        let [mut missed, mut no_buffer, mut errors] = [0; 3];
-        // JUSTIFICATION: DPDK is a C library.
-        // SAFETY: three places for numbers.
-        let done = unsafe {
-            sys::rvs_device_drops(
-                self.started.device(),
-                &raw mut missed,
-                &raw mut no_buffer,
-                &raw mut errors,
-            )
-        };
-        if done == 0 { missed.saturating_add(errors) } else { 0 }
-    }
-
     /// The device's own counters by name, those of its driver included.
     #[must_use]
     pub fn counters(&self) -> Vec<(String, u64)> {
@@ -571,5 +573,22 @@ impl Port {
         let got = usize::try_from(got).unwrap_or_default().min(places);
         let each = names.chunks(sys::NAME_OCTETS).zip(values).take(got);
         each.map(|(name, value)| (eal::text(name), value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_name_every_owner_is_not_said_to() {
+        for entries in [2, 40, 64, 96, 128, 192, 256, 512, 2048] {
+            for queues in 1..=12 {
+                let told = |hash: u32| hash % u32::from(entries) % 128 % u32::from(queues);
+                let is_so = (0..1 << 16).all(|hash| told(hash) == hash % 128 % u32::from(queues));
+                assert_eq!(names_owners(entries, queues), is_so, "{entries}, {queues}");
+            }
+        }
+        assert!(!names_owners(0, 1));
     }
 }

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Mutex;
 
 /// DPDK's `RTE_LOG_WARNING`: it says less than its default, notices.
@@ -36,7 +36,7 @@ pub struct EalPlan {
 pub struct Pools {
     /// Their NUMA node.
     pub node: u16,
-    /// How many: one for each queue of a device.
+    /// How many: one for each device.
     pub count: u16,
     /// Frames of each.
     pub frames: u32,
@@ -95,7 +95,10 @@ impl Eal {
             (done, errno())
         });
         if done < 0 {
-            return Err(DpdkError::Eal { what: host.explain_eal(errno), said });
+            return Err(DpdkError::Eal { what: host.explain_eal(errno), said: said.in_short() });
+        }
+        if plan.devices.iter().any(|device| pci_address(device).is_some()) {
+            said.pass_on();
         }
         RUNS.store(true, Ordering::Release);
         Ok(Self(()))
@@ -150,8 +153,26 @@ fn arguments(plan: &EalPlan, cpus: &str, needs: &[(u16, u64)]) -> Vec<String> {
     arguments
 }
 
-/// Runs `action` and returns what DPDK logged meanwhile, for the end of an error's line.
-pub(crate) fn listen<T>(action: impl FnOnce() -> T) -> (T, String) {
+/// What DPDK logged during an action.
+pub(crate) struct Said(String);
+
+impl Said {
+    /// Its last lines as the end of an error's line.
+    pub(crate) fn in_short(&self) -> String {
+        last_words(&self.0)
+    }
+
+    /// All of it to standard error: a card's driver warns of what it does without (ice of its package)
+    /// where all went well. Virtual devices only say what nobody needs.
+    pub(crate) fn pass_on(&self) {
+        for line in self.0.lines() {
+            let _closed = io::stderr().write_all(format!("DPDK: {line}\n").as_bytes());
+        }
+    }
+}
+
+/// Runs `action` and returns what DPDK logged meanwhile.
+pub(crate) fn listen<T>(action: impl FnOnce() -> T) -> (T, Said) {
     let _alone = LISTENING.lock();
     // JUSTIFICATION: DPDK's log is C's.
     // SAFETY: one capture at a time (`LISTENING`).
@@ -166,7 +187,7 @@ pub(crate) fn listen<T>(action: impl FnOnce() -> T) -> (T, String) {
         octets = unsafe { sys::rvs_log_release(text.as_mut_ptr(), room) };
     }
     text.truncate(usize::try_from(octets).unwrap_or_default());
-    (outcome, last_words(&String::from_utf8_lossy(&text)))
+    (outcome, Said(String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// The last lines of a log as the end of a sentence.
@@ -207,16 +228,24 @@ impl Lcore {
     ///
     /// # Errors
     ///
-    /// DPDK was not started, or has no number left: 128 are usual.
+    /// DPDK was not started, or has no number left: 128 are usual, the main thread has one, and each
+    /// call takes another.
     pub fn register() -> Result<Self, DpdkError> {
         if !RUNS.load(Ordering::Acquire) {
             return Err(DpdkError::Lcore("DPDK was not started".to_owned()));
         }
         // JUSTIFICATION: without it every frame that is freed takes the way of all threads.
-        // SAFETY: EAL runs (`RUNS`); registering again does nothing.
+        // SAFETY: EAL runs (`RUNS`).
         let done = unsafe { sys::rte_thread_register() };
         if done < 0 {
-            return Err(DpdkError::Lcore(words(errno())));
+            return Err(DpdkError::Lcore(match errno() {
+                libc::ENOMEM => {
+                    "DPDK has no number left for it, of 128 as a rule, one of which is the \
+                                 main thread's"
+                        .to_owned()
+                }
+                other => words(other),
+            }));
         }
         Ok(Self { _this_thread: PhantomData })
     }

@@ -47,7 +47,7 @@ impl DpdkFrame {
     }
 
     #[inline]
-    fn mbuf_mut(&mut self) -> &mut Mbuf {
+    pub(crate) fn mbuf_mut(&mut self) -> &mut Mbuf {
         // JUSTIFICATION: as in `mbuf`.
         // SAFETY: as in `mbuf`, and `&mut self` makes us alone.
         unsafe { self.0.as_mut() }
@@ -133,7 +133,11 @@ impl fmt::Debug for DpdkFrame {
     }
 }
 
-/// The empty frames of one queue: a mempool, with a cache for every lcore.
+/// The empty frames of a device: a mempool, with a cache for every lcore.
+///
+/// One for all queues: a frame that was handed over goes into the cache of the lcore that sent it,
+/// and only that one, or the pool when the cache overflows, hands it out again. Pools of single queues
+/// would end up in other workers' caches and transmit queues.
 ///
 /// It lives as long as the process: frames of it may be anywhere, in other workers' rings and in
 /// devices' queues.

@@ -56,9 +56,11 @@ impl Host {
         })
     }
 
-    /// The NUMA node of the card at a PCI address; node 0 where there is but one.
+    /// The NUMA node of a device as it is configured; node 0 of a virtual one, and where there is but
+    /// one.
     #[must_use]
-    pub fn node_of_card(&self, address: &str) -> u16 {
+    pub fn node_of(&self, device: &str) -> u16 {
+        let address = pci_address(device).unwrap_or_default();
         let node = self.read(&format!("sys/bus/pci/devices/{address}/numa_node"));
         // -1 is the kernel's "none".
         node.trim().parse().unwrap_or_default()
@@ -370,8 +372,8 @@ mod tests {
         assert_eq!(made.1.allowed_cpus(), "0-3,8");
         assert_eq!(made.1.node_of_cpu(5), Some(1));
         assert_eq!((made.1.node_of_cpu(6), made.1.nodes()), (None, vec![1]));
-        assert_eq!(made.1.node_of_card("0000:01:00.0"), 1);
-        assert_eq!(made.1.node_of_card("0000:02:00.0"), 0);
+        assert_eq!((made.1.node_of("01:00.0,x=y"), made.1.node_of("0000:02:00.0")), (1, 0));
+        assert_eq!(made.1.node_of("net_tap0,iface=x"), 0);
     }
 
     #[test]

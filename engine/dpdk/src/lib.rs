@@ -4,7 +4,7 @@
 //!  Eal::start ──► Device::open ──► Port            the operator's end: link state, counters
 //!  once per          │
 //!  process           └──► DpdkQueue, one per worker: receive, send   (neither Clone nor Sync)
-//!                         DpdkPool,  one per queue, on the card's NUMA node
+//!                         DpdkPool,  one per device, on the card's NUMA node
 //!                         DpdkFrame: an mbuf that somebody owns; dropped, it is back in its pool
 //! ```
 //!

@@ -77,6 +77,23 @@ impl FarEnd {
         unsafe { DpdkFrame::own(mbuf) }.map_or(Ok(()), Err)
     }
 
+    /// The same as from a device that took the 802.1Q tag `tci` out of the frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`FarEnd::inject`].
+    pub fn inject_stripped(
+        &mut self,
+        queue: u16,
+        mut frame: DpdkFrame,
+        tci: u16,
+    ) -> Result<(), DpdkFrame> {
+        let mbuf = frame.mbuf_mut();
+        mbuf.ol_flags |= sys::VLAN_STRIPPED;
+        mbuf.vlan_tci = tci;
+        self.inject(queue, frame)
+    }
+
     /// Takes the next frame that `queue` sent off the wire.
     pub fn collect(&mut self, queue: u16) -> Option<DpdkFrame> {
         let ring = self.leaving.get(usize::from(queue))?;

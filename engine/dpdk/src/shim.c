@@ -86,7 +86,10 @@ int rvs_device_info(uint16_t device, struct rvs_device_info *info)
 	info->tx_descriptors[1] = found.tx_desc_lim.nb_max;
 	info->tx_descriptors[2] = found.tx_desc_lim.nb_align;
 	info->table_entries = found.reta_size;
-	info->hashes_one_end = (found.flow_type_rss_offloads & ONE_END) == ONE_END;
+	/* By a key of ours, or it is of no use. */
+	info->hashes_one_end = (found.flow_type_rss_offloads & ONE_END) == ONE_END &&
+			       found.hash_key_size > 0 &&
+			       found.hash_key_size <= KEY_OCTETS_MAX;
 	info->hashes_flows = (found.flow_type_rss_offloads & FLOWS) != 0;
 	if (rte_eth_macaddr_get(device, &mac) == 0)
 		memcpy(info->mac, mac.addr_bytes, sizeof(info->mac));
@@ -202,19 +205,6 @@ int rvs_device_mac(uint16_t device, const uint8_t mac[6], int beside)
 	if (error == -ENOTSUP)
 		error = rte_eth_dev_mac_addr_add(device, &address, 0);
 	return error;
-}
-
-int rvs_device_drops(uint16_t device, uint64_t *missed, uint64_t *no_buffer, uint64_t *errors)
-{
-	struct rte_eth_stats stats;
-	int error = rte_eth_stats_get(device, &stats);
-
-	if (error != 0)
-		return error;
-	*missed = stats.imissed;
-	*no_buffer = stats.rx_nombuf;
-	*errors = stats.ierrors;
-	return 0;
 }
 
 int rvs_device_counters(uint16_t device, char *names, uint64_t *values, unsigned int room)

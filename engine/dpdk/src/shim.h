@@ -61,7 +61,6 @@ int rvs_tx_queue(uint16_t device, uint16_t queue, uint16_t descriptors, int node
 int rvs_device_spread(uint16_t device, uint16_t entries, uint16_t queues);
 /* Our address in place of the device's own, or beside it. */
 int rvs_device_mac(uint16_t device, const uint8_t mac[6], int beside);
-int rvs_device_drops(uint16_t device, uint64_t *missed, uint64_t *no_buffer, uint64_t *errors);
 /* Returns how many counters there are; fills in at most `room`. Names have 64 octets each. */
 int rvs_device_counters(uint16_t device, char *names, uint64_t *values, unsigned int room);
 

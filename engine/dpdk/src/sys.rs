@@ -18,7 +18,7 @@ pub struct Mbuf {
     _packet_type: u32,
     pub pkt_len: u32,
     pub data_len: u16,
-    _vlan_tci: u16,
+    pub vlan_tci: u16,
     _hash: [u16; 4],
     _vlan_tci_outer: u16,
     pub buf_len: u16,
@@ -29,6 +29,7 @@ const _: () = assert!(core::mem::offset_of!(Mbuf, nb_segs) == 20);
 const _: () = assert!(core::mem::offset_of!(Mbuf, ol_flags) == 24);
 const _: () = assert!(core::mem::offset_of!(Mbuf, pkt_len) == 36);
 const _: () = assert!(core::mem::offset_of!(Mbuf, data_len) == 40);
+const _: () = assert!(core::mem::offset_of!(Mbuf, vlan_tci) == 42);
 const _: () = assert!(core::mem::offset_of!(Mbuf, buf_len) == 54);
 
 /// Of [`Mbuf::ol_flags`]: the device took an 802.1Q tag out of the frame.
@@ -135,12 +136,6 @@ unsafe extern "C" {
     pub fn rvs_tx_queue(device: u16, queue: u16, descriptors: u16, node: c_int) -> c_int;
     pub fn rvs_device_spread(device: u16, entries: u16, queues: u16) -> c_int;
     pub fn rvs_device_mac(device: u16, mac: *const u8, beside: c_int) -> c_int;
-    pub fn rvs_device_drops(
-        device: u16,
-        missed: *mut u64,
-        no_buffer: *mut u64,
-        errors: *mut u64,
-    ) -> c_int;
     pub fn rvs_device_counters(
         device: u16,
         names: *mut u8,

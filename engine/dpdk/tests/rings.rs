@@ -21,7 +21,7 @@ use rvs_model::{TICKS_PER_SECOND, Tick};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Barrier, OnceLock, RwLock, mpsc};
 use std::thread;
 
 /// Frames of a pool.
@@ -78,6 +78,51 @@ fn frames_arrive_in_order_and_all_return_to_their_pool() {
     }
     assert!(far.collect(0).is_none());
     assert_eq!((pool.free(), queue.lost()), (free, rvs_io::Lost::default()));
+}
+
+#[test]
+fn a_tag_that_a_device_took_out_is_back_where_it_was() {
+    let (mut queue, mut pool, mut far) = link("net_ring_tags");
+    let free = pool.free();
+    let plain: Vec<u8> = (0..60).collect();
+    far.inject(0, frame(&mut pool, &plain)).unwrap();
+    far.inject_stripped(0, frame(&mut pool, &plain), 0x6007).unwrap();
+    let mut full = frame(&mut pool, &plain);
+    assert!(full.shift_front(128), "there is no place for its tag");
+    far.inject_stripped(0, full, 7).unwrap();
+    far.inject(0, frame(&mut pool, &plain)).unwrap();
+    let mut burst = Burst::new();
+    assert_eq!((queue.receive(&mut pool, &mut burst, 32), queue.lost().too_long), (3, 1));
+    let tagged = [&plain[..12], &[0x81, 0, 0x60, 7], &plain[12..]].concat();
+    let octets: Vec<_> = burst.iter().map(Frame::octets).collect();
+    assert_eq!(octets, [&plain[..], &tagged[..], &plain[..]]);
+    assert_eq!(queue.send(&mut pool, &mut burst), 3);
+    assert_eq!(core::iter::from_fn(|| far.collect(0)).count(), 3);
+    assert_eq!(pool.free(), free);
+}
+
+#[test]
+fn a_worker_without_a_number_is_told_how_many_there_are() {
+    eal();
+    let (gate, (tell, told)) = (RwLock::new(()), mpsc::channel());
+    let refused: Vec<String> = thread::scope(|scope| {
+        let closed = gate.write().unwrap();
+        for _ in 0..128 {
+            let (gate, tell) = (&gate, tell.clone());
+            scope.spawn(move || {
+                let lcore = Lcore::register();
+                tell.send(lcore.as_ref().err().map(ToString::to_string)).unwrap();
+                drop((gate.read(), lcore));
+            });
+        }
+        let all: Vec<_> = told.iter().take(128).collect();
+        drop(closed);
+        all.into_iter().flatten().collect()
+    });
+    let line = "a worker cannot become a DPDK lcore: DPDK has no number left for it, of 128 as a rule, \
+                one of which is the main thread's";
+    assert_eq!(refused, [line]);
+    thread::spawn(|| drop(Lcore::register().unwrap())).join().unwrap();
 }
 
 #[test]
@@ -162,6 +207,35 @@ fn workers_are_lcores_and_frames_travel_between_them() {
     }
     echo.join().unwrap();
     assert_eq!(pool.free(), free);
+}
+
+/// A frame that was handed over is freed where it was sent, into that lcore's cache, from which its
+/// receiver cannot take it.
+#[test]
+fn frames_that_other_workers_freed_do_not_starve_a_queue() {
+    const OTHERS: u16 = 3;
+    let (device, _far) = ring::link(eal(), "net_ring_starve", 1 + OTHERS, DEPTH).unwrap();
+    let plan = Plan { queues: 1 + OTHERS, ..plan("net_ring_starve") };
+    let mut pool = device.open(&plan).unwrap().1.remove(0).1;
+    let freed = Barrier::new(1 + usize::from(OTHERS));
+    let mut taken: Vec<_> = core::iter::from_fn(|| pool.take()).take(1023).collect();
+    thread::scope(|scope| {
+        for _ in 0..OTHERS {
+            let theirs = taken.split_off(taken.len() - 341);
+            let freed = &freed;
+            scope.spawn(move || {
+                let lcore = Lcore::register().unwrap();
+                drop(theirs);
+                freed.wait();
+                freed.wait();
+                drop(lcore);
+            });
+        }
+        freed.wait();
+        let again: Vec<_> = core::iter::from_fn(|| pool.take()).take(1023).collect();
+        freed.wait();
+        assert_eq!(again.len(), 1023, "they are all free");
+    });
 }
 
 #[test]

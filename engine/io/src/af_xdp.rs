@@ -18,14 +18,16 @@
 //! any worker. Whether the card copies as well (into the kernel's memory first) is its driver's
 //! ability: [`About::zero_copy`].
 
+mod error;
 mod group;
 mod rings;
 mod steer;
 mod sys;
 
-use crate::netdevice::{Request, ioctl};
+use crate::netdevice::{Request, ethtool, ioctl};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use core::cell::Cell;
+pub use error::AfXdpError;
 use group::{Group, Heard, Member};
 use rings::{Chunks, Inbox, Kicked, Outbox, Ring};
 use std::io;
@@ -33,7 +35,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 pub use steer::Mode;
 use steer::Steering;
-use sys::{Call, ethtool};
+use sys::Call;
 
 /// Entries of the receive and the fill ring, and chunks to receive into.
 const RECEIVE: u32 = 2048;
@@ -94,116 +96,6 @@ pub struct About {
     pub mends: bool,
 }
 
-/// Why a link could not be had. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum AfXdpError {
-    /// There is none of this name.
-    #[error("there is no device {0}: `ip link` lists those that there are")]
-    NoDevice(String),
-    /// Nothing would arrive.
-    #[error("device {0} is down: run `ip link set {0} up`")]
-    Down(String),
-    /// A frame does not fit into a chunk.
-    #[error(
-        "frames of device {device} may have {octets} octets, AF_XDP carries {FRAME_OCTETS_MAX} at \
-         most: set the link's mtu to {} or less",
-        FRAME_OCTETS_MAX - 18
-    )]
-    TooLong {
-        /// The device.
-        device: String,
-        /// Octets of the longest frame.
-        octets: usize,
-    },
-    /// Frames would arrive where nobody looks, or the other way round.
-    #[error(
-        "device {device} has {has} receive queues and there are {wanted} workers, a queue is for \
-         one worker: run `ethtool -L {device} combined {wanted}` (veth: `rx {wanted} tx {wanted}`), \
-         or change [workers] cores"
-    )]
-    Queues {
-        /// The device.
-        device: String,
-        /// Its queues.
-        has: u32,
-        /// Our workers.
-        wanted: u16,
-    },
-    /// What we send would be too long.
-    #[error(
-        "device {device} has MTU {has} and the link {wanted}: run `ip link set {device} mtu \
-         {wanted}`, or set the link's mtu to {has}"
-    )]
-    Mtu {
-        /// The device.
-        device: String,
-        /// Its MTU.
-        has: u32,
-        /// The link's.
-        wanted: u16,
-    },
-    /// Our frames could not be told from the host's.
-    #[error(
-        "device {0} has the link's `mac` itself, so frames to the director cannot be told from \
-         those to the host: leave `mac` out, or choose another, or say `shared = false`"
-    )]
-    SameMac(String),
-    /// Another program is there.
-    #[error("another XDP program is on device {0}: remove it by `ip link set dev {0} xdp off`")]
-    Taken(String),
-    /// Somebody else has a socket on a queue.
-    #[error("queue {queue} of device {device} is in use by another program: stop that")]
-    Busy {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u16,
-    },
-    /// Rights are missing.
-    #[error(
-        "no permission to {what}: run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF \
-         (systemd: AmbientCapabilities=)"
-    )]
-    Permission {
-        /// What was not permitted.
-        what: String,
-    },
-    /// Locked memory is limited.
-    #[error(
-        "too little memory may be locked for device {device}, {kib} KiB are needed: raise `ulimit \
-         -l` (systemd: LimitMEMLOCK=infinity), or give CAP_IPC_LOCK"
-    )]
-    Memory {
-        /// The device.
-        device: String,
-        /// What a queue needs.
-        kib: usize,
-    },
-    /// The driver copies.
-    #[error("device {0} cannot do zero-copy: leave `zero_copy` out, or say `zero_copy = false`")]
-    NoZeroCopy(String),
-    /// The kernel was built without, or is older than 5.11.
-    #[error("this kernel has no AF_XDP: it takes Linux 5.11 or later, with CONFIG_XDP_SOCKETS")]
-    NoAfXdp,
-    /// Anything else that the kernel refused.
-    #[error("cannot {what}: {source}")]
-    Refused {
-        /// What was refused.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl AfXdpError {
-    fn refused(what: String, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Permission { what },
-            _ => Self::Refused { what, source },
-        }
-    }
-}
-
 /// What the queues of a link share: while one of them lives, the program is on the device.
 #[derive(Debug)]
 struct Device {
@@ -226,9 +118,17 @@ pub fn open(settings: &Settings<'_>) -> Result<(Vec<AfXdpQueue>, About), AfXdpEr
 
     let refused = |(what, error): (&str, io::Error)| match error.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => AfXdpError::Taken(name.to_owned()),
-        Some(libc::ENOSYS) => AfXdpError::NoAfXdp,
+        Some(libc::EAFNOSUPPORT | libc::ENOSYS) => AfXdpError::NoAfXdp,
+        Some(libc::ENOSPC) if driver == "veth" => {
+            AfXdpError::PeerQueues { device: name.to_owned(), wanted: settings.queues }
+        }
         _ => AfXdpError::refused(format!("{what} on {name}"), error),
     };
+    // Sockets first: of a map for them a kernel without AF_XDP says only that it is invalid.
+    let sockets = (0..settings.queues)
+        .map(|_| sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|error| refused(("open an AF_XDP socket", error)))?;
     let mac = settings.shared.then_some(settings.mac);
     let attach = |mode| Steering::attach(index, settings.queues.into(), mac, mode);
     let (steering, mode, why_generic) = match attach(Mode::Native) {
@@ -248,8 +148,8 @@ pub fn open(settings: &Settings<'_>) -> Result<(Vec<AfXdpQueue>, About), AfXdpEr
     let mends = mode == Mode::Generic || matches!(driver.as_str(), "veth" | "virtio_net" | "tun");
     let plan = Plan { settings, index, chunk, mend: mends.then_some(settings.mend) };
     let mut queues = Vec::new();
-    for number in 0..settings.queues {
-        queues.push(AfXdpQueue::open(&plan, number, &device)?);
+    for (number, socket) in (0..settings.queues).zip(sockets) {
+        queues.push(AfXdpQueue::open(&plan, number, socket, &device)?);
     }
     let zero_copy = queues.first().is_some_and(|queue| !queue.copies);
     Ok((queues, About { driver, mode, why_generic, zero_copy, mends }))
@@ -279,10 +179,16 @@ fn examine(settings: &Settings<'_>) -> Result<String, AfXdpError> {
         return Err(AfXdpError::SameMac(name.to_owned()));
     }
     // A driver that does not know its queues has one.
-    let has = ethtool::receive_queues(&socket, name).unwrap_or(1).max(1);
-    if has != u32::from(settings.queues) {
-        let (device, wanted) = (name.to_owned(), settings.queues);
-        return Err(AfXdpError::Queues { device, has, wanted });
+    let [receive, transmit] =
+        ethtool::queues(&socket, name).unwrap_or([1; 2]).map(|queues| queues.max(1));
+    let (device, wanted) = (name.to_owned(), settings.queues);
+    if receive != u32::from(wanted) {
+        return Err(AfXdpError::Queues { device, has: receive, of: "receive", wanted });
+    }
+    // Frames of another queue the kernel leaves in the ring, and says nothing: Linux 6.1
+    // net/xdp/xsk.c __xsk_generic_xmit().
+    if transmit < u32::from(wanted) {
+        return Err(AfXdpError::Queues { device, has: transmit, of: "transmit", wanted });
     }
     Ok(ethtool::driver(&socket, name).unwrap_or_default())
 }
@@ -293,15 +199,16 @@ type Rings = (Inbox<libc::xdp_desc>, Outbox<u64>, Outbox<libc::xdp_desc>, Inbox<
 fn rings(socket: &OwnedFd, chunks: &Chunks, chunk: usize) -> io::Result<Rings> {
     let octets = u64::try_from(chunks.pages().octets()).unwrap_or_default();
     let memory = libc::xdp_umem_reg {
-        addr: u64::try_from(chunks.pages().start().addr().get()).unwrap_or_default(),
+        addr: sys::address(chunks.pages().start().as_ptr()),
         len: octets,
         chunk_size: u32::try_from(chunk).unwrap_or_default(),
         headroom: 0,
         flags: 0,
         tx_metadata_len: 0,
     };
-    // SAFETY: the shape is that of XDP_UMEM_REG; the pages outlive the socket, which is before them in
-    //   the queue, and hold nothing but frames, which any octets are.
+    // SAFETY: the shape is that of XDP_UMEM_REG; the pages hold nothing but frames, which any octets are.
+    //   The kernel pins them, so that what it writes when they are no longer mapped reaches nobody: Linux
+    //   6.1 net/xdp/xdp_umem.c xdp_umem_pin_pages().
     unsafe { sys::set_any(socket, libc::SOL_XDP, libc::XDP_UMEM_REG, &memory) }?;
     for (option, size) in [
         (libc::XDP_RX_RING, RECEIVE),
@@ -350,7 +257,6 @@ pub struct Missed {
 /// One queue of a device.
 #[derive(Debug)]
 pub struct AfXdpQueue {
-    // In this order: the socket goes before the memory that it uses.
     socket: OwnedFd,
     receive: Inbox<libc::xdp_desc>,
     fill: Outbox<u64>,
@@ -364,6 +270,9 @@ pub struct AfXdpQueue {
     /// Looks until the next at the group's socket; 0: the next one.
     turn: Cell<u32>,
     copies: bool,
+    /// The kernel has not taken all that was sent: it is asked again at the next look for frames, as
+    /// nobody else may send for long.
+    is_unsent: bool,
     busy_poll: bool,
     mend: Option<fn(&mut [u8])>,
     lost: Lost,
@@ -372,7 +281,12 @@ pub struct AfXdpQueue {
 }
 
 impl AfXdpQueue {
-    fn open(plan: &Plan<'_>, number: u16, device: &Arc<Device>) -> Result<Self, AfXdpError> {
+    fn open(
+        plan: &Plan<'_>,
+        number: u16,
+        socket: OwnedFd,
+        device: &Arc<Device>,
+    ) -> Result<Self, AfXdpError> {
         let Plan { settings, index, chunk, mend } = *plan;
         let name = settings.device;
         let octets = to_usize(RECEIVE + TRANSMIT) * chunk;
@@ -381,13 +295,15 @@ impl AfXdpQueue {
                 Some(libc::ENOBUFS | libc::ENOMEM) => {
                     AfXdpError::Memory { device: name.to_owned(), kib: octets / 1024 }
                 }
-                Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => AfXdpError::NoAfXdp,
                 Some(libc::EBUSY) => AfXdpError::Busy { device: name.to_owned(), queue: number },
                 _ => AfXdpError::refused(format!("{what} of {name}"), error),
             }
         };
-        let socket = sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0)
-            .map_err(refused("open an AF_XDP socket"))?;
+        // All that the transmit ring holds may be on its way, each frame in a piece of memory twice as
+        // large as its chunk. Left at what sockets have it is a tenth of that.
+        let on_their_way = 2 * TRANSMIT * u32::try_from(chunk).unwrap_or_default();
+        sys::set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &on_their_way)
+            .map_err(refused("have memory to send from"))?;
         let chunks = Chunks::new(octets).map_err(refused("map the memory"))?;
         let (receive, fill, transmit, completion) =
             rings(&socket, &chunks, chunk).map_err(refused("set up the rings"))?;
@@ -404,6 +320,7 @@ impl AfXdpQueue {
             group: None,
             turn: Cell::new(0),
             copies: true,
+            is_unsent: false,
             busy_poll: settings.busy_poll_us.is_some(),
             mend,
             lost: Lost::default(),
@@ -555,6 +472,14 @@ impl AfXdpQueue {
         }
     }
 
+    /// Has the kernel go on with what it had no place for.
+    #[cold]
+    fn send_on(&mut self) {
+        let Kicked { fault, .. } = self.transmit.kick(1, || sys::call(&self.socket, Call::Send));
+        self.fault = fault.or(self.fault);
+        self.is_unsent = self.transmit.is_waiting();
+    }
+
     /// Takes chunks back that were sent.
     fn reap(&mut self) {
         let before = self.free.len();
@@ -606,6 +531,9 @@ impl Queue for AfXdpQueue {
     fn receive(&mut self, pool: &mut RoomPool, burst: &mut Burst<RoomFrame>, most: usize) -> usize {
         let before = burst.len();
         let most = most.min(burst.remaining_capacity());
+        if self.is_unsent {
+            self.send_on();
+        }
         if self.busy_poll || self.fill.wants_call() {
             // Refused when the device is down; then nothing comes.
             if let Err(error) = sys::call(&self.socket, Call::Receive) {
@@ -637,6 +565,7 @@ impl Queue for AfXdpQueue {
             self.transmit.take_back(u32::try_from(put).unwrap_or_default());
             return 0;
         }
+        self.is_unsent = self.transmit.is_waiting();
         self.free.truncate(self.free.len() - put);
         burst.drain(..put).for_each(|frame| pool.give(frame));
         put

@@ -95,11 +95,6 @@ impl<Q: Queue> Faulty<Q> {
         self.receiving.held.len() + self.sending.held.len()
     }
 
-    /// The queue inside.
-    pub fn inner_mut(&mut self) -> &mut Q {
-        &mut self.inner
-    }
-
     /// Ends it: frames that are held back are lost, and their rooms return to `pool`.
     pub fn finish(mut self, pool: &mut Q::Pool) -> Q {
         for way in [&mut self.receiving, &mut self.sending] {

@@ -77,3 +77,70 @@ pub(crate) fn ioctl(
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), what, &raw mut *request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// What ethtool(8) asks a device. `include/uapi/linux/ethtool.h`.
+pub(crate) mod ethtool {
+    use super::io;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    const GDRVINFO: u32 = 3;
+    const GCHANNELS: u32 = 0x3c;
+
+    /// `struct ethtool_drvinfo`: a number, then words of 32 octets, the driver first and the bus fourth.
+    const DRIVER_INFO: usize = 196;
+    /// `struct ethtool_channels`: nine numbers.
+    const CHANNELS: usize = 36;
+
+    /// The driver's name.
+    pub(crate) fn driver(socket: &impl AsFd, device: &str) -> io::Result<String> {
+        word_of(socket, device, 4)
+    }
+
+    /// Where it is plugged in, if it says so. A TAP says "tap": Linux 6.12 drivers/net/tun.c
+    /// `tun_get_drvinfo()`.
+    pub(crate) fn bus(socket: &impl AsFd, device: &str) -> io::Result<String> {
+        word_of(socket, device, 100)
+    }
+
+    /// The word at this place of what a driver tells of itself.
+    fn word_of(socket: &impl AsFd, device: &str, at: usize) -> io::Result<String> {
+        let info = ask::<DRIVER_INFO>(socket, device, GDRVINFO)?;
+        let word = info.iter().skip(at).take(32).take_while(|octet| **octet != 0);
+        Ok(word.map(|octet| char::from(*octet)).collect())
+    }
+
+    /// Its queues: to receive, and to transmit.
+    pub(crate) fn queues(socket: &impl AsFd, device: &str) -> io::Result<[u32; 2]> {
+        let answer = ask::<CHANNELS>(socket, device, GCHANNELS)?;
+        let (words, _) = answer.as_chunks::<4>();
+        let word = |at| words.get(at).copied().map(u32::from_ne_bytes).unwrap_or_default();
+        Ok([word(5), word(6)].map(|alone| alone + word(8))) // rx_count, tx_count, combined_count
+    }
+
+    fn ask<const N: usize>(socket: &impl AsFd, device: &str, question: u32) -> io::Result<[u8; N]> {
+        #[repr(C)]
+        struct Request {
+            name: [u8; libc::IFNAMSIZ],
+            answer: *mut u8,
+            _rest: [u64; 2],
+        }
+        #[repr(C, align(8))]
+        struct Answer<const N: usize>([u8; N]);
+        const { assert!(size_of::<Request>() == size_of::<libc::ifreq>()) };
+        let mut answer = Answer([0; N]);
+        answer.0.iter_mut().zip(question.to_ne_bytes()).for_each(|(place, octet)| *place = octet);
+        let mut request = Request {
+            name: [0; libc::IFNAMSIZ],
+            answer: (&raw mut answer.0).cast(),
+            _rest: [0; 2],
+        };
+        // One octet less, so that it ends with a zero.
+        let place = request.name.iter_mut().take(libc::IFNAMSIZ - 1);
+        place.zip(device.bytes()).for_each(|(place, octet)| *place = octet);
+        let fd = socket.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open; the request has the size of a `struct ifreq` and leads to
+        //   a live answer, whose size is that of the question's shape: the two above.
+        let done = unsafe { libc::ioctl(fd, libc::SIOCETHTOOL, &raw mut request) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(answer.0) }
+    }
+}

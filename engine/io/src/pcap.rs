@@ -36,6 +36,9 @@ pub enum CaptureError {
     /// The file cannot be opened or made.
     #[error("cannot open the capture: {0}")]
     Open(#[source] io::Error),
+    /// It would be written over while it is read, or before.
+    #[error("the capture is one that is read as well: write into another file")]
+    IsRead,
     /// Not a capture, or one of another format.
     #[error("not a pcap file (a pcapng file becomes one by `editcap -F pcap IN OUT`)")]
     Format,

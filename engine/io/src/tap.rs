@@ -20,7 +20,7 @@
 //! pays for with 70 ns each.
 
 use crate::frame::LARGE_OCTETS;
-use crate::netdevice::{Request, ioctl, short};
+use crate::netdevice::{Request, ethtool, ioctl, short};
 use crate::superframe::{HEADER_LEN, header_for, take_note};
 use crate::{Burst, Frame, Lost, Pool, Queue, RoomFrame, RoomPool};
 use core::cell::Cell;
@@ -133,14 +133,14 @@ pub fn open(name: &str, queues: u16, host: &HostEnd) -> Result<Vec<TapQueue>, Ta
     if !(1..=QUEUES_MAX).contains(&queues) {
         return Err(TapError::Queues { name: name.to_owned(), queues });
     }
-    let device = Device::new(request)?;
-    let in_use = device.in_use()?;
-    let device = Device { leaves: host.leaves, ..device };
-    let (first, kind) = device.attach_first(queues)?;
-    // The kernel lets anybody join a device of several queues, and would share the frames out.
-    if in_use {
-        return Err(TapError::Busy(name.to_owned()));
+    let device = Device::new(request, host.leaves)?;
+    // The kernel lets anybody join a device of several queues, and shares the frames out at once.
+    if device.in_use()? {
+        let is_tap = ethtool::bus(&device.socket, name).is_ok_and(|bus| bus == "tap");
+        let refused = if is_tap { TapError::Busy } else { TapError::NotTap };
+        return Err(refused(name.to_owned()));
     }
+    let (first, kind) = device.attach_first(queues)?;
     let mut files = vec![first];
     for _ in 1..queues {
         files.push(device.attach(kind).map_err(|error| device.refused("attach to", error))?);
@@ -174,6 +174,13 @@ impl TapQueue {
     #[must_use]
     pub fn fault(&self) -> Option<io::Error> {
         self.fault.map(io::Error::from_raw_os_error)
+    }
+
+    /// Whether the device was deleted, for good: then poll says forever that there is an error. Known
+    /// since something was asked of it. Linux 6.12 drivers/net/tun.c `tun_chr_poll()`.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.fault == Some(libc::EBADFD)
     }
 
     /// Poll said whether there is something to read. If not, the next [`Queue::receive`] does not ask
@@ -411,10 +418,10 @@ struct Device {
 }
 
 impl Device {
-    fn new(request: Request) -> Result<Self, TapError> {
+    fn new(request: Request, leaves: bool) -> Result<Self, TapError> {
         let socket = UnixDatagram::unbound()
             .map_err(|error| TapError::refused("open a socket".to_owned(), error))?;
-        Ok(Self { request, socket, leaves: false })
+        Ok(Self { request, socket, leaves })
     }
 
     fn name(&self) -> String {

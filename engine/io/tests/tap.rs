@@ -148,6 +148,39 @@ fn a_device_that_somebody_uses_is_busy_whatever_its_kind() {
 }
 
 #[test]
+fn who_is_refused_a_device_in_use_takes_no_frame_of_its_user() {
+    in_namespace(|| {
+        let mut queues = open(2).unwrap();
+        if !ip("address add 192.0.2.1/24 dev rvs-test") {
+            return;
+        }
+        ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev rvs-test");
+        let mut pool = pool();
+        let (mut sent, mut got, mut burst) = (0, 0, Burst::new());
+        let intruder = thread::spawn(|| {
+            for _ in 0..2 {
+                assert!(matches!(open(2).unwrap_err(), TapError::Busy(_)));
+            }
+        });
+        let mut socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        while !intruder.is_finished() {
+            // Another flow each, so that they are spread over all queues there are.
+            for port in 1..=200 {
+                sent += socket.send_to(b"x", ("192.0.2.2", port)).unwrap();
+            }
+            socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+            for queue in &mut queues {
+                queue.receive(&mut pool, &mut burst, usize::MAX);
+                got += burst.iter().filter(|frame| frame.octets()[23] == 17).count();
+                burst.drain(..).for_each(|frame| pool.give(frame));
+            }
+        }
+        intruder.join().unwrap();
+        assert_eq!(got, sent);
+    });
+}
+
+#[test]
 fn a_device_of_another_kind_is_left_alone() {
     in_namespace(|| {
         for queues in [1, 2] {
@@ -214,7 +247,9 @@ fn a_device_deleted_under_us_is_an_empty_link_with_a_fault() {
             return;
         }
         for queue in &mut queues {
+            assert!(!queue.is_gone());
             assert!(receive(queue, &mut pool).is_empty());
+            assert!(queue.is_gone());
             assert_eq!(send(queue, &mut pool, &frames(3)).len(), 3);
             assert_eq!(queue.fault().unwrap().raw_os_error(), Some(libc::EBADFD));
         }

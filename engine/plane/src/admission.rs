@@ -53,15 +53,21 @@ pub(crate) struct Admission<'a, 'b, F: Rewrite, B> {
     pub(crate) settle: Settle<'a, 'b, B>,
     /// By the last packet of this burst that had no connection and no mark.
     pub(crate) asked: Option<Asked<'b, F>>,
+    /// The address of ours that the last one went to which did go to one.
+    pub(crate) ours: Option<F::Addr>,
 }
 
 impl<'b, F: Local, B: Frame> Admission<'_, 'b, F, B> {
     /// Whether a packet is a client's.
     #[inline(always)]
-    pub(crate) fn is_inbound(&self, key: &Key<F>) -> bool {
+    pub(crate) fn is_inbound(&mut self, key: &Key<F>) -> bool {
         let address = key.ends.destination().0;
-        let is_again = self.asked.as_ref().is_some_and(|asked| asked.end.0 == address);
-        is_again || self.settle.world.snapshot.network.is_local(address.into())
+        let is_again = self.ours.is_some_and(|ours| ours == address);
+        if !is_again && self.settle.world.snapshot.network.is_local(address.into()) {
+            self.ours = Some(address);
+            return true;
+        }
+        is_again
     }
 
     /// The mark of a client's packet that came in through `link`, and the service that it asks for.

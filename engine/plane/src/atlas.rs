@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A new connection asks several things about its client. Here that is one search in a sorted list,
-//! however many routes and prefix lengths there are.
+//! however many routes and prefix lengths there are, and only among the ranges of those addresses that
+//! begin with the same octet: one, or a few.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
@@ -35,30 +36,50 @@ impl About {
 }
 
 /// The ranges of one family: the first begins with 0, each ends where the next begins.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 struct Ranges<A> {
     starts: Vec<A>,
     about: Vec<About>,
+    /// For the addresses that begin with each octet: how many ranges begin at or before the first of
+    /// them, and how many at or before the first behind them.
+    by_octet: [(u32, u32); 256],
 }
 
-impl<A: Copy + Ord> Ranges<A> {
+impl<A: Address> Ranges<A> {
     /// Of these starts, in any order; `ask` is asked about each.
     fn new(mut starts: Vec<A>, ask: impl Fn(A) -> About) -> Self {
         starts.sort_unstable();
         starts.dedup();
         let about = starts.iter().map(|start| ask(*start)).collect();
-        Self { starts, about }
+        let begun = |by: Option<A>| {
+            let all = by.map_or(starts.len(), |by| starts.partition_point(|start| *start <= by));
+            u32::try_from(all).unwrap_or(u32::MAX)
+        };
+        let first = |octet| A::beginning_with(octet);
+        let by_octet = core::array::from_fn(|octet| {
+            let octet = u8::try_from(octet).unwrap_or(u8::MAX);
+            (begun(Some(first(octet))), begun(octet.checked_add(1).map(first)))
+        });
+        Self { starts, about, by_octet }
     }
 
-    #[inline]
+    #[inline(always)]
     fn about(&self, address: A) -> About {
-        let after = self.starts.partition_point(|start| *start <= address);
+        let by_octet = self.by_octet.get(usize::from(address.first_octet()));
+        let (begun, end) = by_octet.copied().unwrap_or_default();
+        let others = self.starts.get(at(begun)..at(end)).unwrap_or_default();
+        let after = at(begun) + others.partition_point(|start| *start <= address);
         self.about.get(after.wrapping_sub(1)).copied().unwrap_or_default()
     }
 }
 
+#[inline]
+fn at(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 /// The ranges of both families.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Atlas {
     v4: Ranges<u32>,
     v6: Ranges<u128>,
@@ -89,7 +110,7 @@ impl Atlas {
     }
 
     /// What there is to know of `address`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn about(&self, address: IpAddr) -> About {
         match address {
             IpAddr::V4(address) => self.v4.about(address.to_bits()),
@@ -99,24 +120,46 @@ impl Atlas {
 }
 
 /// Ranges begin at a network's first address and after its last.
-fn add<A: Ord + Copy + Successor>(starts: &mut Vec<A>, first: A, last: A) {
+fn add<A: Address>(starts: &mut Vec<A>, first: A, last: A) {
     starts.push(first);
     starts.extend(last.successor());
 }
 
-trait Successor: Sized {
+/// An address as a number.
+trait Address: Copy + Ord {
     fn successor(self) -> Option<Self>;
+    fn first_octet(self) -> u8;
+    /// The first that begins so.
+    fn beginning_with(octet: u8) -> Self;
 }
 
-impl Successor for u32 {
+impl Address for u32 {
     fn successor(self) -> Option<Self> {
         self.checked_add(1)
     }
+
+    #[inline]
+    fn first_octet(self) -> u8 {
+        self.to_be_bytes()[0]
+    }
+
+    fn beginning_with(octet: u8) -> Self {
+        Self::from(octet) << 24
+    }
 }
 
-impl Successor for u128 {
+impl Address for u128 {
     fn successor(self) -> Option<Self> {
         self.checked_add(1)
+    }
+
+    #[inline]
+    fn first_octet(self) -> u8 {
+        self.to_be_bytes()[0]
+    }
+
+    fn beginning_with(octet: u8) -> Self {
+        Self::from(octet) << 120
     }
 }
 
@@ -178,6 +221,52 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(atlas.about(address).is_local, inside(address), "{address}");
         }
-        assert_eq!(Atlas::default().about(Ipv4Addr::LOCALHOST.into()), About::default());
+        let atlas = Atlas::new([].into_iter(), |_| About::default());
+        assert_eq!(atlas.about("198.51.100.1".parse().unwrap()), About::default());
+    }
+
+    #[test]
+    fn whatever_networks_there_are_an_address_is_in_those_that_contain_it() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = |most: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) % most
+        };
+        for round in 0..200 {
+            // Crowded in a few octets, or spread over all.
+            let octets = [3, 256][round % 2];
+            let mut address = |v6: bool| -> IpAddr {
+                let (first, rest) = (draw(octets) * 256 / octets, draw(1 << 24) & draw(1 << 24));
+                let bits = u32::try_from(first << 24 | rest).unwrap();
+                if v6 {
+                    Ipv6Addr::from_bits(u128::from(bits) << 96 | u128::from(rest)).into()
+                } else {
+                    Ipv4Addr::from_bits(bits).into()
+                }
+            };
+            let addresses: Vec<IpAddr> = (0..200).map(|n| address(n % 2 == 0)).collect();
+            let edges: Vec<IpNet> = addresses
+                .iter()
+                .take(20)
+                .map(|it| {
+                    let most: u8 = if it.is_ipv4() { 32 } else { 128 };
+                    let len = u8::try_from(draw(u64::from(most) + 1)).unwrap();
+                    IpNet::new(*it, len).unwrap().trunc()
+                })
+                .collect();
+            let within = |it: IpAddr| edges.iter().filter(|edge| edge.contains(&it)).count();
+            let ask = |it| About { route: u32::try_from(within(it)).ok(), ..About::default() };
+            let atlas = Atlas::new(edges.iter().copied(), ask);
+            let ends = edges.iter().flat_map(|edge| [edge.network(), edge.broadcast()]);
+            for it in addresses.iter().copied().chain(ends) {
+                assert_eq!(
+                    atlas.about(it),
+                    About { is_martian: is_martian(it), ..ask(it) },
+                    "{it} of {edges:?}"
+                );
+            }
+        }
     }
 }

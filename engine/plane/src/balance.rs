@@ -3,7 +3,7 @@
 use crate::defense::Gate;
 use crate::drop_reason::DropReason;
 use crate::lane::{Verdict, World, forget};
-use crate::neighbor::{Hop, Neighbors, Place, peer};
+use crate::neighbor::{Hop, Neighbors, peer};
 use crate::overload::{Latches, Limits, Seen};
 use crate::paths::Paths;
 use crate::persist;
@@ -152,6 +152,7 @@ impl Balance {
     /// Tells schedulers what changed, before the next connection asks: what several changes leave of
     /// a weighted round depends on each of them.
     pub(crate) fn apply(&mut self, snapshot: &Snapshot, paths: &mut Paths) {
+        self.quota.forget_ends();
         let counted = Counted {
             own_lines: &self.own_lines,
             fold: &self.fold,
@@ -299,7 +300,7 @@ impl Balance {
         if client.1 == FTP_DATA_PORT {
             return Err(Verdict::Stack { l3, vlan });
         }
-        if !self.quota.takes() {
+        if !self.quota.takes(|| (packet.key.protocol, (vip.0.into(), vip.1))) {
             return Err(DropReason::Overload.into());
         }
         if self.gate.drops() {
@@ -338,10 +339,8 @@ impl Balance {
         };
         let is_once = service.rules.one_packet && conn.protocol == protocol::UDP;
         if conn.has_way_back() && !is_once {
-            let next = network.next_hop_by(about_client, client.0.into());
-            let next = next.ok_or(DropReason::NoRoute)?;
-            let hop = neighbors.resolve(network, next, Place::Guest, world.now);
-            conn.client_hop = hop.ok_or(DropReason::NeighborTableFull)?;
+            let (about, client) = (about_client, client.0.into());
+            conn.client_hop = neighbors.resolve_towards(network, about, client, world.now)?;
         }
         if let Some(persistence) = service.persistence.filter(|_| template == 0) {
             let asked = (&packet.key, mark);

@@ -105,7 +105,7 @@ pub(crate) fn settle<Q: Queue>(
 }
 
 /// Gives a frame to its owner.
-fn hand_over<Q: Queue>(
+pub(crate) fn hand_over<Q: Queue>(
     mesh: &Mesh<Q::Frame>,
     links: &mut Links<Q>,
     owner: u16,

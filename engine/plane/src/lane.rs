@@ -248,7 +248,7 @@ impl<F: Local> Lane<F> {
             }
         }
         let settle = Settle { world, balance, neighbors, paths, mesh };
-        let mut admission = Admission { settle, asked: None };
+        let mut admission = Admission { settle, asked: None, ours: None };
         for number in &self.strays {
             let Some(slot) = self.slots.get_mut(usize::from(*number)) else { continue };
             let at = usize::from(slot.frame);

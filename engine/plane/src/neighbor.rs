@@ -25,6 +25,7 @@
 //! address only when nobody answers there and no packet of this breath is on its way to it; and an
 //! answer counts as one only when there was a question.
 
+use crate::atlas::About;
 use crate::drop_reason::DropReason;
 use crate::network::{InterfaceId, Network, NextHop};
 use arrayvec::ArrayVec;
@@ -227,14 +228,6 @@ pub struct Due<F> {
     pub given_up: ArrayVec<Held<F>, LOOKS>,
 }
 
-/// A question and its answer.
-#[derive(Clone, Copy, Debug)]
-struct Recent {
-    next: NextHop,
-    place: Place,
-    id: HopId,
-}
-
 /// The neighbours of one worker.
 pub struct Neighbors<F> {
     hops: Vec<Hop>,
@@ -245,9 +238,10 @@ pub struct Neighbors<F> {
     hand: usize,
     waiting: Waiting,
     breath: u32,
-    /// What [`Neighbors::resolve`] was asked last: connections that have the same router come one
-    /// after the other.
-    recent: Option<Recent>,
+    /// What [`Neighbors::resolve_towards`] found last, for one state of the network: a route that leads
+    /// through a router, and that router's hop. Clients that have the same router come one after the
+    /// other.
+    routed: Option<(u32, HopId)>,
     /// The tick of the current round of the timer, and how far it has come.
     round: (Tick, usize),
 }
@@ -267,7 +261,7 @@ impl<F> Neighbors<F> {
             hand: 0,
             waiting: Waiting::default(),
             breath: 0,
-            recent: None,
+            routed: None,
             round: (0, 0),
         }
     }
@@ -310,31 +304,59 @@ impl<F> Neighbors<F> {
         }
     }
 
-    /// The hop of `next`, entered if it is new; it keeps its place for this breath. `None` when there
-    /// is no place for it.
+    /// The hop towards `to`, which this is known about; it keeps its place for this breath. All that one
+    /// router leads to have that router's.
+    ///
+    /// # Errors
+    ///
+    /// There is no route, or no place for the neighbour.
     #[inline(always)]
-    pub fn resolve(
+    pub(crate) fn resolve_towards(
         &mut self,
         network: &Network,
-        next: NextHop,
-        place: Place,
+        about: About,
+        to: IpAddr,
         now: Tick,
-    ) -> Option<HopId> {
-        if let Some(recent) = self.recent
-            && (recent.next, recent.place) == (next, place)
-            && let Some(entry) = self.entries.get_mut(usize::from(recent.id))
+    ) -> Result<HopId, DropReason> {
+        if let Some((route, id)) = self.routed
+            && about.route == Some(route)
+            && let Some(entry) = self.entries.get_mut(usize::from(id))
             && entry.status != Status::Heard
         {
             entry.used = self.breath;
-            return Some(recent.id);
+            return Ok(id);
         }
-        let id = self.resolve_anew(network, next, place, now)?;
-        self.recent = Some(Recent { next, place, id });
-        Some(id)
+        self.resolve_route(network, about, to, now)
     }
 
+    /// The same for the first of those. Not part of its caller, which opens connections and has few
+    /// enough registers.
     #[inline(never)]
-    fn resolve_anew(
+    fn resolve_route(
+        &mut self,
+        network: &Network,
+        about: About,
+        to: IpAddr,
+        now: Tick,
+    ) -> Result<HopId, DropReason> {
+        let next = network.next_hop_by(about, to).ok_or(DropReason::NoRoute)?;
+        let id = self.resolve(network, next, Place::Guest, now);
+        let id = id.ok_or(DropReason::NeighborTableFull)?;
+        if !next.on_link {
+            self.routed = about.route.zip(Some(id));
+        }
+        Ok(id)
+    }
+
+    /// From now on routes are others.
+    pub(crate) fn forget_routes(&mut self) {
+        self.routed = None;
+    }
+
+    /// The hop of `next`, entered if it is new; it keeps its place for this breath. `None` when there
+    /// is no place for it.
+    #[inline(never)]
+    pub fn resolve(
         &mut self,
         network: &Network,
         next: NextHop,
@@ -393,7 +415,7 @@ impl<F> Neighbors<F> {
             HopId::try_from(self.hops.len() - 1).ok()?
         } else {
             let id = self.reusable(is_crowded)?;
-            self.recent = None;
+            self.routed = None;
             let old = self.entries.get_mut(usize::from(id))?;
             self.index.remove(&(old.interface, old.address));
             self.guests -= usize::from(old.guest);

@@ -348,7 +348,7 @@ impl Network {
     }
 
     /// What is known of `address`, unless it is one of our own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn about(&self, address: IpAddr) -> About {
         self.atlas.about(address)
     }

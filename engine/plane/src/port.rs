@@ -4,6 +4,7 @@ use crate::drop_reason::DropReason;
 use crate::lane::{Lane, Verdict};
 use crate::links::Links;
 use crate::network::Network;
+use crate::quota::Quota;
 use rvs_io::Queue;
 use rvs_wire::flow::{V4, V6};
 use rvs_wire::mac::MacAddr;
@@ -37,8 +38,8 @@ pub(crate) fn ports(network: &Network, links: usize) -> Vec<Port> {
     (0..links).map(of).collect()
 }
 
-/// Sorts a frame that does not look like most into a lane. What becomes of it if no lane takes it; a
-/// lane says so later.
+/// Sorts a frame that does not look like most into a lane, unless `quota` sheds it. What becomes of it if
+/// no lane takes it; a lane says so later.
 #[cold]
 #[inline(never)]
 pub(crate) fn take_carefully(
@@ -47,6 +48,7 @@ pub(crate) fn take_carefully(
     port: Port,
     (link, number): (u8, u8),
     network: &Network,
+    quota: &mut Quota,
 ) -> Verdict {
     let class = classify_carefully(octets, port.mac);
     let (l3, vlan) = match class {
@@ -64,6 +66,8 @@ pub(crate) fn take_carefully(
         return DropReason::VlanUnknown.into();
     }
     match class {
+        Class::V4(packet) if quota.sheds(&packet) => return DropReason::Overload.into(),
+        Class::V6(packet) if quota.sheds(&packet) => return DropReason::Overload.into(),
         Class::V4(packet) => v4.take(packet, number),
         Class::V6(packet) => v6.take(packet, number),
         _ => {}

@@ -335,12 +335,12 @@ impl<Q: Queue> Desk<'_, Q> {
 
     fn hop_back(&mut self, from: InterfaceId, to: IpAddr) -> Result<HopId, DropReason> {
         let network = &self.snapshot.network;
-        let next = if is_link_local(to) {
-            NextHop { interface: from, address: to, on_link: true }
-        } else {
-            network.next_hop(to).ok_or(DropReason::NoRoute)?
-        };
-        let hop = self.stack.neighbors.resolve(network, next, Place::Guest, self.now);
+        let neighbors = &mut self.stack.neighbors;
+        if !is_link_local(to) {
+            return neighbors.resolve_towards(network, network.about(to), to, self.now);
+        }
+        let next = NextHop { interface: from, address: to, on_link: true };
+        let hop = neighbors.resolve(network, next, Place::Guest, self.now);
         hop.ok_or(DropReason::NeighborTableFull)
     }
 
@@ -504,13 +504,17 @@ impl<Q: Queue> Desk<'_, Q> {
             self.refuse::<F>(frame, interface, l3, Error::TimeExceeded, DropReason::HopLimit);
             return;
         }
-        let Some(next) = network.next_hop(to) else {
-            self.refuse::<F>(frame, interface, l3, Error::NetUnreachable, DropReason::NoRoute);
-            return;
-        };
-        let Some(hop) = self.stack.neighbors.resolve(network, next, Place::Guest, self.now) else {
-            self.links.drop(frame, DropReason::NeighborTableFull);
-            return;
+        let about = network.about(to);
+        let hop = match self.stack.neighbors.resolve_towards(network, about, to, self.now) {
+            Ok(hop) => hop,
+            Err(reason @ DropReason::NoRoute) => {
+                self.refuse::<F>(frame, interface, l3, Error::NetUnreachable, reason);
+                return;
+            }
+            Err(reason) => {
+                self.links.drop(frame, reason);
+                return;
+            }
         };
         let at = usize::from(l3);
         let mtu = self.stack.neighbors.hop(hop).map_or(0, |hop| hop.mtu);

@@ -40,13 +40,18 @@ impl Steering {
     #[inline]
     #[must_use]
     pub fn owner_of(&self, client: IpAddr, port: u16) -> u16 {
-        let [a, b] = port.to_be_bytes();
         // The key repeats after 16 bits, so that this is what a card computes over the client's
-        // address and port wherever in its input they stand, if the other end is left out.
-        let hash = match client {
-            IpAddr::V4(client) => TOEPLITZ.hash(&client.octets()),
-            IpAddr::V6(client) => TOEPLITZ.hash(&client.octets()),
-        } ^ TOEPLITZ.hash(&[a, b]);
+        // address and port wherever in its input they stand, if the other end is left out; and the
+        // hash is linear, so that the words may be added before it.
+        let sum = |octets: &[u8]| {
+            let (words, _) = octets.as_chunks();
+            words.iter().fold(port, |sum, word| sum ^ u16::from_be_bytes(*word))
+        };
+        let sum = match client {
+            IpAddr::V4(client) => sum(&client.octets()),
+            IpAddr::V6(client) => sum(&client.octets()),
+        };
+        let hash = TOEPLITZ.hash(&sum.to_be_bytes());
         let entry = usize::try_from(hash).unwrap_or_default() % INDIRECTION;
         self.indirection.get(entry).copied().unwrap_or_default()
     }
@@ -73,7 +78,7 @@ impl Steering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::net::Ipv4Addr;
+    use core::net::{Ipv4Addr, Ipv6Addr};
     use rvs_wire::flow::{Ends4, V4};
 
     #[test]
@@ -86,6 +91,24 @@ mod tests {
         let owner = steering.owner_of(client.0.into(), client.1);
         assert_eq!((steering.owner(&there, true), steering.owner(&back, false)), (owner, owner));
         assert_eq!(steering.owner(&there, false), steering.owner_of(other.0.into(), other.1));
+    }
+
+    #[test]
+    fn the_owner_is_the_one_of_whom_a_card_computes_the_hash_of_the_clients_end() {
+        let steering = Steering::new(100);
+        let (v4, v6): (Ipv4Addr, Ipv6Addr) =
+            ("203.0.113.7".parse().unwrap(), "2001:db8:1:2:a:b:c0de:7".parse().unwrap());
+        for port in [0, 1, 80, 40_000, u16::MAX] {
+            for client in [IpAddr::V4(v4), v6.into()] {
+                let octets = match client {
+                    IpAddr::V4(client) => client.octets().to_vec(),
+                    IpAddr::V6(client) => client.octets().to_vec(),
+                };
+                let hash = TOEPLITZ.hash(&[&octets[..], &port.to_be_bytes()].concat());
+                let entry = usize::try_from(hash).unwrap() % INDIRECTION;
+                assert_eq!(steering.owner_of(client, port), steering.indirection[entry]);
+            }
+        }
     }
 
     #[test]

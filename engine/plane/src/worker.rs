@@ -20,7 +20,7 @@
 //! allocates, locks or logs; the only system calls are the links' own.
 
 use crate::balance::Balance;
-use crate::carry::{carry_out, settle};
+use crate::carry::{carry_out, hand_over, settle};
 use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
 use crate::handoff::{Handed, Inbox, Mesh, Stray};
@@ -275,6 +275,7 @@ impl<Q: Queue> Core<Q> {
         let network = Arc::as_ptr(&snapshot.network).addr();
         if self.network != network {
             self.network = network;
+            self.stack.neighbors.forget_routes();
             self.stack.announcer.begin(&snapshot.network, self.id == 0);
         }
     }
@@ -286,7 +287,11 @@ impl<Q: Queue> Core<Q> {
             self.hear(snapshot, now);
         }
         if frames > 0 {
-            self.classify(&snapshot.network);
+            if self.balance.quota.is_crowded() {
+                self.classify::<true>(&snapshot.network);
+            } else {
+                self.classify::<false>(&snapshot.network);
+            }
             self.decide(snapshot, now);
             self.dispose(snapshot, now);
         }
@@ -339,7 +344,8 @@ impl<Q: Queue> Core<Q> {
             self.links.counters.taken(taken);
         }
         let (origins, most) = (&mut self.origins, self.burst_most);
-        let mut is_full = false;
+        // Other workers are like one more link.
+        let mut is_full = taken >= most;
         self.links.receive(&mut self.burst, most, |link, frames| {
             is_full |= frames >= most;
             origins.add(link, frames);
@@ -364,9 +370,10 @@ impl<Q: Queue> Core<Q> {
         v6.talks.hear(&mut v6.conns, world, balance, inbox);
     }
 
-    /// Sorts the burst into lanes, and asks for buckets on the way.
+    /// Sorts the burst into lanes, and asks for buckets on the way. `SHEDS`: but for SYNs that there is
+    /// no time to look up.
     #[inline(never)]
-    fn classify(&mut self, network: &Network) {
+    fn classify<const SHEDS: bool>(&mut self, network: &Network) {
         self.links.counters.enter(Stage::Classify);
         let mut frames = self.burst.iter().zip(0u16..);
         for (link, run) in self.origins.runs() {
@@ -384,14 +391,25 @@ impl<Q: Queue> Core<Q> {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
                 match plain(octets, port.mac) {
-                    Some(Plain::V4(packet)) if port.takes_untagged => self.v4.take(packet, number),
-                    Some(Plain::V6(packet)) if port.takes_untagged => self.v6.take(packet, number),
+                    Some(Plain::V4(packet)) if port.takes_untagged => {
+                        if SHEDS && self.balance.quota.sheds(&packet) {
+                            decided(&mut self.verdicts, number, DropReason::Overload.into());
+                        } else {
+                            self.v4.take(packet, number);
+                        }
+                    }
+                    Some(Plain::V6(packet)) if port.takes_untagged => {
+                        if SHEDS && self.balance.quota.sheds(&packet) {
+                            decided(&mut self.verdicts, number, DropReason::Overload.into());
+                        } else {
+                            self.v6.take(packet, number);
+                        }
+                    }
                     _ => {
                         let lanes = (&mut self.v4, &mut self.v6);
-                        let decided = take_carefully(lanes, octets, port, (*link, number), network);
-                        if let Some(verdict) = self.verdicts.get_mut(usize::from(number)) {
-                            *verdict = decided;
-                        }
+                        let (place, quota) = ((*link, number), &mut self.balance.quota);
+                        let verdict = take_carefully(lanes, octets, port, place, network, quota);
+                        decided(&mut self.verdicts, number, verdict);
                         share_with_host(&mut self.links, port, octets);
                     }
                 }
@@ -439,9 +457,20 @@ impl<Q: Queue> Core<Q> {
         }
         let decided = self.origins.links().iter().zip(&self.verdicts);
         for (frame, (link, verdict)) in self.burst.drain(..).zip(decided) {
-            if let Verdict::Out { link } = *verdict {
-                self.links.push(link, frame);
-                continue;
+            match *verdict {
+                Verdict::Out { link } => {
+                    self.links.push(link, frame);
+                    continue;
+                }
+                Verdict::Drop(reason) => {
+                    self.links.drop(frame, reason);
+                    continue;
+                }
+                Verdict::Handoff(owner) => {
+                    hand_over(&self.mesh, &mut self.links, owner, frame, *link);
+                    continue;
+                }
+                _ => {}
             }
             let us = (&self.steering, self.id, self.serves);
             let world = &world(snapshot, &self.shared, us, self.origins.links(), now);
@@ -636,6 +665,14 @@ impl<Q: Queue> Core<Q> {
         }
         let conns = [self.v4.conns.len(), self.v6.conns.len()];
         self.shared.frames.breath(conns, 0);
+    }
+}
+
+/// Takes note of what becomes of frame `number` of the burst.
+#[inline]
+fn decided(verdicts: &mut Verdicts, number: u8, verdict: Verdict) {
+    if let Some(place) = verdicts.get_mut(usize::from(number)) {
+        *place = verdict;
     }
 }
 

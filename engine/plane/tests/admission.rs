@@ -4,7 +4,7 @@
 mod rig;
 
 use core::net::SocketAddr;
-use rig::frames::{ethernet, read, tcp, udp};
+use rig::frames::{ethernet, read, tagged, tcp, udp, untagged};
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, interface, network_with};
 use rvs_model::{DestLine, ForwardMethod, Load, SchedulerKind, ServiceId, State, Tunables, ticks};
 use rvs_plane::overload::Limits;
@@ -293,5 +293,146 @@ fn one_connection_is_ended_by_its_ends_on_whichever_worker_it_is() {
         assert_eq!(found, expected, "{client}");
     }
     assert_eq!((rig.conns(), loads(&rig, service).iter().sum::<u64>()), (39, 39));
+    rig.finish();
+}
+
+/// Packets dropped because there was no time for what they would have opened.
+fn overload(rig: &Rig) -> u64 {
+    rig.drops().get("overload").copied().unwrap_or_default()
+}
+
+#[test]
+fn a_worker_without_time_carries_what_stands_and_sheds_syns_to_the_flooded_end_alone() {
+    const STANDING: u16 = 4;
+    let network = network_with(vec![interface(0, 0, 1500), interface(1, 0, 1500)], 8);
+    let limits = rvs_plane::worker::Limits { burst: 8, ..rig::LIMITS };
+    let mut rig = Rig::new(network, &Plan { limits, ..PLAN });
+    service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    for flags in [SYN, ACK] {
+        let all: Vec<_> = (0..STANDING).map(|number| segment(number, flags)).collect();
+        assert_eq!(rig.send(0, &all).len(), all.len());
+    }
+    let to_ourselves = tcp(client(9), "198.51.100.1:22".parse().unwrap(), SYN, b"");
+    let to_ourselves = ethernet(OUR_MACS[0], CLIENT_MAC, &to_ourselves);
+    let others = |rig: &Rig| rig.counts().dropped_total() + rig.counts().to_host - overload(rig);
+    let (before, breaths) = (others(&rig), 500);
+    let mut fresh = (1000..).map(|number| segment(number, SYN));
+    let (mut carried, mut opened) = (0, 0);
+    for _ in 0..breaths {
+        let standing = (0..STANDING).map(|number| segment(number, ACK));
+        let frames = standing.chain(fresh.by_ref().take(3)).chain([to_ourselves.clone()]);
+        frames.for_each(|frame| rig.far[0].inject(&frame).unwrap());
+        assert_eq!(rig.workers[0].breathe(rig.now), 8, "never less than a full burst");
+        for left in rig.collect().iter().filter(|left| left.link == 1) {
+            let is_syn = read(&left.frame).flags & SYN != 0;
+            (carried, opened) = (carried + u64::from(!is_syn), opened + u64::from(is_syn));
+        }
+    }
+    rig.assert_conservation();
+    assert_eq!(carried, breaths * u64::from(STANDING), "what stands loses nothing");
+    assert_eq!(opened + overload(&rig), breaths * 3, "SYNs to the service, and no others");
+    assert!((breaths..breaths + 100).contains(&opened), "one a breath at the end: {opened}");
+    assert_eq!(others(&rig) - before, breaths, "and those to ourselves arrived there");
+    // With time again all are let in.
+    rig.settle();
+    for _ in 0..10 {
+        rig.settle();
+    }
+    let (before, all) = (rig.conns(), (1..4).map(|n| segment(60_000 + n, SYN)).collect::<Vec<_>>());
+    rig.send(0, &all);
+    assert_eq!(rig.conns() - before, 3);
+    rig.finish();
+}
+
+#[test]
+fn syns_of_a_flood_are_shed_unseen_with_a_tag_as_without() {
+    for vlan in [0, 7] {
+        let interfaces = [(0, 0), (1, 0), (0, 7)].map(|(link, vlan)| interface(link, vlan, 1500));
+        let limits = rvs_plane::worker::Limits { burst: 8, ..rig::LIMITS };
+        let mut rig = Rig::new(network_with(interfaces.to_vec(), 8), &Plan { limits, ..PLAN });
+        service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+        let segment = |number, flags| {
+            let frame = segment(number, flags);
+            if vlan == 0 { frame } else { tagged(&frame, vlan) }
+        };
+        for flags in [SYN, ACK] {
+            assert_eq!(rig.send(0, &[segment(1, flags)]).len(), 1);
+        }
+        // Looked up, the last one of each burst would be seen to be of the connection that stands.
+        let mut fresh = (1000..).map(|number| segment(number, SYN));
+        for _ in 0..100 {
+            let frames = fresh.by_ref().take(6).chain([ACK, SYN].map(|flags| segment(1, flags)));
+            frames.for_each(|frame| rig.far[0].inject(&frame).unwrap());
+            assert_eq!(rig.workers[0].breathe(rig.now), 8, "a full burst");
+        }
+        let left = rig.collect();
+        let seen = left.iter().map(|left| read(&untagged(&left.frame).1));
+        let again = seen.filter(|seen| seen.source == client(1) && seen.flags == SYN).count();
+        assert!((1..40).contains(&again), "in VLAN {vlan}: {again} of 100");
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_service_that_is_removed_leaves_no_end_that_syns_are_shed_of() {
+    const OTHER: &str = "198.51.100.80:81";
+    let network = network_with(vec![interface(0, 0, 1500), interface(1, 0, 1500)], 8);
+    let limits = rvs_plane::worker::Limits { burst: 8, ..rig::LIMITS };
+    let mut rig = Rig::new(network, &Plan { limits, ..PLAN });
+    let flooded = service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    rig.add_service((TCP, OTHER), SchedulerKind::Rr, &[(DESTS[0], ForwardMethod::Direct, 1)]);
+    let standing = |flags| {
+        let packet = tcp(client(1), OTHER.parse().unwrap(), flags, b"");
+        ethernet(OUR_MACS[0], CLIENT_MAC, &packet)
+    };
+    for flags in [SYN, ACK] {
+        assert_eq!(rig.send(0, &[standing(flags)]).len(), 1);
+    }
+    let mut fresh = (1000..).map(|number| segment(number, SYN));
+    let mut breathe = |rig: &mut Rig| {
+        let frames = fresh.by_ref().take(7).chain([standing(ACK)]);
+        frames.for_each(|frame| rig.far[0].inject(&frame).unwrap());
+        assert_eq!(rig.workers[0].breathe(rig.now), 8, "a full burst");
+        rig.discard();
+        overload(rig)
+    };
+    let before = (0..100).map(|_| breathe(&mut rig)).last();
+    assert!(before > Some(400), "{before:?}");
+    rig.remove_service(flooded);
+    assert_eq!(Some(breathe(&mut rig)), before, "they are the director's own");
+    rig.finish();
+}
+
+#[test]
+fn a_worker_that_does_not_keep_up_with_what_others_hand_over_has_no_time_either() {
+    let network = network_with(vec![interface(0, 0, 1500), interface(1, 0, 1500)], 8);
+    let limits = rvs_plane::worker::Limits { burst: 8, ..rig::LIMITS };
+    // All that clients send comes to the first worker.
+    let mut rig = Rig::new(network, &Plan { workers: 2, limits, rss: [|_| 0, |_| 0], ..PLAN });
+    service(&mut rig, TCP, SchedulerKind::Rr, ForwardMethod::Direct);
+    let owner = |number: u16| {
+        let client = client(number);
+        rvs_plane::steering::Steering::new(2).owner_of(client.ip(), client.port())
+    };
+    // Of the first numbers, addresses and ports cancel out: they have one owner.
+    let mut fresh = (1000..60_000).filter(|number| owner(*number) == 1);
+    let standing = fresh.next().unwrap();
+    for flags in [SYN, ACK] {
+        assert_eq!(rig.send(0, &[segment(standing, flags)]).len(), 1);
+    }
+    for turn in 0..200 {
+        let syns = fresh.by_ref().take(7).map(|number| segment(number, SYN));
+        let frames = syns.chain([segment(standing, ACK)]);
+        frames.for_each(|frame| rig.far[0].inject(&frame).unwrap());
+        rig.workers[0].breathe(rig.now);
+        if turn % 2 == 0 {
+            rig.workers[1].breathe(rig.now);
+        }
+        rig.discard();
+    }
+    let counts = [0, 1].map(|worker: usize| rig.shared[worker].frames.read().handed);
+    assert!(counts[0] > 1000 && counts[1] == 0, "{counts:?}");
+    assert!(overload(&rig) > 300, "{}", overload(&rig));
+    rig.settle();
     rig.finish();
 }

@@ -145,7 +145,9 @@ impl Delta {
     #[must_use]
     pub fn end<F: Rewrite>(from: (F::Addr, u16), to: (F::Addr, u16)) -> (Self, Self) {
         let address = F::address_delta(from.0, to.0);
-        let segment = address.and(Self::word(from.1, to.1));
+        // Folded once for address and port.
+        let ports = u32::from((!from.1).to_be()) + u32::from(to.1.to_be());
+        let segment = Self(fold(u32::from(address.0) + ports));
         (if F::IS_V6 { Self::NONE } else { address }, segment)
     }
 

@@ -85,12 +85,12 @@ impl Toeplitz {
     #[inline]
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {
-        self.hash_all(&[input])
+        self.hash_all(input.iter())
     }
 
     #[inline]
-    fn hash_all(&self, parts: &[&[u8]]) -> u32 {
-        self.table.iter().zip(parts.iter().copied().flatten()).fold(0, |hash, (values, octet)| {
+    fn hash_all<'a>(&self, input: impl Iterator<Item = &'a u8>) -> u32 {
+        self.table.iter().zip(input).fold(0, |hash, (values, octet)| {
             hash ^ values.get(usize::from(*octet)).copied().unwrap_or_default()
         })
     }
@@ -99,14 +99,14 @@ impl Toeplitz {
     #[inline]
     #[must_use]
     pub fn ends4(&self, ends: &Ends4) -> u32 {
-        self.hash_all(&[&ends.hosts(), &ends.ports()])
+        self.hash_all(ends.hosts().iter().chain(&ends.ports()))
     }
 
     /// The hash of IPv6 addresses and ports.
     #[inline]
     #[must_use]
     pub fn ends6(&self, ends: &Ends6) -> u32 {
-        self.hash_all(&[&ends.hosts(), &ends.ports()])
+        self.hash_all(ends.hosts().iter().chain(&ends.ports()))
     }
 }
 

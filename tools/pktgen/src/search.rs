@@ -7,7 +7,7 @@
 //! told apart.
 
 use crate::Trouble;
-use crate::trial::Trial;
+use crate::trial::{Trial, number};
 use serde::Serialize;
 
 /// A share of unsent packets above which the generator, not the director, is at its limit.
@@ -49,9 +49,11 @@ pub struct Step {
 
 impl Step {
     fn limit(&self, loss_max: f64) -> Limit {
-        if self.shortfall > SHORTFALL_MAX {
+        let Self { loss, shortfall, trial, .. } = self;
+        let own = number(trial.link_lost()) / number(trial.sent.max(1));
+        if *shortfall > SHORTFALL_MAX || (*loss > loss_max && *loss - own <= loss_max) {
             Limit::Generator
-        } else if self.loss > loss_max || self.trial.sent == 0 {
+        } else if *loss > loss_max || trial.sent == 0 {
             Limit::Director
         } else {
             Limit::None
@@ -166,6 +168,19 @@ mod tests {
     fn the_generators_own_limit_is_called_so() {
         let mut steps = Vec::new();
         let found = SEARCH.find(0.0, &mut steps, machine(u64::MAX, 500_000)).unwrap();
+        assert_eq!(found.limit, Limit::Generator);
+        assert!((499_000.0..=500_600.0).contains(&found.pps.unwrap()), "{found:?}");
+    }
+
+    #[test]
+    fn what_the_generators_own_link_lost_is_not_the_directors() {
+        let machine = |pps| {
+            let sent = num(pps);
+            let lost = sent.saturating_sub(500_000);
+            let servers = Some(Arrived { lost, link_lost: lost, ..Arrived::default() });
+            Ok(Trial { sent, servers, ..Trial::default() })
+        };
+        let found = SEARCH.find(0.0, &mut Vec::new(), machine).unwrap();
         assert_eq!(found.limit, Limit::Generator);
         assert!((499_000.0..=500_600.0).contains(&found.pps.unwrap()), "{found:?}");
     }

@@ -57,8 +57,9 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Run {
     This(u16),
-    /// Whichever comes first.
-    Any,
+    /// The last one that began, as a generator elsewhere counts them: its warm-up is one, then what it
+    /// measures.
+    Latest(Option<u16>),
 }
 
 /// The servers' end, without its link.
@@ -81,18 +82,22 @@ impl Sink {
             latency: Latency::default(),
             tally: Tally::default(),
             by_real: vec![0; scenario.reals.len()].into_boxed_slice(),
-            run: Run::Any,
+            run: Run::Latest(None),
             echo: scenario.echo,
         }
     }
 
     /// Forgets everything; from now on packets of run `run` count.
     pub fn begin(&mut self, run: u16) {
+        self.forget();
+        self.run = Run::This(run);
+    }
+
+    fn forget(&mut self) {
         self.judge.forget();
         self.latency.forget();
         self.tally = Tally::default();
         self.by_real.fill(0);
-        self.run = Run::This(run);
     }
 
     /// A frame came.
@@ -107,10 +112,7 @@ impl Sink {
         let Some(record) = data.and_then(Record::read).filter(|record| !record.reply) else {
             return self.handshake(frame, scenario, &arrival);
         };
-        if self.run == Run::Any {
-            self.run = Run::This(record.run);
-        }
-        if self.run != Run::This(record.run) {
+        if !self.counts(record.run) {
             self.tally.stale += 1;
             return Fate::Done;
         }
@@ -130,6 +132,28 @@ impl Sink {
             return Fate::Reply;
         }
         Fate::Done
+    }
+
+    /// Whether packets of run `run` count.
+    #[inline]
+    fn counts(&mut self, run: u16) -> bool {
+        match self.run {
+            Run::This(ours) => run == ours,
+            Run::Latest(Some(heard)) if run == heard => true,
+            Run::Latest(heard) => self.follow(heard, run),
+        }
+    }
+
+    /// Starts anew with a later run. Numbers wrap: half of them are later.
+    #[cold]
+    fn follow(&mut self, heard: Option<u16>, run: u16) -> bool {
+        let is_later = heard.is_none_or(|heard| run.wrapping_sub(heard).cast_signed() > 0);
+        if is_later {
+            self.forget();
+            self.tally.frames = 1;
+            self.run = Run::Latest(Some(run));
+        }
+        is_later
     }
 
     #[cold]
@@ -376,6 +400,24 @@ mod tests {
         let syn = Template::new(&scenario, Shape::Open, scenario.real_mac(0));
         assert!(syn.write(&mut frame, own(4, &scenario), None));
         assert_eq!(sink.hear(&mut frame, &scenario, 0), Fate::Opened(4));
+    }
+
+    #[test]
+    fn a_sink_of_its_own_judges_the_latest_run() {
+        let scenario = scenario();
+        let mut sink = Sink::new(&scenario);
+        let template = Template::new(&scenario, Shape::Data(Kind::Udp, 64), scenario.real_mac(0));
+        let mut frame = Reserve::new(1, 2000).pool().take().unwrap();
+        let mut hear = |run, sequence| {
+            let record = Record { run, sequence, ..RECORD };
+            assert!(template.write(&mut frame, own(record.flow, &scenario), Some(&record)));
+            sink.hear(&mut frame, &scenario, 0);
+            (sink.verdict().arrived, sink.tally().stale, sink.tally().frames)
+        };
+        assert_eq!([hear(u16::MAX, 0), hear(u16::MAX, 1)], [(1, 0, 1), (2, 0, 2)]);
+        assert_eq!(hear(0, 0), (1, 0, 1), "a later one: numbers wrap");
+        assert_eq!(hear(u16::MAX, 2), (1, 1, 2), "a late one of the run before");
+        assert_eq!(hear(0, 1), (2, 1, 3));
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub struct Arrived {
     /// All other frames, too.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Received by the link but not handed over.
+    /// That the link received, or had no place for, and did not hand over: the generator was too slow.
     pub link_lost: u64,
     /// Packets at each real server, in their order.
     pub by_real: Vec<u64>,
@@ -126,7 +126,7 @@ pub struct Returned {
     pub lost: u64,
     /// Frames that were no replies.
     pub unknown: u64,
-    /// Received by the link but not handed over.
+    /// That the link received, or had no place for, and did not hand over: the generator was too slow.
     pub link_lost: u64,
     /// From when a packet was due to its reply's arrival, in nanoseconds.
     pub latency: Percentiles,
@@ -141,7 +141,14 @@ impl Trial {
         returned.or(self.servers.as_ref().map(|servers| servers.lost)).unwrap_or_default()
     }
 
-    /// Their share of those sent.
+    /// Of the frames that came back or arrived, those that the generator's own links lost.
+    #[must_use]
+    pub fn link_lost(&self) -> u64 {
+        let servers = self.servers.as_ref().map_or(0, |servers| servers.link_lost);
+        servers + self.clients.as_ref().map_or(0, |clients| clients.link_lost)
+    }
+
+    /// The share of lost packets in those sent.
     #[must_use]
     pub fn loss(&self) -> f64 {
         share(self.lost(), self.sent)
@@ -514,8 +521,8 @@ impl<C: Queue, S: Queue<Frame = C::Frame, Pool = C::Pool>> Traffic<C, S> {
     }
 }
 
-/// Plays the real servers alone, until `duration` is over or the clock says so. What was lost is
-/// told by the numbers that are missing before the highest of each flow.
+/// Plays the real servers alone, until `duration` is over or the clock says so. The last run that was
+/// heard counts; what it lost is told by the numbers that are missing before the highest of each flow.
 ///
 /// Returns what came and for how many seconds, and hands the link back.
 pub fn listen<Q: Queue>(
@@ -546,9 +553,11 @@ pub fn listen<Q: Queue>(
         now = clock.now();
         if now - last >= every {
             let count = sink.verdict().arrived;
+            // A run that began meanwhile counts from nothing.
+            let more = count.checked_sub(arrived).unwrap_or(count);
             tell(&Sample {
                 at: number(now - start) / 1e9,
-                arrived_pps: number(count - arrived) * 1e9 / number(now - last),
+                arrived_pps: number(more) * 1e9 / number(now - last),
                 latency: sink.latency_mut().end_sample(),
                 ..Sample::default()
             });

@@ -126,6 +126,37 @@ fn wrong(result: &Value, place: usize) -> Vec<String> {
     wrong.map(|(_, what)| format!("{what}, of {sent} sent")).collect()
 }
 
+/// A sink that is stopped for a while, behind a device that counts what it has no place for.
+#[test]
+fn what_the_generators_own_device_missed_is_lost_by_the_link() {
+    let may = Command::new("unshare").args(["--net", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        println!("skipped: network namespaces take root");
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("rvs-pktgen-missed-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let json = folder.join("sink.json");
+    let script = format!(
+        "set -e; ip link add gen-c type veth peer name gen-s; ip link set gen-c up; \
+         ip link set gen-s up; ends='--vip 203.0.113.1:9 --flows 10 --quiet'; \
+         \"$0\" sink --link dpdk:net_pcap0,iface=gen-s $ends --real 192.0.2.1 --duration 60s \
+         --json {} & sink=$!; sleep 2; kill -STOP $sink; \
+         \"$0\" run --client af_xdp:gen-c --clients 198.51.100.10 $ends \
+         --director-mac 02:72:76:00:00:00 --rate 50kpps --duration 2s --warm-up 0; \
+         kill -CONT $sink; sleep 1; kill -TERM $sink; wait $sink",
+        json.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script, env!("CARGO_BIN_EXE_rvs-pktgen")]);
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let result: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let [arrived, lost] = ["/arrived", "/link_lost"].map(|path| number(&result, path));
+    assert!(arrived > 0 && lost > 1000, "{result:#}");
+    fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn every_packet_arrives_by_every_method() {
     let rvsd = Path::new(env!("CARGO_BIN_EXE_rvs-pktgen")).with_file_name("rvsd");

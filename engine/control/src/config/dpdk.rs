@@ -23,6 +23,13 @@ const OURS: [(&str, &str); 10] = [
     ("--no-pci", "the links' `device`"),
 ];
 
+/// And those that leave no director, each with what it does.
+const NO_DIRECTORS: [(&str, &str); 3] = [
+    ("-h", "prints DPDK's arguments and ends"),
+    ("--help", "prints DPDK's arguments and ends"),
+    ("--proc-type", "makes rvsd wait for another process's memory; rvsd shares none"),
+];
+
 /// `[dpdk]`
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Dpdk {
@@ -86,8 +93,12 @@ pub(super) fn settings(written: Option<&Spanned<file::Dpdk>>, links: &Links) -> 
     let dpdk = whole.get_ref();
     for argument in &dpdk.eal {
         let word = argument.get_ref().split('=').next().unwrap_or_default();
-        if let Some((_, place)) = OURS.iter().find(|(ours, _)| *ours == word) {
+        if let Some((_, place)) = OURS.iter().find(|(name, _)| is_said(name, word)) {
             let message = format!("eal has {word:?}, which rvsd says itself: it follows {place}");
+            return Err(Flaw::at(argument, message));
+        }
+        if let Some((_, does)) = NO_DIRECTORS.iter().find(|(name, _)| is_said(name, word)) {
+            let message = format!("eal has {word:?}, which {does}; expected it to be left out");
             return Err(Flaw::at(argument, message));
         }
         if argument.get_ref().contains('\0') {
@@ -96,6 +107,16 @@ pub(super) fn settings(written: Option<&Spanned<file::Dpdk>>, links: &Links) -> 
     }
     let eal = dpdk.eal.iter().map(|argument| argument.get_ref().clone()).collect();
     Ok(Dpdk { eal, no_huge: dpdk.no_huge })
+}
+
+/// Whether `word` is the argument `name` as `getopt_long(3)` reads it: a long one may be cut short, a
+/// short one may have its value behind it.
+fn is_said(name: &str, word: &str) -> bool {
+    if name.starts_with("--") {
+        word.len() > 2 && name.starts_with(word)
+    } else {
+        word.starts_with(name)
+    }
 }
 
 pub(super) fn link(link: &file::Link, devices: &mut Unique<'_, String>) -> Result<DpdkLink, Flaw> {

@@ -136,7 +136,8 @@ fn only_groups(socket: &OwnedFd) -> io::Result<()> {
     unsafe { sys::set_any(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) }
 }
 
-/// Makes the device take in frames to `mac` as well, as long as this lives.
+/// Makes the device take in frames to `mac` and to all groups as well, as long as this lives. A card
+/// leaves out groups that the host is not in: those that ask for our IPv6 addresses (RFC 4861).
 #[derive(Debug)]
 pub(super) struct Member {
     _socket: OwnedFd,
@@ -146,13 +147,15 @@ impl Member {
     pub(super) fn new(device: u32, mac: [u8; 6]) -> io::Result<Self> {
         let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
         let [a, b, c, d, e, f] = mac;
-        let membership = libc::packet_mreq {
-            mr_ifindex: i32::try_from(device).unwrap_or_default(),
-            mr_type: 3, // PACKET_MR_UNICAST
-            mr_alen: 6,
-            mr_address: [a, b, c, d, e, f, 0, 0],
-        };
-        sys::set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+        for kind in [libc::PACKET_MR_UNICAST, libc::PACKET_MR_ALLMULTI] {
+            let membership = libc::packet_mreq {
+                mr_ifindex: i32::try_from(device).unwrap_or_default(),
+                mr_type: u16::try_from(kind).unwrap_or_default(),
+                mr_alen: 6,
+                mr_address: [a, b, c, d, e, f, 0, 0],
+            };
+            sys::set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+        }
         Ok(Self { _socket: socket })
     }
 }

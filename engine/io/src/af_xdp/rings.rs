@@ -256,7 +256,7 @@ impl<T: Copy> Outbox<T> {
     }
 
     /// Whether the kernel has not said yet that it took all of it.
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.ring.consumer().load(Ordering::Acquire) != self.next
     }
 

@@ -82,8 +82,8 @@ impl Steering {
         let attributes = Attributes {
             map: number(&self.sockets),
             _pad: 0,
-            key: sys::address(&queue),
-            value: sys::address(&socket),
+            key: sys::address(&raw const queue),
+            value: sys::address(&raw const socket),
             flags: 0,
         };
         // SAFETY: the shape is that of BPF_MAP_UPDATE_ELEM; key and value are live, and of the four
@@ -122,8 +122,8 @@ fn load(instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let attributes = Attributes {
         kind: PROG_TYPE_XDP,
         count: u32::try_from(instructions.len()).unwrap_or_default(),
-        instructions: sys::address(instructions),
-        license: sys::address(LICENSE),
+        instructions: sys::address(instructions.as_ptr()),
+        license: sys::address(LICENSE.as_ptr()),
     };
     // SAFETY: the shape is that of BPF_PROG_LOAD; instructions and license are live, `count` is that
     //   of the instructions, and the license ends with a zero.

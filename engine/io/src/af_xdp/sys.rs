@@ -5,10 +5,11 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// The address of something, as the kernel wants it in numbers.
-pub(super) fn address<T: ?Sized>(of: &T) -> u64 {
+/// The address of something, as the kernel wants it in numbers. Exposed: the kernel reads what is there,
+/// so the compiler must not think that nobody does.
+pub(super) fn address<T>(of: *const T) -> u64 {
     // Lossless: rvs runs on 64 bits.
-    u64::try_from((&raw const *of).cast::<u8>().addr()).unwrap_or_default()
+    u64::try_from(of.cast::<u8>().expose_provenance()).unwrap_or_default()
 }
 
 /// bpf(2).
@@ -138,60 +139,5 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
         index => Ok(index),
-    }
-}
-
-/// What ethtool(8) asks a device. `include/uapi/linux/ethtool.h`.
-pub(super) mod ethtool {
-    use super::{AsFd, AsRawFd, io};
-
-    const GDRVINFO: u32 = 3;
-    const GCHANNELS: u32 = 0x3c;
-
-    /// `struct ethtool_drvinfo`; the driver's name comes after a number.
-    const DRIVER_INFO: usize = 196;
-    /// `struct ethtool_channels`: nine numbers.
-    const CHANNELS: usize = 36;
-
-    /// The driver's name.
-    pub(in super::super) fn driver(socket: &impl AsFd, device: &str) -> io::Result<String> {
-        let info = ask::<DRIVER_INFO>(socket, device, GDRVINFO)?;
-        let name = info.iter().skip(4).take(32).take_while(|octet| **octet != 0);
-        Ok(name.map(|octet| char::from(*octet)).collect())
-    }
-
-    /// Its receive queues.
-    pub(in super::super) fn receive_queues(socket: &impl AsFd, device: &str) -> io::Result<u32> {
-        let answer = ask::<CHANNELS>(socket, device, GCHANNELS)?;
-        let (words, _) = answer.as_chunks::<4>();
-        let word = |at| words.get(at).copied().map(u32::from_ne_bytes).unwrap_or_default();
-        Ok(word(5) + word(8)) // rx_count, combined_count
-    }
-
-    fn ask<const N: usize>(socket: &impl AsFd, device: &str, question: u32) -> io::Result<[u8; N]> {
-        #[repr(C)]
-        struct Request {
-            name: [u8; libc::IFNAMSIZ],
-            answer: *mut u8,
-            _rest: [u64; 2],
-        }
-        #[repr(C, align(8))]
-        struct Answer<const N: usize>([u8; N]);
-        const { assert!(size_of::<Request>() == size_of::<libc::ifreq>()) };
-        let mut answer = Answer([0; N]);
-        answer.0.iter_mut().zip(question.to_ne_bytes()).for_each(|(place, octet)| *place = octet);
-        let mut request = Request {
-            name: [0; libc::IFNAMSIZ],
-            answer: (&raw mut answer.0).cast(),
-            _rest: [0; 2],
-        };
-        // One octet less, so that it ends with a zero.
-        let place = request.name.iter_mut().take(libc::IFNAMSIZ - 1);
-        place.zip(device.bytes()).for_each(|(place, octet)| *place = octet);
-        let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is open; the request has the size of a `struct ifreq` and leads to
-        //   a live answer, whose size is that of the question's shape: the two above.
-        let done = unsafe { libc::ioctl(fd, libc::SIOCETHTOOL, &raw mut request) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(answer.0) }
     }
 }

@@ -150,6 +150,16 @@ pub fn ip(arguments: &str) -> bool {
     }
 }
 
+/// Runs `program` with `arguments` in this thread's namespace; `false` when this kernel cannot do it.
+pub fn can(program: &str, arguments: &str) -> bool {
+    let did = std::process::Command::new(program).args(arguments.split(' ')).status();
+    let can = did.is_ok_and(|status| status.success());
+    if !can {
+        skip(&format!("{program} {arguments}"));
+    }
+    can
+}
+
 /// Makes two devices that are each other's far ends, up; `false` when that is not possible here.
 pub fn veth(near: &str, far: &str, mtu: u16) -> bool {
     // Their kernel's end shall be as silent as a TAP's: no address, no protocol.

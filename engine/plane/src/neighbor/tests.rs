@@ -230,3 +230,37 @@ fn hosts_of_two_networks_with_the_same_last_word_are_told_apart() {
     assert_ne!(of("2001:db8:1::11"), of("2001:db8:2::11"));
     assert_ne!(of("2001:db8::11"), of("fe80::11"));
 }
+
+#[test]
+fn all_clients_behind_a_router_have_its_hop_until_routes_change_and_others_have_their_own() {
+    let lan = |last: u8| IpAddr::from([192, 0, 2, last]);
+    let via = |router: u8| {
+        let route = Route {
+            to: "0.0.0.0/0".parse().unwrap(),
+            interface: InterfaceId(0),
+            via: Some(lan(router)),
+        };
+        let interfaces = network().interfaces().to_vec();
+        Network::new(interfaces, vec![route], vec![], vec![], true)
+    };
+    let hop = |all: &mut Neighbors<u8>, network: &Network, client: IpAddr| {
+        let id = all.resolve_towards(network, network.about(client), client, 0).unwrap();
+        let entry = &all.entries[usize::from(id)];
+        (entry.address, all.hop(id).unwrap().leads_to(peer(client)))
+    };
+    let clients = || (1..4).map(|last| IpAddr::from([203, 0, 113, last]));
+    let mut all = Neighbors::new(8);
+    for router in [1, 7, 8] {
+        let network = via(router);
+        all.forget_routes();
+        for client in clients() {
+            assert_eq!(hop(&mut all, &network, client), (lan(router), true));
+            assert_eq!(hop(&mut all, &network, lan(9)), (lan(9), true), "on the link");
+        }
+    }
+    let nowhere = network();
+    all.forget_routes();
+    let client = clients().next().unwrap();
+    let lost = all.resolve_towards(&nowhere, nowhere.about(client), client, 0);
+    assert_eq!(lost, Err(DropReason::NoRoute));
+}

@@ -3,8 +3,11 @@
 
 use super::{ETHERNET_MTU, Job, Spec};
 use crate::Trouble;
-use rvs_dpdk::host::pci_address;
-use rvs_dpdk::{Descriptors, Device, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools, Port, Side};
+use rvs_dpdk::host::{Host, pci_address};
+use rvs_dpdk::{
+    Descriptors, Device, DpdkFrame, DpdkPool, DpdkQueue, Eal, EalPlan, Plan, Pools, Port, Side,
+};
+use rvs_io::{Burst, Lost, Queue};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,8 @@ use std::time::{Duration, Instant};
 const FRAMES: u32 = 16383;
 /// Headers in front of a packet, with a tag.
 const HEADERS: usize = 18;
+/// DPDK's name for frames for which a device had no descriptor: nobody took those before them.
+const MISSED: &str = "rx_missed_errors";
 /// How long a device's link may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +32,10 @@ pub(super) fn run<J: Job>(
 ) -> Result<J::Outcome, Trouble> {
     let devices: Vec<&str> =
         [Some(first), second].into_iter().flatten().filter_map(device).collect();
-    let pools = devices.iter().map(|_| Pools { node: 0, count: 1, frames: FRAMES, frame_octets });
+    let pools = devices.iter().map(|device| {
+        let node = Host::this().node_of(device);
+        Pools { node, count: 1, frames: FRAMES, frame_octets }
+    });
     let eal = Eal::start(&EalPlan {
         arguments: Vec::new(),
         devices: devices.iter().map(|device| (*device).to_owned()).collect(),
@@ -35,21 +43,46 @@ pub(super) fn run<J: Job>(
         no_huge: devices.iter().all(|device| pci_address(device).is_none()),
         pools: pools.collect(),
     })?;
-    let mut opened = Vec::new();
+    let (mut cards, mut pools) = (Vec::new(), Vec::new());
     for device in &devices {
-        opened.push(open(eal, device, frame_octets)?);
+        let (card, pool) = open(eal, device, frame_octets)?;
+        cards.push(card);
+        pools.push(pool);
     }
-    let mut opened = opened.into_iter();
-    let Some((port, queue, pool)) = opened.next() else {
+    await_links(&cards)?;
+    let (mut cards, mut pools) = (cards.into_iter(), pools.into_iter());
+    let (Some(card), Some(pool)) = (cards.next(), pools.next()) else {
         return Err(Trouble::Asked("expected a DPDK device".to_owned()));
     };
-    let (mut ports, mut other) = (vec![port], None);
-    for (port, queue, _) in opened {
-        ports.push(port);
-        other = Some(queue);
+    Ok(job.run((card, cards.next()), pool)?.0)
+}
+
+/// A device whose own losses are told: they are not the director's.
+struct Card {
+    queue: DpdkQueue,
+    port: Port,
+}
+
+impl Queue for Card {
+    type Frame = DpdkFrame;
+    type Pool = DpdkPool;
+
+    #[inline]
+    fn receive(&mut self, pool: &mut DpdkPool, burst: &mut Burst<DpdkFrame>, most: usize) -> usize {
+        self.queue.receive(pool, burst, most)
     }
-    await_links(&mut ports)?;
-    Ok(job.run((queue, other), pool)?.0)
+
+    #[inline]
+    fn send(&mut self, pool: &mut DpdkPool, burst: &mut Burst<DpdkFrame>) -> usize {
+        self.queue.send(pool, burst)
+    }
+
+    fn lost(&self) -> Lost {
+        let counters = self.port.counters();
+        let missed = counters.iter().find(|(name, _)| name == MISSED).map_or(0, |it| it.1);
+        let lost = self.queue.lost();
+        Lost { no_frame: lost.no_frame + missed, ..lost }
+    }
 }
 
 fn device(spec: &Spec) -> Option<&str> {
@@ -59,11 +92,7 @@ fn device(spec: &Spec) -> Option<&str> {
     }
 }
 
-fn open(
-    eal: Eal,
-    device: &str,
-    frame_octets: usize,
-) -> Result<(Port, DpdkQueue, DpdkPool), Trouble> {
+fn open(eal: Eal, device: &str, frame_octets: usize) -> Result<(Card, DpdkPool), Trouble> {
     let plan = Plan {
         device,
         queues: 1,
@@ -82,13 +111,13 @@ fn open(
         .into_iter()
         .next()
         .ok_or_else(|| Trouble::Asked(format!("device {device} has no queue")))?;
-    Ok((port, queue, pool))
+    Ok((Card { queue, port }, pool))
 }
 
 /// Waits until all links are up: what is sent before is lost.
-fn await_links(ports: &mut [Port]) -> Result<(), Trouble> {
+fn await_links(cards: &[Card]) -> Result<(), Trouble> {
     let until = Instant::now() + PATIENCE;
-    while let Some(down) = ports.iter().find(|port| !port.is_up()) {
+    while let Some(down) = cards.iter().map(|card| &card.port).find(|port| !port.is_up()) {
         if Instant::now() >= until {
             return Err(Trouble::Asked(format!(
                 "device {} has no link after {} s: is its other end there?",

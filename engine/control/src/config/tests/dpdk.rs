@@ -76,6 +76,23 @@ fn what_cannot_be_meant_of_cards_is_refused() {
         with("[dpdk]\neal = [\"-l\", \"1-3\"]\n"),
         "6:8: eal has \"-l\", which rvsd says itself: it follows [workers] cores"
     );
+    for (said, word) in [("-l1-3", "-l1-3"), ("--lcore=0@1", "--lcore"), ("--main=0", "--main")] {
+        let found = with(&format!("[dpdk]\neal = [\"{said}\"]\n"));
+        let expected = format!("6:8: eal has {word:?}, which rvsd says itself: it follows ");
+        assert_eq!(found.strip_prefix(&expected), Some("[workers] cores"), "{found}");
+    }
+    for (said, what) in [
+        ("-h", "prints DPDK's arguments and ends"),
+        ("--help", "prints DPDK's arguments and ends"),
+        ("--proc-type=secondary", "makes rvsd wait for another process's memory; rvsd shares none"),
+    ] {
+        let word = said.split('=').next().unwrap();
+        assert_eq!(
+            with(&format!("[dpdk]\neal = [\"{said}\"]\n")),
+            format!("6:8: eal has {word:?}, which {what}; expected it to be left out")
+        );
+    }
+    good(&format!("{CARD}[dpdk]\neal = [\"--iova-mode=pa\", \"-n\", \"4\", \"-m\", \"64\"]\n"));
     assert_eq!(
         with("[[link]]\nname = \"b\"\nkind = \"dpdk\"\ndevice = \"0000:01:00.0,x=y\"\n"),
         "8:10: device 0000:01:00.0 is there already (line 4)"
