@@ -80,6 +80,11 @@ fn tshark(pcap: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
     for protocol in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
+    // What is carried is pktgen's own: a client's port is not to be taken for OpenVPN's or C12.22's,
+    // whose frames these would be bad ones of.
+    for protocol in ["tcp", "udp"] {
+        command.args(["-d", &format!("{protocol}.port==9,data")]);
+    }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout).lines().map(str::to_owned).collect()
