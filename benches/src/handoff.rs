@@ -27,9 +27,10 @@ use std::time::Instant;
 const PACKETS: u32 = 1 << 18;
 /// Rounds.
 const ROUNDS: usize = 7;
-/// Frames for both workers, and how many may wait between them: fewer than a ring takes.
+/// Frames for both workers, and how many batches of them may wait between the two: fewer than a ring
+/// takes.
 const FRAMES: usize = 4096;
-const WAITING: usize = 512;
+const WAITING: usize = 128;
 
 type Link = Feed<OCTETS4>;
 type Frames = Mesh<rvs_io::RoomFrame>;

@@ -10,13 +10,15 @@ use rvs_dpdk::{
 };
 use rvs_io::BURST_MAX;
 use rvs_io::frame::CACHE;
+use rvs_plane::handoff::{BATCHES, TOGETHER};
 use rvs_wire::mac::MacAddr;
 use std::thread;
 
 /// Descriptors where none are configured.
 const DESCRIPTORS: u32 = 1024;
 /// Frames that wait elsewhere than in a device: in a worker's inbox.
-const HANDED: u32 = 1024;
+const HANDED: u32 = 2048;
+const _: () = assert!(BATCHES * TOGETHER == 2048);
 /// The longest rest: a card's ring takes in that much without us.
 const WAIT: Duration = Duration::from_micros(20);
 

@@ -10,10 +10,9 @@ use crate::admission::Settle;
 use crate::balance::Balance;
 use crate::cut;
 use crate::drop_reason::DropReason;
-use crate::handoff::{Handed, Mesh, Stray};
+use crate::handoff::Stray;
 use crate::ipsec;
 use crate::lane::{Verdict, World};
-use crate::links::Links;
 use crate::paths::Paths;
 use crate::related::{self, Around};
 use crate::reunion::{Reunions, Way};
@@ -100,24 +99,6 @@ pub(crate) fn settle<Q: Queue>(
         // Not of what the director made, nor of fragments and errors, which nobody leaves uncut.
         Verdict::Segment { .. } => desk.links.drop(frame, DropReason::Unfragmentable),
         Verdict::Drop(reason) => desk.links.drop(frame, reason),
-        Verdict::Handoff(owner) => hand_over(desk.mesh, desk.links, owner, frame, link),
-    }
-}
-
-/// Gives a frame to its owner.
-pub(crate) fn hand_over<Q: Queue>(
-    mesh: &Mesh<Q::Frame>,
-    links: &mut Links<Q>,
-    owner: u16,
-    frame: Q::Frame,
-    link: u8,
-) {
-    let Some(inbox) = mesh.inbox(owner) else {
-        links.drop(frame, DropReason::HandoffFull);
-        return;
-    };
-    match inbox.frames.push(Handed { frame, link }) {
-        Ok(()) => links.counters.handed(),
-        Err(Handed { frame, .. }) => links.drop(frame, DropReason::HandoffFull),
+        Verdict::Handoff(owner) => desk.links.hand(owner, frame, link),
     }
 }

@@ -7,6 +7,7 @@ use crate::icmp::Local;
 use crate::neighbor::News;
 use crate::network::InterfaceId;
 use crate::sync::{Ordering, fence};
+use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
 use rvs_io::Frame;
@@ -14,8 +15,10 @@ use rvs_wire::flow::{V4, V6};
 use rvs_wire::piece::Names;
 use std::sync::Arc;
 
-/// Frames on their way to their owner, per worker.
-const FRAMES: usize = 1024;
+/// Frames that travel together: one exchange between two cores for so many.
+pub const TOGETHER: usize = 8;
+/// Batches of frames on their way to their owner, per worker.
+pub const BATCHES: usize = 256;
 /// Fragments on their way to a worker.
 const STRAYS: usize = 256;
 /// Neighbours on their way to a worker.
@@ -31,6 +34,9 @@ pub struct Handed<F> {
     /// Index of the link.
     pub link: u8,
 }
+
+/// Frames from one worker to another.
+pub(crate) type Batch<F> = ArrayVec<Handed<F>, TOGETHER>;
 
 /// A fragment on its way to the worker of its client's address, or from there to its connection's.
 #[derive(Debug)]
@@ -71,7 +77,7 @@ pub struct Heard {
 /// What others put before one worker.
 #[derive(Debug)]
 pub struct Inbox<F> {
-    pub(crate) frames: ArrayQueue<Handed<F>>,
+    pub(crate) frames: ArrayQueue<Batch<F>>,
     pub(crate) strays: ArrayQueue<Stray<F>>,
     pub(crate) heard: ArrayQueue<Heard>,
     /// Wakes the worker.
@@ -81,7 +87,7 @@ pub struct Inbox<F> {
 }
 
 impl<F> Inbox<F> {
-    /// Frames waiting in it.
+    /// Batches of frames, each of at most [`TOGETHER`], and fragments that wait in it.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.frames.len() + self.strays.len()
@@ -120,7 +126,7 @@ impl<F> Mesh<F> {
     #[must_use]
     pub fn with_bells(bells: impl Iterator<Item = Arc<Bell>>) -> Self {
         let inbox = |bell| Inbox {
-            frames: ArrayQueue::new(FRAMES),
+            frames: ArrayQueue::new(BATCHES),
             strays: ArrayQueue::new(STRAYS),
             heard: ArrayQueue::new(NEIGHBORS),
             bell,
@@ -171,11 +177,16 @@ impl<F> Mesh<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::iter;
 
     fn heard() -> Heard {
         let mac = rvs_wire::mac::MacAddr([2, 0, 0, 0, 0, 9]);
         let news = News { mac, solicited: true, overrides: true, create: false };
         Heard { interface: InterfaceId(0), address: [192, 0, 2, 9].into(), news }
+    }
+
+    fn batch() -> Batch<u8> {
+        iter::once(Handed { frame: 7, link: 0 }).collect()
     }
 
     #[test]
@@ -198,8 +209,7 @@ mod tests {
             bell.connect(move || woken.push(number).unwrap());
         }
         let mesh = Mesh::with_bells(bells.iter().map(Arc::clone));
-        let give = |to| mesh.inbox(to).unwrap().frames.push(Handed { frame: 7_u8, link: 0 });
-        give(1).unwrap();
+        mesh.inbox(1).unwrap().frames.push(batch()).unwrap();
         mesh.wake(0);
         assert_eq!(woken.pop(), None, "all are awake");
         bells[1].wait_unless(|| false, || bells[2].wait_unless(|| false, || mesh.wake(0)));
@@ -212,7 +222,7 @@ mod tests {
     fn clones_are_the_same_inboxes_and_there_is_one_for_each_worker() {
         let mesh = Mesh::new(2);
         let other = mesh.clone();
-        mesh.inbox(1).unwrap().frames.push(Handed { frame: 7_u8, link: 0 }).unwrap();
+        mesh.inbox(1).unwrap().frames.push(batch()).unwrap();
         assert_eq!(other.inbox(1).unwrap().waiting(), 1);
         assert!(other.inbox(2).is_none());
     }

@@ -1,6 +1,7 @@
-//! A worker's queues and the frames on their way out.
+//! A worker's queues and the frames on their way out, to other workers too.
 
 use crate::drop_reason::{DropIndex, DropReason};
+use crate::handoff::{Batch, Handed, Mesh};
 use crate::neighbor::Hop;
 use crate::network::Host;
 use crate::shared::FrameCounters;
@@ -16,6 +17,11 @@ pub(crate) struct Links<Q: Queue> {
     /// Which of them lead to the host's own stack.
     to_host: Vec<bool>,
     lost: Vec<Lost>,
+    mesh: Mesh<Q::Frame>,
+    /// What waits to be handed to other workers, by worker: less than a whole batch each.
+    handing: Vec<Batch<Q::Frame>>,
+    /// Whether there is any.
+    is_handing: bool,
     pub(crate) counters: Arc<FrameCounters>,
 }
 
@@ -25,12 +31,14 @@ impl<Q: Queue> Links<Q> {
         pool: Q::Pool,
         counters: Arc<FrameCounters>,
         hosts: &[Host],
+        mesh: Mesh<Q::Frame>,
     ) -> Self {
         let out = queues.iter().map(|_| Box::default()).collect();
         let lost = vec![Lost::default(); queues.len()];
         let is_host = |link| hosts.iter().any(|host| usize::from(host.end) == link);
         let to_host = (0..queues.len()).map(is_host).collect();
-        Self { queues, pool, out, to_host, lost, counters }
+        let handing = (0..).map_while(|worker| mesh.inbox(worker).map(|_| Batch::new())).collect();
+        Self { queues, pool, out, to_host, lost, mesh, handing, is_handing: false, counters }
     }
 
     /// Takes in at most `most` frames from each link; `arrived` is told how many came from which.
@@ -121,6 +129,52 @@ impl<Q: Queue> Links<Q> {
         }
     }
 
+    /// Gives a frame that came from `link` to another worker: with others, or when the rest is sent.
+    #[inline]
+    pub(crate) fn hand(&mut self, worker: u16, frame: Q::Frame, link: u8) {
+        let Some(batch) = self.handing.get_mut(usize::from(worker)) else {
+            self.drop(frame, DropReason::HandoffFull);
+            return;
+        };
+        if let Err(full) = batch.try_push(Handed { frame, link }) {
+            self.drop(full.element().frame, DropReason::HandoffFull);
+            return;
+        }
+        self.is_handing = true;
+        if batch.is_full() {
+            self.hand_batch(worker);
+        }
+    }
+
+    #[inline(never)]
+    fn hand_batch(&mut self, worker: u16) {
+        let (Some(batch), Some(inbox)) =
+            (self.handing.get_mut(usize::from(worker)), self.mesh.inbox(worker))
+        else {
+            return;
+        };
+        let frames = batch.len();
+        match inbox.frames.push(mem::take(batch)) {
+            Ok(()) => self.counters.handed(frames),
+            Err(batch) => {
+                for Handed { frame, .. } in batch {
+                    self.drop(frame, DropReason::HandoffFull);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hand_rest(&mut self) {
+        self.is_handing = false;
+        for worker in 0..u16::try_from(self.handing.len()).unwrap_or(u16::MAX) {
+            if self.handing.get(usize::from(worker)).is_some_and(|batch| !batch.is_empty()) {
+                self.hand_batch(worker);
+            }
+        }
+    }
+
     /// Frees a frame and counts why.
     #[inline]
     pub(crate) fn drop(&mut self, frame: Q::Frame, reason: impl Into<DropIndex>) {
@@ -128,11 +182,14 @@ impl<Q: Queue> Links<Q> {
         self.pool.give(frame);
     }
 
-    /// Sends what waits.
+    /// Sends and hands over what waits.
     #[inline]
     pub(crate) fn flush(&mut self) {
         for link in 0..self.out.len() {
             self.flush_link(link);
+        }
+        if self.is_handing {
+            self.hand_rest();
         }
     }
 

@@ -219,7 +219,7 @@ impl<Q: Queue> Way<'_, Q> {
             None => Err(stray),
         };
         match handed {
-            Ok(()) => self.links.counters.handed(),
+            Ok(()) => self.links.counters.handed(1),
             Err(stray) => self.links.drop(stray.frame, DropReason::HandoffFull),
         }
     }

@@ -163,8 +163,8 @@ impl FrameCounters {
         add(&self.to_host, wide(frames));
     }
     #[inline]
-    pub(crate) fn handed(&self) {
-        add(&self.handed, 1);
+    pub(crate) fn handed(&self, frames: usize) {
+        add(&self.handed, wide(frames));
     }
     /// Frames given to other workers.
     #[inline]

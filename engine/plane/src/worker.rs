@@ -20,10 +20,10 @@
 //! allocates, locks or logs; the only system calls are the links' own.
 
 use crate::balance::Balance;
-use crate::carry::{carry_out, hand_over, settle};
+use crate::carry::{carry_out, settle};
 use crate::defense::{self, Defense};
 use crate::drop_reason::DropReason;
-use crate::handoff::{Handed, Inbox, Mesh, Stray};
+use crate::handoff::{Handed, Inbox, Mesh, Stray, TOGETHER};
 use crate::ident::Idents;
 use crate::lane::{Lane, Verdict, Verdicts, World, forget, purge};
 use crate::links::Links;
@@ -75,10 +75,11 @@ pub struct Limits {
 
 impl Limits {
     /// Frames that a breath takes from each of so many links: so few that every link and the other
-    /// workers find room in its burst.
+    /// workers, at least a batch of theirs, find room in its burst.
     #[must_use]
     pub fn burst_for(&self, links: usize) -> usize {
-        self.burst.clamp(1, (BURST_MAX / (links + 1)).max(1))
+        let most = (BURST_MAX / (links + 1)).min((BURST_MAX - TOGETHER) / links.max(1));
+        self.burst.clamp(1, most.max(1))
     }
 }
 
@@ -181,6 +182,7 @@ impl<Q: Queue> Worker<Q> {
                 setup.pool,
                 Arc::clone(&setup.shared.frames),
                 snapshot.network.hosts(),
+                setup.mesh.clone(),
             ),
             burst: Box::default(),
             origins: Origins::default(),
@@ -331,21 +333,25 @@ impl<Q: Queue> Core<Q> {
     #[inline(never)]
     fn receive(&mut self) -> usize {
         self.links.counters.enter(Stage::Receive);
+        let (origins, most) = (&mut self.origins, self.burst_most);
+        // Other workers are like one more link.
+        let mut is_full = false;
         if let Some(inbox) = self.mesh.inbox(self.id) {
-            while self.burst.len() < self.burst_most
-                && let Some(Handed { frame, link }) = inbox.frames.pop()
+            let last = most.saturating_sub(TOGETHER);
+            while self.burst.len() <= last
+                && let Some(batch) = inbox.frames.pop()
             {
-                self.burst.push(frame);
-                self.origins.add(link, 1);
+                for Handed { frame, link } in batch {
+                    self.burst.push(frame);
+                    origins.add(link, 1);
+                }
             }
+            is_full = self.burst.len() > last && !inbox.frames.is_empty();
         }
         let taken = self.burst.len();
         if taken > 0 {
             self.links.counters.taken(taken);
         }
-        let (origins, most) = (&mut self.origins, self.burst_most);
-        // Other workers are like one more link.
-        let mut is_full = taken >= most;
         self.links.receive(&mut self.burst, most, |link, frames| {
             is_full |= frames >= most;
             origins.add(link, frames);
@@ -467,7 +473,7 @@ impl<Q: Queue> Core<Q> {
                     continue;
                 }
                 Verdict::Handoff(owner) => {
-                    hand_over(&self.mesh, &mut self.links, owner, frame, *link);
+                    self.links.hand(owner, frame, *link);
                     continue;
                 }
                 _ => {}
@@ -654,9 +660,11 @@ impl<Q: Queue> Core<Q> {
             self.links.drop(frame, DropReason::FragmentAlone);
         }
         if let Some(inbox) = self.mesh.inbox(self.id) {
-            while let Some(Handed { frame, .. }) = inbox.frames.pop() {
-                self.links.counters.taken(1);
-                self.links.drop(frame, DropReason::HandoffFull);
+            while let Some(batch) = inbox.frames.pop() {
+                self.links.counters.taken(batch.len());
+                for Handed { frame, .. } in batch {
+                    self.links.drop(frame, DropReason::HandoffFull);
+                }
             }
             while let Some(Stray { frame, .. }) = inbox.strays.pop() {
                 self.links.counters.taken(1);

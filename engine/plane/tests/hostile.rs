@@ -375,7 +375,7 @@ fn no_link_starves_another() {
         let echo = echo_request(dest_ip(false, 0), "192.0.2.1".parse().unwrap(), b"x");
         rig.far[1].inject(&ethernet(OUR_MACS[1], dest_mac(0), &echo)).unwrap();
         let before = rig.mesh.inbox(0).unwrap().waiting();
-        assert!(before > 256, "{before}");
+        assert!(before > 32, "{before} batches");
         rig.workers[0].breathe(0);
         let left = rig.collect();
         assert!(

@@ -15,6 +15,7 @@ use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_wi
 use rss::{Spread, hash_of, owner};
 use rvs_model::{ForwardMethod, SchedulerKind};
 use rvs_plane::Steering;
+use rvs_plane::handoff::BATCHES;
 use rvs_plane::persist::Mask;
 use rvs_wire::flow::{Ends, Ends4, Ends6, Key, V4, V6};
 use rvs_wire::toeplitz::{SYMMETRIC_KEY, Toeplitz};
@@ -209,6 +210,42 @@ fn a_connection_lives_with_its_owner_whatever_the_cards_do() {
 
 /// A worker that has not heard of a new VIP takes its packets for transit, whose owner goes by the
 /// other end. Whoever gets them so may know better.
+/// Its frames come in batches, and the last ones in what there is when a breath ends.
+#[test]
+fn a_worker_that_does_not_breathe_gets_what_its_ring_holds_and_the_rest_is_counted() {
+    let interfaces = vec![interface(0, 0, 1500), interface(1, 0, 1500)];
+    let plan = Plan { workers: 2, rss: [|_| 0, |_| 0], ring: 512, frames: 8000, ..PLAN };
+    let mut rig = Rig::new(network_with(interfaces, 1), &plan);
+    let dest = [("192.0.2.11:80", ForwardMethod::Direct, 1)];
+    rig.add_service((17, "198.51.100.80:80"), SchedulerKind::Rr, &dest);
+    let vip: SocketAddr = "198.51.100.80:80".parse().unwrap();
+    let clients = (0..30_000).map(|number: u16| {
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::new([203, 0, high, low].into(), 5000)
+    });
+    let others: Vec<_> =
+        clients.filter(|client| owner(client.ip(), client.port(), 2) == 1).take(4000).collect();
+    // Two batches each time: of 8 and of 5.
+    for (some, round) in others.chunks_exact(13).zip(1..) {
+        for client in some {
+            rig.far[0]
+                .inject(&ethernet(OUR_MACS[0], CLIENT_MAC, &udp(*client, vip, b"x")))
+                .unwrap();
+        }
+        rig.workers[0].breathe(0);
+        rig.assert_conservation();
+        let waiting = rig.mesh.inbox(1).unwrap().waiting();
+        assert_eq!(waiting, BATCHES.min(2 * round));
+        assert_eq!(rig.counts().handed, 13 * u64::try_from(waiting / 2).unwrap());
+    }
+    let turns = others.len() / 13;
+    assert!(turns > BATCHES, "{turns}");
+    let lost = u64::try_from(13 * (turns - BATCHES / 2)).unwrap();
+    assert_eq!(rig.drops().get("handoff-full"), Some(&lost));
+    assert_eq!(rig.settle().len(), 13 * BATCHES / 2);
+    rig.finish();
+}
+
 #[test]
 fn a_packet_that_was_handed_over_in_ignorance_is_handed_on() {
     let workers = 3;

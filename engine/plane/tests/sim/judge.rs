@@ -8,6 +8,7 @@ use crate::rig::{Left, OUR_MACS, Rig, dest_ip, dest_mac};
 use core::net::SocketAddr;
 use rvs_model::ForwardMethod::{Direct, Masquerade, Tunnel};
 use rvs_model::{Load, Tick, ticks};
+use rvs_plane::handoff::TOGETHER;
 use rvs_plane::shared::{Command, ConnRow, Dump};
 use std::collections::{HashMap, HashSet};
 
@@ -94,7 +95,8 @@ impl Judge {
         let taken: u64 = all.iter().map(|counts| counts.taken).sum();
         let waiting: usize =
             (0..self.workers).map(|worker| rig.mesh.inbox(worker).unwrap().waiting()).sum();
-        assert_eq!(handed - taken, u64::try_from(waiting).unwrap(), "frames in rings");
+        let in_rings = usize::try_from(handed - taken).unwrap();
+        assert!((waiting..=waiting * TOGETHER).contains(&in_rings), "{in_rings} in {waiting}");
         let no_bug = rig.drops();
         assert_eq!(no_bug.get("no-headroom"), None, "our own mistake");
     }
