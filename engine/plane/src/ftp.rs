@@ -35,7 +35,7 @@ use core::fmt::Write as _;
 use core::net::IpAddr;
 use core::ops::Range;
 use rvs_conntrack::conn::{AWAITED, flag};
-use rvs_conntrack::{Conn, Conns, Direction, Found};
+use rvs_conntrack::{Conn, Conns, Direction, Found, state};
 use rvs_io::Frame;
 use rvs_model::{ForwardMethod, State, Tick};
 use rvs_wire::checksum::{self, Delta};
@@ -145,7 +145,7 @@ impl<F: Family> Talks<F> {
     ///
     /// A client may name any host's address and port. If a connection of those is there that is not
     /// the one which it would get, that one stays as it is (Linux 6.1 `ip_vs_ftp.c` `ip_vs_ftp_in()`
-    /// makes none then).
+    /// makes none then), unless it is over: a client soon uses a port again, perhaps with another server.
     ///
     /// DIFFERS from Linux, which puts into state `LISTEN` whatever connection is there, so that one of
     /// another's may end sooner.
@@ -173,7 +173,7 @@ impl<F: Family> Talks<F> {
                 }
                 return Some(());
             }
-            if !data.is_awaited() {
+            if !data.is_awaited() && !state::is_reused(1, old.state, false) {
                 return Some(());
             }
             let old = conns.remove(found.index)?;

@@ -11,7 +11,7 @@ mod rss;
 
 use core::net::SocketAddr;
 use random::Random;
-use rig::frames::{ACK, L3, SYN, Seen, Segment, ethernet, fragments, read};
+use rig::frames::{ACK, FIN, L3, SYN, Seen, Segment, ethernet, fragments, read};
 use rig::{CLIENT_MAC, LIMITS, OUR_MACS, PLAN, Plan, Rig, dest_mac, interface, network_with};
 use rss::Spread;
 use rvs_model::ForwardMethod::{self, Direct, Masquerade};
@@ -411,6 +411,15 @@ fn a_client_that_names_anothers_port_does_not_end_that_ones_connection() {
     assert_eq!(bench.rows(), before);
     let seen = bench.pass(CLIENTS, &segment(other, vip, ACK)).unwrap();
     assert_eq!(seen.destination, dest);
+    // Once that connection is over, its ends may be another's, though it is still there.
+    for (side, from, to) in [(CLIENTS, other, vip), (SERVERS, dest, other)] {
+        bench.pass(side, &segment(from, to, FIN | ACK)).unwrap();
+    }
+    assert_eq!(bench.rows()[0], (other, vip, dest, State::TimeWait));
+    bench.client_says("PORT 203,0,113,9,160,40\r\n");
+    let from = with_port(bench.ends.dest, 2120);
+    assert_eq!(bench.rows()[0], (other, vip, from, State::Listen));
+    bench.data_connection(SERVERS, (from, other), (vip, other));
     bench.rig.finish();
 }
 
