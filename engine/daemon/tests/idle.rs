@@ -17,12 +17,12 @@ struct Director {
 
 impl Director {
     /// With so many workers, on any cores; `None` without root.
-    fn start(idle: &str, workers: usize) -> Option<Self> {
+    fn start(test: &str, idle: &str, workers: usize) -> Option<Self> {
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
             eprintln!("skipped: a TAP device takes root");
             return None;
         }
-        let folder = std::env::temp_dir().join(format!("rvsd-idle-{idle}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("rvsd-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let cores = thread::available_parallelism().unwrap().get().min(workers);
         let cores: Vec<_> = (0..cores).collect();
@@ -120,11 +120,11 @@ impl Drop for Director {
 
 /// What was measured of a director with so many workers, and whether it is what we claim.
 fn measured(workers: usize) -> Option<(bool, String)> {
-    let adaptive = Director::start("adaptive", workers)?;
+    let adaptive = Director::start("rests", "adaptive", workers)?;
     let share = adaptive.idle_share();
     let answer = adaptive.quickest_answer_us();
     drop(adaptive);
-    let polling = Director::start("poll", workers).unwrap();
+    let polling = Director::start("polls", "poll", workers).unwrap();
     let floor = polling.quickest_answer_us();
     let words = format!(
         "{workers} workers: {:.2} % of a core; an answer after {answer} us, polling {floor} us",
@@ -154,7 +154,7 @@ fn a_director_with_nothing_to_do_rests_and_a_frame_wakes_it_at_once() {
 /// poll(2) says of such a device, forever, that there is an error.
 #[test]
 fn a_director_whose_device_was_deleted_says_so_and_rests() {
-    let Some(director) = Director::start("adaptive", 1) else { return };
+    let Some(director) = Director::start("deleted", "adaptive", 1) else { return };
     director.inside(&["ip", "link", "delete", "rvs0"]);
     let mut shares = Vec::new();
     let rests = (0..5).any(|_| {

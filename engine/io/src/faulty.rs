@@ -23,7 +23,8 @@ const OVERTAKE_PATIENCE: u32 = 64;
 pub struct Faults {
     /// It is gone.
     pub lose: f64,
-    /// One of its bits is turned.
+    /// One of its bits is turned, or it is gone if it is ARP's: that has no checksum, and what turned
+    /// its bits on a cable would be found by the frame's.
     pub corrupt: f64,
     /// Its end is missing: any length from 1 octet to all but one is left.
     pub truncate: f64,
@@ -189,12 +190,11 @@ impl<F: Frame> Way<F> {
         for mut frame in from.drain(..) {
             waiting -= 1;
             self.counts.came += 1;
-            if self.draw(self.faults.lose) {
+            if self.draw(self.faults.lose) || !self.spoil(&mut frame) {
                 self.counts.lost += 1;
                 pool.give(frame);
                 continue;
             }
-            self.spoil(&mut frame);
             if self.draw(self.faults.delay) {
                 self.counts.delayed += 1;
                 let calls = self.faults.delay_calls;
@@ -244,9 +244,13 @@ impl<F: Frame> Way<F> {
         }
     }
 
-    fn spoil(&mut self, frame: &mut F) {
+    /// `false` if nothing is left of it.
+    fn spoil(&mut self, frame: &mut F) -> bool {
         let len = frame.octets().len();
         if len > 0 && self.draw(self.faults.corrupt) {
+            if frame.octets().get(12..14) == Some(&[0x08, 0x06]) {
+                return false;
+            }
             let (at, bit) = (self.random.usize(..len), self.random.u32(..8));
             if let Some(octet) = frame.octets_mut().get_mut(at) {
                 *octet ^= 1 << bit;
@@ -256,6 +260,7 @@ impl<F: Frame> Way<F> {
         if len > 1 && self.draw(self.faults.truncate) && frame.resize(self.random.usize(1..len)) {
             self.counts.truncated += 1;
         }
+        true
     }
 
     fn draw(&mut self, share: f64) -> bool {
@@ -350,6 +355,21 @@ mod tests {
         }
         let again = received(faults, 1000);
         assert_eq!(again, (all, counts), "the same seed does the same");
+    }
+
+    #[test]
+    fn a_frame_of_arp_is_lost_where_others_are_corrupted() {
+        let faults = Faults { corrupt: 1.0, ..Faults::default() };
+        let (_, mut network, mut far, mut pool) = rig(faults, Faults::default());
+        let mut arp = [0; 42];
+        arp[12..14].copy_from_slice(&[8, 6]);
+        far.inject(&arp).unwrap();
+        far.inject(&numbered(1)).unwrap();
+        let mut burst = Burst::new();
+        assert_eq!(network.receive(&mut pool, &mut burst, 8), 1);
+        assert_ne!(burst[0].octets(), numbered(1));
+        let FaultCounts { came, lost, corrupted, .. } = network.received();
+        assert_eq!((came, lost, corrupted), (2, 1, 1));
     }
 
     #[test]
