@@ -18,6 +18,7 @@
 //! gives it back; [`Reserve::free`] and [`RoomPool::free`] let a test prove that.
 
 use crate::superframe;
+use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 use std::{fmt, sync::Arc};
 
@@ -88,8 +89,11 @@ pub trait Pool: Send {
 /// IPv6 tunnel's, 40 octets; two cache lines leave room for a tunnel in a tunnel with a VLAN tag.
 pub const HEADROOM: usize = 128;
 
-/// Frames that one exchange between a pool's cache and the reserve moves.
+/// Frames that move between a pool's cache and the reserve at once.
 pub const EXCHANGE: usize = 64;
+
+/// Frames of those that one atomic exchange moves.
+const TOGETHER: usize = 8;
 
 /// Frames that a pool keeps for itself unless told otherwise: two of the largest bursts, so that a
 /// worker which gives back what it took leaves the shared ring alone.
@@ -350,9 +354,61 @@ fn index(offset: u32) -> usize {
 /// All rooms of a process that no pool holds right now. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Reserve {
-    spare: Arc<ArrayQueue<RoomFrame>>,
+    spare: Arc<Spare>,
     large: Option<Arc<ArrayQueue<RoomFrame>>>,
     frame_octets: usize,
+}
+
+/// Rooms that change hands: most of them [`TOGETHER`] at a time.
+#[derive(Debug)]
+struct Spare {
+    batches: ArrayQueue<[RoomFrame; TOGETHER]>,
+    single: ArrayQueue<RoomFrame>,
+}
+
+impl Spare {
+    fn give(&self, mut frames: impl Iterator<Item = RoomFrame>) {
+        loop {
+            let batch: ArrayVec<_, TOGETHER> = frames.by_ref().take(TOGETHER).collect();
+            let rest = match batch.into_inner() {
+                Ok(batch) => match self.batches.push(batch) {
+                    Ok(()) => continue,
+                    Err(batch) => ArrayVec::from(batch),
+                },
+                Err(rest) if rest.is_empty() => return,
+                Err(rest) => rest,
+            };
+            for frame in rest {
+                // Refused only when frames of another reserve were given here: the surplus is freed.
+                drop(self.single.push(frame));
+            }
+        }
+    }
+
+    /// Takes `frames` more into `cache`, or as many as there are.
+    fn take(&self, cache: &mut Vec<RoomFrame>, frames: usize) {
+        let end = cache.len() + frames;
+        while cache.len() + TOGETHER <= end
+            && let Some(batch) = self.batches.pop()
+        {
+            cache.extend(batch);
+        }
+        while cache.len() < end {
+            if let Some(frame) = self.single.pop() {
+                cache.push(frame);
+            } else if let Some(batch) = self.batches.pop() {
+                let mut batch = batch.into_iter();
+                cache.extend(batch.by_ref().take(end - cache.len()));
+                batch.for_each(|frame| drop(self.single.push(frame)));
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.batches.len() * TOGETHER + self.single.len()
+    }
 }
 
 impl Reserve {
@@ -364,9 +420,12 @@ impl Reserve {
     #[must_use]
     pub fn new(frames: usize, frame_octets: usize) -> Self {
         let lines = lines(frame_octets);
-        let spare = ArrayQueue::new(frames.max(1));
-        // `push` hands the frame back when the ring is full, which ends the loop.
-        while spare.push(RoomFrame::new(lines)).is_ok() {}
+        let frames = frames.max(1);
+        let spare = Spare {
+            batches: ArrayQueue::new((frames / TOGETHER).max(1)),
+            single: ArrayQueue::new(frames),
+        };
+        spare.give((0..frames).map(|_| RoomFrame::new(lines)));
         Self { spare: Arc::new(spare), large: None, frame_octets }
     }
 
@@ -411,7 +470,7 @@ impl Reserve {
     /// Rooms that were allocated, large ones included.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.spare.capacity() + self.large.as_ref().map_or(0, |large| large.capacity())
+        self.spare.single.capacity() + self.large.as_ref().map_or(0, |large| large.capacity())
     }
 
     /// The longest frame that surely fits into an empty room, in octets from the Ethernet header.
@@ -486,19 +545,14 @@ impl RoomPool {
 
     #[cold]
     fn refill(&mut self) {
-        while self.cache.len() < EXCHANGE.min(self.cache_max) {
-            let Some(frame) = self.reserve.spare.pop() else { break };
-            self.cache.push(frame);
-        }
+        self.reserve.spare.take(&mut self.cache, EXCHANGE.min(self.cache_max));
     }
 
     #[cold]
     fn give_back(&mut self, frames: usize) {
-        // The oldest go, the warm ones stay.
-        for frame in self.cache.drain(..frames.min(self.cache.len())) {
-            // Refused only when frames of another reserve were given here: the surplus is freed.
-            drop(self.reserve.spare.push(frame));
-        }
+        // From the end: the others, which are many, stay where they are.
+        let stay = self.cache.len().saturating_sub(frames);
+        self.reserve.spare.give(self.cache.drain(stay..));
     }
 }
 
