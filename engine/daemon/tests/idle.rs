@@ -17,12 +17,12 @@ struct Director {
 
 impl Director {
     /// With so many workers, on any cores; `None` without root.
-    fn start(test: &str, idle: &str, workers: usize) -> Option<Self> {
+    fn start(name: &str, idle: &str, workers: usize) -> Option<Self> {
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
             eprintln!("skipped: a TAP device takes root");
             return None;
         }
-        let folder = std::env::temp_dir().join(format!("rvsd-{test}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("rvsd-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let cores = thread::available_parallelism().unwrap().get().min(workers);
         let cores: Vec<_> = (0..cores).collect();

@@ -6,11 +6,12 @@ use crate::ftp::Word;
 use crate::icmp::Local;
 use crate::neighbor::News;
 use crate::network::InterfaceId;
+use crate::origins::Origins;
 use crate::sync::{Ordering, fence};
 use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use crossbeam_queue::ArrayQueue;
-use rvs_io::Frame;
+use rvs_io::{Burst, Frame};
 use rvs_wire::flow::{V4, V6};
 use rvs_wire::piece::Names;
 use std::sync::Arc;
@@ -87,6 +88,20 @@ pub struct Inbox<F> {
 }
 
 impl<F> Inbox<F> {
+    /// Takes out what fits of at most `most` frames, or a batch; whether more waits.
+    #[inline(always)]
+    pub(crate) fn empty(&self, into: &mut Burst<F>, most: usize, origins: &mut Origins) -> bool {
+        let last = most.saturating_sub(TOGETHER);
+        while into.len() <= last {
+            let Some(batch) = self.frames.pop() else { return false };
+            for Handed { frame, link } in batch {
+                into.push(frame);
+                origins.push(link);
+            }
+        }
+        !self.frames.is_empty()
+    }
+
     /// Batches of frames, each of at most [`TOGETHER`], and fragments that wait in it.
     #[must_use]
     pub fn waiting(&self) -> usize {

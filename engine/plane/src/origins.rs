@@ -23,6 +23,19 @@ impl Origins {
         if let Some(run) = [link; BURST_MAX].get(..frames) {
             let _fits = self.links.try_extend_from_slice(run);
         }
+        self.extend(link, frames);
+    }
+
+    /// One more frame came from `link`.
+    #[inline]
+    pub(crate) fn push(&mut self, link: u8) {
+        if self.links.try_push(link).is_ok() {
+            self.extend(link, 1);
+        }
+    }
+
+    #[inline]
+    fn extend(&mut self, link: u8, frames: usize) {
         match self.runs.last_mut() {
             Some((last, run)) if *last == link => *run += frames,
             _ => self.runs.push((link, frames)),

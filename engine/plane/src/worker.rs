@@ -335,19 +335,8 @@ impl<Q: Queue> Core<Q> {
         self.links.counters.enter(Stage::Receive);
         let (origins, most) = (&mut self.origins, self.burst_most);
         // Other workers are like one more link.
-        let mut is_full = false;
-        if let Some(inbox) = self.mesh.inbox(self.id) {
-            let last = most.saturating_sub(TOGETHER);
-            while self.burst.len() <= last
-                && let Some(batch) = inbox.frames.pop()
-            {
-                for Handed { frame, link } in batch {
-                    self.burst.push(frame);
-                    origins.add(link, 1);
-                }
-            }
-            is_full = self.burst.len() > last && !inbox.frames.is_empty();
-        }
+        let inbox = self.mesh.inbox(self.id);
+        let mut is_full = inbox.is_some_and(|inbox| inbox.empty(&mut self.burst, most, origins));
         let taken = self.burst.len();
         if taken > 0 {
             self.links.counters.taken(taken);
@@ -505,7 +494,7 @@ impl<Q: Queue> Core<Q> {
             if let Some(names) = stray.names {
                 let Stray { frame, link, l3, vlan, .. } = stray;
                 self.burst.push(frame);
-                self.origins.add(link, 1);
+                self.origins.push(link);
                 told.push(Told { l3, vlan, names, is_first: false });
                 continue;
             }
