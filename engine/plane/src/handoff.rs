@@ -80,7 +80,7 @@ pub struct Heard {
 pub struct Inbox<F> {
     pub(crate) frames: ArrayQueue<Batch<F>>,
     pub(crate) strays: ArrayQueue<Stray<F>>,
-    pub(crate) heard: ArrayQueue<Heard>,
+    heard: ArrayQueue<Heard>,
     /// Wakes the worker.
     bell: Arc<Bell>,
     pub(crate) words4: ArrayQueue<Word<V4>>,
@@ -89,10 +89,16 @@ pub struct Inbox<F> {
 
 impl<F> Inbox<F> {
     /// Takes out what fits of at most `most` frames, or a batch; whether more waits.
+    ///
+    /// Asks first whether there is anything: to find that out by `pop` is a fence, which waits for all
+    /// stores of the last burst.
     #[inline(always)]
     pub(crate) fn empty(&self, into: &mut Burst<F>, most: usize, origins: &mut Origins) -> bool {
         let last = most.saturating_sub(TOGETHER);
         while into.len() <= last {
+            if self.frames.is_empty() {
+                return false;
+            }
             let Some(batch) = self.frames.pop() else { return false };
             for Handed { frame, link } in batch {
                 into.push(frame);
@@ -112,6 +118,13 @@ impl<F> Inbox<F> {
     pub(crate) fn is_empty(&self) -> bool {
         let is_silent = self.heard.is_empty() && !self.has_words();
         self.frames.is_empty() && self.strays.is_empty() && is_silent
+    }
+
+    /// A neighbour that another worker heard of.
+    #[inline]
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        // As in `Inbox::empty`.
+        if self.heard.is_empty() { None } else { self.heard.pop() }
     }
 
     /// Whether others know of data connections.

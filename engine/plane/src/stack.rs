@@ -181,7 +181,7 @@ impl<Q: Queue> Desk<'_, Q> {
     pub(crate) fn tick(&mut self) {
         if let Some(inbox) = self.mesh.inbox(self.worker) {
             for _ in 0..HEARD_BUDGET {
-                let Some(Heard { interface, address, news }) = inbox.heard.pop() else { break };
+                let Some(Heard { interface, address, news }) = inbox.heard() else { break };
                 self.learn((interface, address), News { create: false, ..news });
             }
         }
