@@ -370,8 +370,7 @@ impl Drop for Store {
 
 /// Writes these lines to the temporary file, and waits until the disk has them.
 fn write_anew(path: &Path, requests: &[Request]) -> Result<File, StoreError> {
-    let mut lines = serde_json::to_vec(&Head { rvs_state: VERSION }).unwrap_or_default();
-    lines.push(b'\n');
+    let mut lines = head();
     for request in requests {
         append(&mut lines, request);
     }
@@ -391,12 +390,19 @@ fn write_anew(path: &Path, requests: &[Request]) -> Result<File, StoreError> {
 }
 
 fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("tmp")
+    beside(path, ".tmp")
 }
 
 /// Where the file is as it was before lines of it were left out.
 fn refused(path: &Path) -> PathBuf {
-    path.with_extension("refused")
+    beside(path, ".refused")
+}
+
+/// A file whose name goes on with `ending`: what another director's state is called is no other one's.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// The folder of a file.
@@ -407,6 +413,13 @@ fn folder(path: &Path) -> &Path {
 /// A name is on the disk when its folder is.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// The first line.
+fn head() -> Vec<u8> {
+    let mut line = serde_json::to_vec(&Head { rvs_state: VERSION }).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 fn append(lines: &mut Vec<u8>, request: &Request) {
@@ -436,9 +449,10 @@ fn parse(text: &[u8]) -> Result<Vec<Kept>, usize> {
     let mut lines = (1..).zip(text.split_inclusive(|octet| *octet == b'\n'));
     let mut lines = lines.by_ref().filter(|(_, line)| line.ends_with(b"\n"));
     match lines.next().map(|(_, head)| serde_json::from_slice(head)) {
-        None => return Ok(Vec::new()),
+        // Nothing, or the beginning of what we write; anything else is somebody else's file.
+        None if head().starts_with(text) => return Ok(Vec::new()),
         Some(Ok(Head { rvs_state: VERSION })) => {}
-        Some(_) => return Err(1),
+        None | Some(_) => return Err(1),
     }
     lines
         .filter(|(_, line)| !line.starts_with(&[STRUCK]))

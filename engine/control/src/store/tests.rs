@@ -97,6 +97,37 @@ fn a_temporary_file_that_a_crash_left_changes_nothing() {
 }
 
 #[test]
+fn directors_whose_files_differ_only_behind_a_dot_do_not_meet() {
+    let folder = Folder::new("dots");
+    let [one, two] = ["lb.one", "lb.two"].map(|name| folder.0.join(name));
+    let (store, _) = open(&one);
+    // What `one` writes aside is not touched by `two`.
+    let aside = temporary(&one);
+    std::fs::write(&aside, b"half of it").unwrap();
+    let (mut other, _) = open(&two);
+    batch(&mut other, &[add(2)], &[]);
+    other.rewrite(&[add(2)]).unwrap();
+    assert_eq!(std::fs::read(&aside).unwrap(), b"half of it");
+    drop((store, other));
+    // Nor is a name of ours taken for the file aside.
+    let (mut store, _) = open(&folder.0.join("lb.tmp"));
+    batch(&mut store, &[add(3)], &[]);
+    drop(store);
+    assert_eq!(open(&folder.0.join("lb.tmp")).1, [add(3)]);
+}
+
+#[test]
+fn a_file_of_somebody_elses_is_left_as_it_is() {
+    let folder = Folder::new("foreign");
+    for text in ["secret", "{\"rvs_state\":2", "{\"rvs_state\":1}x", "\0"] {
+        std::fs::write(folder.file(), text).unwrap();
+        let refused = Store::open(&folder.file(), Sync::Always);
+        assert!(matches!(refused, Err(StoreError::NotUnderstood { line: 1, .. })), "{text:?}");
+        assert_eq!(std::fs::read(folder.file()).unwrap(), text.as_bytes());
+    }
+}
+
+#[test]
 fn a_full_disk_is_a_refusal_and_leaves_what_was_there() {
     let folder = Folder::new("full");
     let (mut store, _) = open(&folder.file());
