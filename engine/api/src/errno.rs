@@ -18,6 +18,8 @@ pub enum Errno {
     Io,
     /// `ENOMEM`: a table is full.
     NoMem,
+    /// `EBUSY`: the client is being told something already.
+    Busy,
     /// `EEXIST`: the service, destination or daemon is there already.
     Exist,
     /// `ENODEV`: no such link.
@@ -48,6 +50,7 @@ impl Errno {
             Self::Srch => 3,
             Self::Io => 5,
             Self::NoMem => 12,
+            Self::Busy => 16,
             Self::Exist => 17,
             Self::NoDev => 19,
             Self::Inval => 22,
@@ -69,6 +72,7 @@ impl Errno {
             Self::Srch => "No such process",
             Self::Io => "Input/output error",
             Self::NoMem => "Cannot allocate memory",
+            Self::Busy => "Device or resource busy",
             Self::Exist => "File exists",
             Self::NoDev => "No such device",
             Self::Inval => "Invalid argument",

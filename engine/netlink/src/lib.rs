@@ -27,7 +27,7 @@ mod wire;
 
 use files::Next;
 pub use numbers::FAMILY_ID;
-use numbers::{FILES_ID, GENL_ID_CTRL, NLM_F_ACK, NLM_F_REQUEST, NLMSG_MIN_TYPE};
+use numbers::{FILES_ID, GENL_ID_CTRL, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_MIN_TYPE};
 use rvs_api::{Access, Errno, Outcome, Request, ServiceAttributes, ServiceKey};
 use wire::{Answers, Message};
 
@@ -83,12 +83,17 @@ pub fn answer(
     if messages.peek().is_none() {
         return Err(NotNetlink);
     }
+    let mut is_telling = false;
     for message in messages {
         // Linux 6.1 af_netlink.c netlink_rcv_skb(): what is no request, and control messages, are
         // only acknowledged.
         let is_request = message.flags & NLM_F_REQUEST != 0 && message.kind >= NLMSG_MIN_TYPE;
+        let is_dump = message.flags & NLM_F_DUMP == NLM_F_DUMP || message.kind == FILES_ID;
         let done = if is_request {
             match message.kind {
+                // af_netlink.c __netlink_dump_start(). A datagram has room for 800 questions whose
+                // answers are as long as the table: we would have to keep them all.
+                _ if is_dump && is_telling => Err(Errno::Busy),
                 GENL_ID_CTRL => ctrl::answer(&message, &mut answers),
                 FAMILY_ID => ipvs::answer(&message, access, table, &mut answers),
                 FILES_ID => match files::answer(&message, access, table, &mut answers) {
@@ -107,8 +112,9 @@ pub fn answer(
         };
         match done {
             Err(errno) => answers.error(&message, errno),
+            Ok(Done::Told) => is_telling = true,
             Ok(Done::Acknowledge) if message.flags & NLM_F_ACK != 0 => answers.ack(&message),
-            Ok(_) => {}
+            Ok(Done::Acknowledge) => {}
         }
     }
     Ok(Answer::Datagrams(answers.datagrams()))

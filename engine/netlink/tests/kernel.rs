@@ -12,6 +12,7 @@ use rvs_netlink::{Answer, FAMILY_ID, Table};
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
+const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
@@ -164,6 +165,23 @@ fn destinations_of_a_service_that_is_not_there_are_an_empty_dump() {
     let answer = datagrams(&mut state, Access::Change, &asks(0x301, 8, &[(1, key())]));
     let kinds: Vec<_> = answer.iter().map(|it| (header(it).1, header(it).2)).collect();
     assert_eq!(kinds, [(3, 2)], "NLMSG_DONE with NLM_F_MULTI");
+}
+
+#[test]
+fn what_is_long_is_told_once_for_a_datagram() {
+    let file = Wire::new(0x4957, 1, 5, 2).attribute(1, b"net/ip_vs\0").finish();
+    for question in [asks(0x301, 4, &[]), asks(0x301, 8, &[(1, key())]), file] {
+        let mut state = with_dest();
+        let once = datagrams(&mut state, Access::Read, &question);
+        let many = question.repeat(64);
+        let answer = datagrams(&mut state, Access::Read, &many);
+        assert!(answer[..once.len()] == once);
+        let errors = &answer[once.len()..];
+        assert_eq!(errors.len(), 63);
+        assert!(errors.iter().all(|it| errno_of(core::slice::from_ref(it)) == EBUSY));
+        // The next datagram is another matter.
+        assert!(datagrams(&mut state, Access::Read, &question) == once);
+    }
 }
 
 #[test]
