@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use rvs_adm::{SocketTransport, SystemNames, run};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter};
 use std::process::ExitCode;
 
 /// Input that `-R` takes at once, in bytes: what a file gives becomes few batches.
@@ -20,7 +20,5 @@ fn main() -> ExitCode {
         &mut out,
         &mut io::stderr().lock(),
     );
-    // A reader that went away is not this program's failure.
-    let _ = out.flush();
     ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }

@@ -9,7 +9,7 @@ use crate::transport::Transport;
 use crate::usage;
 use rvs_api::words::{self, Operation};
 use rvs_api::{ClientError, ConnFilter, Outcome, Reply, Request};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, ErrorKind, Write};
 
 /// What the system calls make of the -1 that ipvsadm returns.
 pub(crate) const FAILED: i32 = 255;
@@ -56,6 +56,7 @@ pub fn run(
         pending: Vec::new(),
         pending_lines: Vec::new(),
         status: 0,
+        unwritten: None,
         json,
     };
     let words = argv.get(1..).unwrap_or_default();
@@ -67,10 +68,11 @@ pub fn run(
     } else {
         session.own(words, stdin).unwrap_or_else(|| session.command_line(&argv, stdin))
     };
-    match done {
+    let status = match done {
         Ok(()) => session.status,
         Err(Exit(status)) => status,
-    }
+    };
+    session.end(status)
 }
 
 /// The program ends here.
@@ -90,6 +92,8 @@ pub(crate) struct Session<'a> {
     pending_lines: Vec<u32>,
     /// What the last line came to: the program's status, if it ends by itself.
     status: i32,
+    /// Why something was not told.
+    unwritten: Option<std::io::Error>,
     pub(crate) json: bool,
 }
 
@@ -144,8 +148,12 @@ impl Session<'_> {
         loop {
             let read = match stdin.fill_buf() {
                 Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(_) => &[],
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) if is_ipvsadm(self.program) => &[],
+                Err(error) => {
+                    self.tell_err(&format!("standard input: {error}\n"));
+                    return Err(Exit(1));
+                }
             };
             let len = read.len();
             text.extend_from_slice(read);
@@ -287,9 +295,23 @@ impl Session<'_> {
         })
     }
 
-    /// Who does not listen any more is not told more.
     pub(crate) fn tell(&mut self, text: &str) {
-        let _ = self.out.write_all(text.as_bytes());
+        if let Err(error) = self.out.write_all(text.as_bytes()) {
+            self.unwritten.get_or_insert(error);
+        }
+    }
+
+    /// Sees to it that all was told. Who does not listen any more need not be; but rules that are saved on
+    /// a full disk are not saved, which ipvsadm does not say.
+    fn end(&mut self, status: i32) -> i32 {
+        let flushed = self.out.flush();
+        match self.unwritten.take().map_or(flushed, Err) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe && !is_ipvsadm(self.program) => {
+                self.tell_err(&format!("standard output: {error}\n"));
+                if status == 0 { 1 } else { status }
+            }
+            _ => status,
+        }
     }
 
     /// Shows what was told so far.

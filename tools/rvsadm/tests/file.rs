@@ -7,7 +7,7 @@ use common::{LIMITS, RecordedNames, Said, Table};
 use rvs_adm::run;
 use rvs_control::state::State;
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 
 fn say(table: &mut Table, words: &[&str], stdin: &str) -> Said {
@@ -25,6 +25,45 @@ fn done(out: &str) -> Said {
 
 fn table() -> Table {
     Table::new(State::new(LIMITS).with_devices(["lan".to_owned()]))
+}
+
+/// A disk without room, or a pipe that nobody reads.
+struct Broken(ErrorKind);
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_written_or_read_are_a_failure() {
+    for (program, kind, words, status, told) in [
+        ("rvsadm", ErrorKind::StorageFull, "-S", 1, "standard output: no storage space\n"),
+        ("rvsadm", ErrorKind::StorageFull, "save", 1, "standard output: no storage space\n"),
+        ("rvsadm", ErrorKind::IsADirectory, "-R", 1, "standard input: is a directory\n"),
+        ("rvsadm", ErrorKind::BrokenPipe, "-S", 0, ""),
+        ("ipvsadm", ErrorKind::StorageFull, "-S", 0, ""),
+        ("ipvsadm", ErrorKind::IsADirectory, "-R", 0, ""),
+    ] {
+        let mut table = table();
+        say(&mut table, &["-A", "-f", "1"], "");
+        let argv = [program.to_owned(), words.to_owned()];
+        let (mut stdin, mut err) = (BufReader::new(Broken(kind)), Vec::new());
+        let names = RecordedNames::default();
+        let came = run(&argv, &mut stdin, &mut table, &names, &mut Broken(kind), &mut err);
+        assert_eq!((came, String::from_utf8(err).unwrap().as_str()), (status, told), "{argv:?}");
+    }
 }
 
 /// The examples of the manual, by what they begin with.
