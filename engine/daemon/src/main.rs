@@ -108,6 +108,11 @@ enum Failure {
     NoDpdk,
     #[error("capture {}: {source}", path.display())]
     Capture { path: PathBuf, source: rvs_io::pcap::CaptureError },
+    #[error(
+        "no memory for {conns4} IPv4 and {conns6} IPv6 connections of each worker: they take {mib} MiB \
+         together; make `conns` and `conns6` of [tables] smaller"
+    )]
+    Memory { conns4: u32, conns6: u32, mib: u64 },
     #[error("worker {worker}: {what}")]
     Worker { worker: usize, what: String },
     #[error("{what}: {source}")]

@@ -11,7 +11,7 @@ use crate::turn::Turns;
 use crate::{Failure, exit, log, print};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use rvs_control::config::{Config, Links};
+use rvs_control::config::{Config, Links, Tables};
 use rvs_control::conns::Conns;
 use rvs_control::desk::Desk;
 use rvs_control::director::{Director, Lines};
@@ -83,6 +83,7 @@ struct Running<'c, D: Device> {
 
 impl<'c, D: Device> Running<'c, D> {
     fn start(config: &Config, links: &'c [D::Link]) -> Result<Self, Failure> {
+        find_memory(config)?;
         let (sender, events) = mpsc::channel();
         listen_for_signals(sender.clone())?;
         let control = Socket::bind(Kind::Control, &config.control)?;
@@ -327,6 +328,18 @@ fn await_start(events: &Receiver<Event>, workers: usize) -> Result<bool, Failure
         }
     }
     Ok(told_to_stop)
+}
+
+/// Whether there is as much memory as all workers' connections take. Asked before anything is begun: where a
+/// worker asks for it, an answer of no ends the process.
+fn find_memory(config: &Config) -> Result<(), Failure> {
+    // A connection is a line of 64 octets, or 128 in IPv6.
+    let Tables { conns4, conns6, .. } = config.tables;
+    let octets =
+        u64::from(config.workers.count()) * (u64::from(conns4) * 64 + u64::from(conns6) * 128);
+    let mut room = Vec::<u8>::new();
+    let found = usize::try_from(octets).is_ok_and(|octets| room.try_reserve_exact(octets).is_ok());
+    if found { Ok(()) } else { Err(Failure::Memory { conns4, conns6, mib: octets >> 20 }) }
 }
 
 /// How frames get to their workers, where links do not say it themselves.

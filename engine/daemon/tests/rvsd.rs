@@ -394,3 +394,22 @@ fn several_workers_stop_together_and_lose_nothing() {
     assert_eq!(code, Some(0), "{summary}");
     assert!(summary.trim_end().ends_with(": holds"), "{summary}");
 }
+
+#[test]
+fn tables_that_memory_has_no_room_for_are_one_line_and_counters_stay() {
+    let folder = Folder::new("memory");
+    let file = folder.config("");
+    let few = fs::read_to_string(&file).unwrap();
+    let few = few.replace("socket =", "state = \"state\"\nsocket =");
+    fs::write(&file, few.replace("conns = 1000", "conns = 268435456")).unwrap();
+    folder.capture(&[]);
+    fs::write(folder.0.join("state.counters"), "[]").unwrap();
+    let limited =
+        format!("ulimit -v 4000000; exec {} run {}", env!("CARGO_BIN_EXE_rvsd"), file.display());
+    let ended = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    let told = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("rvsd: no memory for 268435456 IPv4 and 1000 IPv6"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(folder.0.join("state.counters").exists() && !folder.0.join("rvsd.sock").exists());
+}
