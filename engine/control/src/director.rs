@@ -147,9 +147,14 @@ impl Director {
             }
         }
         self.state.keep_trash(true);
-        self.state.go_on_from(&tally::take(path));
         self.publish();
-        store.rewrite(&self.state.as_requests(&self.timeouts, &self.sysctls))?;
+        match store.rewrite(&self.state.as_requests(&self.timeouts, &self.sysctls)) {
+            // Rather longer than it need be than no director: all is in it.
+            Err(error) if error.is_full() && left_out.is_none() => self.untold = Some(error),
+            written => written?,
+        }
+        // Gone when they were taken: so not before we are sure to go on from them.
+        self.state.go_on_from(&tally::take(path));
         self.store = Some(store);
         Ok(left_out)
     }

@@ -104,6 +104,15 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether a disk has no room, and nothing else is wrong.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+        matches!(self, Self::File { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 /// Lines that were refused when the file was read, as they were when they were written: a crash kept them
 /// from being struck out. `Display` is one line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -172,13 +172,19 @@ fn control(written: &file::Control, folder: &Path) -> Result<Control, Flaw> {
             read: groups("read_groups", &written.read_groups)?,
         },
     };
-    match &written.netlink {
-        Some(path) if control.netlink == control.socket => {
-            let message = "netlink's path is socket's, expected another".to_owned();
-            Err(Flaw::at(path, message))
-        }
-        _ => Ok(control),
+    if control.netlink != control.socket {
+        return Ok(control);
     }
+    Err(match (&written.netlink, &written.socket) {
+        (Some(path), _) => {
+            Flaw::at(path, "netlink's path is socket's, expected another".to_owned())
+        }
+        (None, Some(path)) => {
+            let message = "socket's path is that of netlink, expected another, or a `netlink`";
+            Flaw::at(path, message.to_owned())
+        }
+        (None, None) => Flaw::nowhere("netlink's path is socket's".to_owned()),
+    })
 }
 
 fn state_path(path: &Text, folder: &Path) -> Result<PathBuf, Flaw> {

@@ -267,6 +267,10 @@ fn the_sockets_of_one_director_lie_together_and_are_two() {
             "3:11: netlink's path is socket's, expected another",
         ),
         (
+            "[control]\nsocket = \"a.netlink\"\n",
+            "2:10: socket's path is that of netlink, expected another, or a `netlink`",
+        ),
+        (
             "[control]\nowner = \"nobody here\"\n",
             "2:9: owner is \"nobody here\", expected a user's name or number",
         ),

@@ -454,3 +454,42 @@ fn connections_go_on_ending_while_their_service_is_edited_and_no_longer_than_tha
     director.apply([edit(11, 0)]);
     assert_eq!(flags(), drained, "it is another time");
 }
+
+#[test]
+fn counters_wait_for_a_director_that_starts() {
+    let file = File::new("waiting");
+    let at = |ending: &str| std::path::PathBuf::from(format!("{}{ending}", file.0.display()));
+    std::fs::write(&file.0, "{\"rvs_state\":1}\n").unwrap();
+    std::fs::write(at(".counters"), "[]").unwrap();
+    std::fs::create_dir(at(".tmp")).unwrap();
+    let failed = director(&[Shared::new(8)]).keep_in(&file.0, Sync::Always);
+    assert!(matches!(failed, Err(crate::store::StoreError::File { .. })), "{failed:?}");
+    assert!(at(".counters").exists(), "the disk was full, say: they are there for the next one");
+    std::fs::remove_dir(at(".tmp")).unwrap();
+    director(&[Shared::new(8)]).keep_in(&file.0, Sync::Always).unwrap();
+    assert!(!at(".counters").exists());
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_costs_no_service() {
+    let file = File::new("full");
+    let mut first = director(&[Shared::new(8)]);
+    first.keep_in(&file.0, Sync::Always).unwrap();
+    first.apply([add_service(), add_dest(11), add_dest(12)]);
+    let before = list(&mut first);
+    drop(first);
+    let aside = format!("{}.tmp", file.0.display());
+    std::os::unix::fs::symlink("/dev/full", &aside).unwrap();
+    let mut second = director(&[Shared::new(8)]);
+    assert_eq!(second.keep_in(&file.0, Sync::Always).unwrap(), None);
+    assert_eq!(list(&mut second), before);
+    let told = second.tick(Duration::from_secs(1)).unwrap_err().to_string();
+    assert!(told.contains("No space left on device"), "{told}");
+    // There is room again.
+    second.apply([add_dest(13)])[0].as_ref().unwrap();
+    let before = list(&mut second);
+    drop(second);
+    let mut third = director(&[Shared::new(8)]);
+    third.keep_in(&file.0, Sync::Always).unwrap();
+    assert_eq!(list(&mut third), before);
+}
