@@ -10,7 +10,7 @@
 //! of known connections come, openings get what time those leave; alone they get all of it.
 //!
 //! Of SYNs to an end whose openings had to wait, no more are even looked up than may open something:
-//! [`Quota::sheds`] costs a tenth of an opening, and at that price a worker can receive a flood that it
+//! [`Quota::sheds_of`] costs a tenth of an opening, and at that price a worker can receive a flood that it
 //! could not look up.
 //!
 //! DIFFERS from Linux, where a flood of new connections takes a core's time from all packets alike:
@@ -20,7 +20,7 @@ use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use rvs_wire::flow::{Ends as _, Family, protocol};
 use rvs_wire::packet::Packet;
-use rvs_wire::tcp::flag;
+use rvs_wire::tcp;
 
 /// Breaths in a row that found as much as they could take before openings have to wait: with bursts of
 /// 64 that is a ring of 1024.
@@ -84,19 +84,23 @@ impl Quota {
         self.crowded.clear();
     }
 
-    /// Whether SYNs are shed in this breath: otherwise [`Quota::sheds`] none, and need not be asked.
+    /// Whether SYNs are shed in this breath: otherwise [`Quota::sheds_of`] none, and need not be asked.
     #[inline]
     pub(crate) fn is_crowded(&self) -> bool {
         !self.crowded.is_empty()
     }
 
     /// Whether a packet is a SYN that there is not even time to look up.
-    #[cold]
     pub(crate) fn sheds<F: Family>(&mut self, packet: &Packet<F>) -> bool {
-        const KIND: u8 = flag::SYN | flag::ACK | flag::RST;
         let (key, (address, port)) = (&packet.key, packet.key.ends.destination());
-        let is_first = key.protocol == protocol::TCP && packet.flags & KIND == flag::SYN;
-        if !is_first || !self.crowded.contains(&(address.into(), port)) {
+        let is_first = key.protocol == protocol::TCP && tcp::is_lone_syn(packet.flags);
+        is_first && self.sheds_of((address.into(), port))
+    }
+
+    /// The same of SYNs to this end.
+    #[inline]
+    pub(crate) fn sheds_of(&mut self, end: End) -> bool {
+        if !self.crowded.contains(&end) {
             return false;
         }
         let sheds = self.looks == 0;
@@ -137,6 +141,7 @@ mod tests {
     use super::*;
     use core::net::Ipv4Addr;
     use rvs_wire::flow::{Key, V4};
+    use rvs_wire::tcp::flag;
 
     const VIP: End = (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 80)), 80);
 

@@ -45,7 +45,7 @@ use rvs_conntrack::{Capacity, CapacityError, Conn, Conns, Seed};
 use rvs_io::{BURST_MAX, Burst, Frame as _, Queue};
 use rvs_model::{DestLine, Tick};
 use rvs_wire::flow::{V4, V6};
-use rvs_wire::packet::{Plain, plain};
+use rvs_wire::packet::{Plain, plain, syn_to};
 use std::sync::Arc;
 
 /// Timers looked at together, for as many frames as a breath had, and once at least.
@@ -385,21 +385,15 @@ impl<Q: Queue> Core<Q> {
             for (frame, number) in frames.by_ref().take(*run) {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
+                if SHEDS
+                    && syn_to(octets, port.mac).is_some_and(|end| self.balance.quota.sheds_of(end))
+                {
+                    decided(&mut self.verdicts, number, DropReason::Overload.into());
+                    continue;
+                }
                 match plain(octets, port.mac) {
-                    Some(Plain::V4(packet)) if port.takes_untagged => {
-                        if SHEDS && self.balance.quota.sheds(&packet) {
-                            decided(&mut self.verdicts, number, DropReason::Overload.into());
-                        } else {
-                            self.v4.take(packet, number);
-                        }
-                    }
-                    Some(Plain::V6(packet)) if port.takes_untagged => {
-                        if SHEDS && self.balance.quota.sheds(&packet) {
-                            decided(&mut self.verdicts, number, DropReason::Overload.into());
-                        } else {
-                            self.v6.take(packet, number);
-                        }
-                    }
+                    Some(Plain::V4(packet)) if port.takes_untagged => self.v4.take(packet, number),
+                    Some(Plain::V6(packet)) if port.takes_untagged => self.v6.take(packet, number),
                     _ => {
                         let lanes = (&mut self.v4, &mut self.v6);
                         let (place, quota) = ((*link, number), &mut self.balance.quota);

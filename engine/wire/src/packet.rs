@@ -26,6 +26,7 @@ use crate::sctp;
 use crate::tcp::{self, Tcp};
 use crate::udp::Udp;
 use crate::unusable::Unusable;
+use core::net::IpAddr;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -132,6 +133,37 @@ pub fn plain(frame: &[u8], me: MacAddr) -> Option<Plain> {
         ethertype::IPV6 => Some(Plain::V6(plain_v6(packet)?)),
         _ => None,
     }
+}
+
+/// Where a [`plain`] frame goes to that begins a connection of TCP, for whoever has no time to look whether
+/// it is in order: that is most of what [`plain`] costs. `None` of all other frames.
+#[inline(always)]
+#[must_use]
+pub fn syn_to(frame: &[u8], me: MacAddr) -> Option<(IpAddr, u16)> {
+    let (ethernet, packet) = Ethernet::parse(frame).ok()?;
+    if !ethernet.is_for(me) {
+        return None;
+    }
+    let (address, segment): (IpAddr, _) = match ethernet.ethertype() {
+        ethertype::IPV4 => {
+            let (ip, segment) = packet.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+            let fragment = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT_MASK != 0;
+            if ip[0] != 0x45 || fragment || ip[9] != protocol::TCP {
+                return None;
+            }
+            (ip.last_chunk::<4>().copied()?.into(), segment)
+        }
+        ethertype::IPV6 => {
+            let (ip, segment) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
+            if ip[0] >> 4 != 6 || ip[6] != protocol::TCP {
+                return None;
+            }
+            (ip.last_chunk::<16>().copied()?.into(), segment)
+        }
+        _ => return None,
+    };
+    let tcp = segment.first_chunk::<{ tcp::HEADER_LEN }>()?;
+    tcp::is_lone_syn(tcp[13]).then(|| (address, u16::from_be_bytes([tcp[2], tcp[3]])))
 }
 
 #[inline(always)]

@@ -35,6 +35,13 @@ pub mod flag {
     pub const URG: u8 = 0x20;
 }
 
+/// SYN, and neither ACK nor RST: what a client begins a connection with.
+#[inline]
+#[must_use]
+pub const fn is_lone_syn(flags: u8) -> bool {
+    flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
+}
+
 /// A checked header, borrowed from the packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp<'p> {

@@ -3,12 +3,13 @@
 
 mod examples;
 
+use core::net::IpAddr;
 use examples::*;
 use rvs_wire::ethernet::ethertype;
 use rvs_wire::flow::{Ends, Ends4, Ends6, Family, Key, V4, V6, protocol};
 use rvs_wire::ipv6_ext::next_header;
 use rvs_wire::mac::MacAddr;
-use rvs_wire::packet::{Class, Packet, Slow, SlowKind, classify};
+use rvs_wire::packet::{Class, Packet, Plain, Slow, SlowKind, classify, plain, syn_to};
 use rvs_wire::tcp::flag;
 use rvs_wire::unusable::Unusable;
 
@@ -53,6 +54,44 @@ fn plain_tcp_and_udp_are_told_by_their_ends() {
     assert_eq!(v6(&tcp6()), Class::V6(tcp));
     let udp = Packet { key: key6(protocol::UDP, 53), packet_octets: 53, flags: 0, ..tcp };
     assert_eq!(v6(&udp6()), Class::V6(udp));
+}
+
+#[test]
+fn a_syn_is_told_without_a_look_at_the_rest() {
+    let mut syns = 0;
+    for (name, frame) in frames() {
+        for flags in 0..=u8::MAX {
+            for (ip, at) in [(4, 14 + 20 + 13), (6, 14 + 40 + 13)] {
+                let mut frame = frame.clone();
+                if frame.get(at).is_none() || frame[14] >> 4 != ip {
+                    continue;
+                }
+                frame[at] = flags;
+                let end: Option<(IpAddr, u16)> = match plain(&frame, ME) {
+                    Some(Plain::V4(packet)) if packet.key.protocol == protocol::TCP => {
+                        let (address, port) = packet.key.ends.destination();
+                        Some((address.into(), port))
+                    }
+                    Some(Plain::V6(packet)) if packet.key.protocol == protocol::TCP => {
+                        let (address, port) = packet.key.ends.destination();
+                        Some((address.into(), port))
+                    }
+                    Some(_) => None,
+                    // Not in order, perhaps.
+                    None => continue,
+                };
+                let is_syn = flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+                syns += u32::from(end.is_some() && is_syn);
+                assert_eq!(syn_to(&frame, ME), end.filter(|_| is_syn), "{name}, {flags:#x}");
+                assert_eq!(syn_to(&frame, GATEWAY), None);
+            }
+        }
+    }
+    assert!(syns >= 2 * 32, "{syns}");
+    let mut fragment = frame(ethertype::IPV4, &tcp4());
+    assert!(syn_to(&fragment, ME).is_some());
+    fragment[20] |= 0x20;
+    assert_eq!(syn_to(&fragment, ME), None);
 }
 
 #[test]
