@@ -12,7 +12,8 @@ use crate::checksum;
 use crate::ethernet::{self, ethertype};
 use crate::flow::protocol;
 use crate::ipv4::Ipv4;
-use crate::ipv6::Ipv6;
+use crate::ipv6::{self, Ipv6};
+use crate::ipv6_ext::{self, Fragment};
 use crate::sctp;
 
 /// Where TCP has its checksum.
@@ -53,9 +54,13 @@ fn look(frame: &[u8]) -> Option<Found> {
         }
         ethertype::IPV6 => {
             let (ip, payload) = Ipv6::parse(packet).ok()?;
-            let (octets, protocol) = (u16::try_from(payload.len()).ok()?, ip.next_header());
+            let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;
+            let is_whole = upper.fragment.is_none_or(Fragment::is_whole);
+            let message = Some(upper.payload).filter(|_| is_whole)?;
+            let (octets, protocol) = (u16::try_from(message.len()).ok()?, upper.protocol);
             let pseudo = checksum::pseudo6(ip.source(), ip.destination(), protocol, octets);
-            Some(Found { at: at + crate::ipv6::HEADER_LEN, octets, protocol, pseudo })
+            let at = at + ipv6::HEADER_LEN + upper.extensions_len;
+            Some(Found { at, octets, protocol, pseudo })
         }
         _ => None,
     }
@@ -154,6 +159,29 @@ mod tests {
                     assert_eq!(damaged, octets_of, "damaged ones are not made good");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn half_a_checksum_behind_extension_headers_is_finished_unless_it_is_a_fragment() {
+        // Hop-by-hop options, then destination options or a fragment header.
+        for (kind, field, is_whole) in [(60, 0_u16, true), (44, 0, true), (44, 1, false)] {
+            let [high, low] = field.to_be_bytes();
+            let front = [[kind, 0, 1, 4, 0, 0, 0, 0], [6, 0, high, low, 0, 0, 0, 0]];
+            let mut message: Vec<u8> = (1..=25).collect();
+            let pseudo = pseudo(true, 6, 25);
+            message[TCP_CHECKSUM..18].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
+            let (mut octets, at) =
+                frame(true, false, &[front.as_flattened(), &message].concat(), 0);
+            let before = octets.clone();
+            finish(&mut octets);
+            let at = at + 16;
+            assert_eq!(
+                checksum::is_right(&octets[at..at + 25], pseudo),
+                is_whole,
+                "{kind} {field}"
+            );
+            assert_eq!(octets == before, !is_whole);
         }
     }
 
