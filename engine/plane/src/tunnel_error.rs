@@ -59,8 +59,8 @@ struct News<'p> {
     code: u8,
     /// Octets 4 to 8.
     rest: [u8; 4],
-    /// Where the quoted packet begins in the frame, and where it ends.
-    quote: (usize, usize),
+    /// Where the quoted packet begins in the frame.
+    quote: usize,
     about: Tunnelled<'p>,
     over_v6: bool,
 }
@@ -125,8 +125,7 @@ fn read<'p, F: Local>(
         return None;
     }
     let [message_type, code, _, _, rest @ ..] = *header;
-    let at = l3 + look.l4 + HEADER_LEN;
-    let quote = (at, at + quote.len());
+    let quote = l3 + look.l4 + HEADER_LEN;
     match F::message(packet, look.l4) {
         Ok((Kind::Error, _)) => {
             Some(Ok(News { message_type, code, rest, quote, about, over_v6: F::IS_V6 }))
@@ -175,8 +174,9 @@ fn settle<F: Local>(
             Error::Relayed { message_type, code, rest }
         }
     };
-    let (quote, end) = news.quote;
-    let at = quote + about.octets;
+    // What a router puts behind the quote (RFC 4884) is not the packet's.
+    let at = news.quote + about.octets;
+    let end = at + about.packet.len();
     count::<F>(conn, world, end - at);
     Outcome::Tell { at, end, error }
 }

@@ -204,6 +204,28 @@ fn whichever_worker_an_error_reaches_the_connections_owner_learns_from_it() {
     }
 }
 
+/// RFC 4884 section 5.5: routers that say more than the error, such as which labels the packet had, fill
+/// the quote up to 128 octets with zeros and put it behind them.
+#[test]
+fn what_stands_behind_a_quote_is_not_taken_for_the_packet() {
+    for wrapped in ALL {
+        let mut rig = connected((false, false), wrapped, 1);
+        let sent = send(&mut rig, false, 60)[0].1[14..].to_vec();
+        let mut quote = sent.clone();
+        quote.resize(128, 0);
+        quote.extend([0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 1, 0x40]);
+        let out = rig.send(1, &[error(false, [3, 1, 0, 0, 0, 32, 0, 0], &quote)]);
+        assert_eq!((out.len(), out[0].0), (1, 0), "{wrapped:?}: {:?}", rig.drops());
+        let seen = read(&out[0].1);
+        assert_eq!(
+            (seen.source.ip(), seen.destination.ip()),
+            (vip(false).ip(), client(false).ip())
+        );
+        let inner = &sent[usize::from(headers(false, wrapped))..];
+        assert_eq!(&seen.data[8..], inner, "{wrapped:?}");
+    }
+}
+
 /// Each differs in one thing from an error that is believed.
 #[test]
 fn forged_errors_change_nothing_and_tell_nobody() {

@@ -17,7 +17,7 @@ use crate::ethernet::ethertype;
 use crate::flow::protocol;
 use crate::ipip::{Inner, Outer};
 use crate::ipv4::Ipv4;
-use crate::ipv6::Ipv6;
+use crate::ipv6::{self, Ipv6};
 use crate::rewrite::{Rewrite, Stop};
 use crate::{ipv6_ext, udp};
 use core::net::IpAddr;
@@ -232,7 +232,7 @@ pub struct Tunnelled<'p> {
     pub protocol: u8,
     /// Octets of all headers before the packet.
     pub octets: usize,
-    /// The packet inside, not looked at yet.
+    /// The packet inside, not looked at yet, without what follows the outer packet.
     pub packet: &'p [u8],
 }
 
@@ -241,16 +241,17 @@ pub struct Tunnelled<'p> {
 /// not checked; any UDP datagram that says so is taken for GUE.
 #[must_use]
 pub fn open(packet: &[u8]) -> Option<Tunnelled<'_>> {
-    let (ends, outer, payload) = if packet.first()? >> 4 == 6 {
+    let (ends, outer, header, payload) = if packet.first()? >> 4 == 6 {
         let (ip, payload) = Ipv6::parse_quoted(packet).ok()?;
         let upper = ipv6_ext::walk(ip.next_header(), payload).ok()?;
         let is_whole = upper.fragment.is_none_or(ipv6_ext::Fragment::is_whole);
         let payload = Some(upper.payload).filter(|_| is_whole)?;
-        ((ip.source().into(), ip.destination().into()), upper.protocol, payload)
+        let header = ipv6::HEADER_LEN + upper.extensions_len;
+        ((ip.source().into(), ip.destination().into()), upper.protocol, header, payload)
     } else {
         let (ip, payload) = Ipv4::parse_quoted(packet).ok()?;
         let payload = Some(payload).filter(|_| !ip.is_fragment())?;
-        ((ip.source().into(), ip.destination().into()), ip.protocol(), payload)
+        ((ip.source().into(), ip.destination().into()), ip.protocol(), ip.header_len(), payload)
     };
     let (encapsulation, protocol) = match outer {
         protocol::IPIP | protocol::IPV6 => (Encapsulation::Ip, outer),
@@ -259,7 +260,7 @@ pub fn open(packet: &[u8]) -> Option<Tunnelled<'_>> {
         _ => return None,
     };
     let inside = payload.get(encapsulation.octets()..)?;
-    let octets = packet.len().checked_sub(inside.len())?;
+    let octets = header + encapsulation.octets();
     let (source, destination) = ends;
     Some(Tunnelled { source, destination, encapsulation, protocol, octets, packet: inside })
 }
