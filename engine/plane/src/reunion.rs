@@ -268,6 +268,10 @@ impl Told {
 
     /// What becomes of a fragment that is not its packet's first: it follows the connection that the
     /// first one found or opened, and moves neither state nor timer. `None` if there is none.
+    ///
+    /// DIFFERS from Linux, which has put the datagram together by then: of one in pieces to a one-packet
+    /// service only the first is forwarded, for nobody remembers where it went; the others are dropped
+    /// as `fragment` (ADR 0009).
     pub(crate) fn follow<F: Local>(
         &self,
         conns: &Conns<F>,

@@ -15,7 +15,8 @@ use rig::frames::{
 };
 use rig::{CLIENT_MAC, OUR_MACS, PLAN, Plan, Rig, Rss, dest_mac, interface, network_with};
 use rvs_model::ForwardMethod::{self, Direct, Masquerade, Tunnel};
-use rvs_model::{SchedulerKind, State};
+use rvs_model::{SchedulerKind, ServiceId, State};
+use rvs_plane::snapshot::Rules;
 
 /// Cards that spread fragments by anything but what their connection goes by.
 const ANYHOW: Rss = |frame| frame.iter().map(|octet| u32::from(*octet)).sum();
@@ -310,4 +311,15 @@ fn pieces_to_nobodys_port_and_of_other_protocols_are_dropped_by_name() {
     let short = may_fragment(tcp(bench.client, bench.vip, SYN, &[7; 100]));
     assert!(bench.asks(&fragments(&short, 8)[..1]).is_empty(), "RFC 1858");
     assert_eq!(bench.dropped("truncated"), 1);
+}
+
+#[test]
+fn later_pieces_of_a_datagram_to_a_one_packet_service_have_nobody_to_follow() {
+    let mut bench = bench(Direct, false, 1);
+    // The second of three: TCP, UDP, SCTP.
+    bench.rig.set_rules(ServiceId(1), Rules { one_packet: true, ..Rules::default() });
+    let pieces = fragments(&may_fragment(udp(bench.client, bench.vip, &[7; 100])), 40);
+    assert_eq!(pieces.len(), 3);
+    assert_eq!(bench.asks(&pieces).len(), 1);
+    assert_eq!(bench.dropped("fragment"), 2);
 }
