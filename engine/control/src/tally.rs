@@ -39,10 +39,14 @@ pub(crate) fn save(path: &Path, tallies: &[Tally]) -> io::Result<()> {
     let text = serde_json::to_vec(tallies)?;
     let (place, mut temporary) = (beside(path), beside(path).into_os_string());
     temporary.push(".tmp");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(&temporary)?.write_all(&text)?;
-    fs::rename(temporary, place)
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&temporary)?.write_all(&text)?;
+        fs::rename(&temporary, place)
+    };
+    // A disk that is full has no room for half of it either.
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Takes them from there. None if there are none, or nothing that we wrote.
@@ -51,4 +55,20 @@ pub(crate) fn take(path: &Path) -> Vec<Tally> {
     let text = fs::read(&place).unwrap_or_default();
     let _there_may_be_none = fs::remove_file(place);
     serde_json::from_slice(&text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_kept_leaves_nothing_behind() {
+        let folder = std::env::temp_dir().join(format!("rvs-tally-{}", std::process::id()));
+        fs::create_dir_all(folder.join("state.counters")).unwrap();
+        save(&folder.join("state"), &[]).unwrap_err();
+        let left: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["state.counters"]);
+    }
 }
