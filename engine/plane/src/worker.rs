@@ -386,6 +386,7 @@ impl<Q: Queue> Core<Q> {
                 let [number, _] = number.to_le_bytes();
                 let octets = frame.octets();
                 if SHEDS
+                    && port.takes_untagged
                     && syn_to(octets, port.mac).is_some_and(|end| self.balance.quota.sheds_of(end))
                 {
                     decided(&mut self.verdicts, number, DropReason::Overload.into());
